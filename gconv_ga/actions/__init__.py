@@ -1,0 +1,41 @@
+"""How a group element moves a tensor: the representations, as objects.
+
+An action is called with the tensor, the group and the element and gives ``L_g x``. For images and maps the element
+axis and the pixel axes are last: ``x[B, C, H, W]``, ``f[B, C, |G|, H, W]``. Multiples of 90 degrees and mirrors are
+index moves on any height and width; other angles are interpolated (`ScalarField` says how) and their error is small
+but not zero.
+
+Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`,
+`Boxes`, `as_action` (from a name), and for authors of layers `GridMove`, `grid_move`, `move_grid`.
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.actions import ScalarField
+    >>> from gconv_ga.groups import C4
+    >>> image = torch.arange(6.0).view(1, 1, 2, 3)
+    >>> turned = ScalarField()(image, C4, 1)
+    >>> turned.shape, torch.equal(turned, torch.rot90(image, 1, (-2, -1)))
+    (torch.Size([1, 1, 3, 2]), True)
+"""
+
+from ._action import Action, Invariant
+from ._fields import LabelMask, RegularField, ScalarField, VectorField
+from ._grid import GridMove, grid_move, move_grid
+from ._names import as_action
+from ._points import Boxes, Keypoints, Points
+
+__all__ = [
+    "Action",
+    "Boxes",
+    "GridMove",
+    "Invariant",
+    "Keypoints",
+    "LabelMask",
+    "Points",
+    "RegularField",
+    "ScalarField",
+    "VectorField",
+    "as_action",
+    "grid_move",
+    "move_grid",
+]

@@ -1,0 +1,61 @@
+"""Turning a pixel grid by index moves: quarter turns and mirrors, no interpolation."""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._validate import invalid
+from ..groups import Group
+
+
+class GridMove(NamedTuple):
+    """A quarter turn or mirror as index moves: first transpose the last two axes, then flip rows, then columns.
+
+    Example:
+        >>> from gconv_ga.groups import C4
+        >>> grid_move(C4, 1)  # what torch.rot90 does
+        GridMove(transpose=True, flip_rows=True, flip_columns=False)
+    """
+
+    transpose: bool
+    flip_rows: bool
+    flip_columns: bool
+
+
+@lru_cache(maxsize=1024)
+def grid_move(group: Group, element: int) -> GridMove:
+    """The index moves of an element, ``(L_g f)(y) = f(g^-1 y)``.
+
+    Args:
+        group: The group.
+        element: A multiple of 90 degrees, mirrored or not (``group.is_exact(element)``).
+
+    Raises:
+        ValueError: The element turns pixels between pixels, or it is no element.
+    """
+    if not group.is_exact(element):
+        raise invalid("element", f"a multiple of 90 degrees in {group.name}", element, "other angles need interpolation")
+    (xx, xy), (yx, yy) = group.matrices[element].tolist()
+    # Rows count downwards while the matrix has y up: seen from the grid the off-diagonal entries change sign.
+    return GridMove(xx == 0, flip_rows=yy - yx < 0, flip_columns=xx - xy < 0)
+
+
+def move_grid(x: Tensor, move: GridMove) -> Tensor:
+    """``x`` with its last two axes moved; the strides are whatever the moves leave.
+
+    Shape:
+        - x: ``[..., H, W]``
+        - output: ``[..., W, H]`` if the move transposes, else ``[..., H, W]``
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import D4
+        >>> x = torch.arange(6).view(2, 3)
+        >>> torch.equal(move_grid(x, grid_move(D4, 4)), x.flip(-1))
+        True
+    """
+    if move.transpose:
+        x = x.transpose(-2, -1)
+    axes = [axis for axis, flip in ((-2, move.flip_rows), (-1, move.flip_columns)) if flip]
+    return x.flip(axes) if axes else x

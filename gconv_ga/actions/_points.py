@@ -1,0 +1,138 @@
+"""Actions on coordinates: points of the plane, keypoints and boxes of an image."""
+
+from dataclasses import dataclass, replace
+from typing import Self
+
+import torch
+from torch import Tensor
+
+from .._validate import as_int, invalid, wrong_shape
+from ..groups import Group
+from ._action import Action
+from ._fields import combine
+from ._grid import grid_move
+
+
+@dataclass(frozen=True)
+class Points(Action):
+    """The action on points of the plane about the origin: ``L_g x = R_g x``.
+
+    Coordinates are ``(x, y)``, x to the right and y **up**, so that index 1 turns counter-clockwise. Further
+    coordinates stay: in three dimensions the group turns about the third axis.
+
+    Shape:
+        - x: ``[..., N, d]``, d >= 2
+        - output: ``[..., N, d]``
+
+    Raises:
+        ValueError: ``x`` has fewer than two axes or fewer than two coordinates.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> Points()(torch.tensor([[1.0, 2.0]]), C4, 1)
+        tensor([[-2.,  1.]])
+    """
+
+    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+        if x.ndim < 2 or x.shape[-1] < 2:
+            raise wrong_shape("x", "[..., N, d] with d >= 2", x)
+        (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        first, second, *others = x.unbind(-1)
+        return torch.stack((combine(xx, first, xy, second), combine(yx, first, yy, second), *others), dim=-1)
+
+
+@dataclass(frozen=True)
+class _InImage(Action):
+    """Coordinates that belong to an image of ``size = (H, W)``."""
+
+    size: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        if isinstance(self.size, str | int) or len(self.size) != 2:
+            raise invalid("size", "the image's (H, W)", self.size)
+        size = (as_int("size", self.size[0], minimum=1), as_int("size", self.size[1], minimum=1))
+        object.__setattr__(self, "size", size)
+
+    def after(self, group: Group, element: int) -> Self:
+        """The same action in the turned image, whose size a quarter turn has swapped."""
+        swapped = group.is_exact(element) and grid_move(group, element).transpose
+        return replace(self, size=self.size[::-1]) if swapped else self
+
+    def _move(self, x: Tensor, y: Tensor, group: Group, element: int, last: int) -> tuple[Tensor, Tensor]:
+        """Columns and rows moved; the mirror image of column ``c`` is ``W - last - c``."""
+        height, width = self.after(group, element).size
+        if group.is_exact(element):
+            move = grid_move(group, element)
+            if move.transpose:
+                x, y = y, x
+            return (width - last - x if move.flip_columns else x), (height - last - y if move.flip_rows else y)
+        (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        middle_x, middle_y = (width - last) / 2, (height - last) / 2
+        # y points down here and up in the matrix.
+        right, down = x - middle_x, y - middle_y
+        return combine(xx, right, -xy, down) + middle_x, combine(-yx, right, yy, down) + middle_y
+
+
+@dataclass(frozen=True)
+class Keypoints(_InImage):
+    """The action on positions in an image: pixel coordinates ``(x, y)``, column before row.
+
+    The **centre** of the pixel in row ``i`` and column ``j`` is ``(j, i)``, as in `torchvision.tv_tensors.KeyPoints`:
+    mirroring sends ``x`` to ``W - 1 - x``. Angles off the grid turn about the image's centre on the same canvas, as
+    `ScalarField` does.
+
+    Args:
+        size: The image's ``(H, W)`` in pixels, before it is moved; `after` has it afterwards.
+
+    Shape:
+        - x: ``[..., 2]``
+        - output: ``[..., 2]``
+
+    Raises:
+        ValueError: ``size`` is no pair of positive ints, or the last axis has not two entries.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> Keypoints((2, 3))(torch.tensor([[2.0, 0.0]]), C4, 1)  # the upper right corner goes to the upper left
+        tensor([[0., 0.]])
+    """
+
+    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+        if x.ndim < 1 or x.shape[-1] != 2:
+            raise wrong_shape("x", "[..., 2] of pixel coordinates (x, y)", x)
+        return torch.stack(self._move(*x.unbind(-1), group, element, last=1), dim=-1)
+
+
+@dataclass(frozen=True)
+class Boxes(_InImage):
+    """The action on boxes in an image: ``(x1, y1, x2, y2)`` in pixels, column before row.
+
+    Coordinates are **edges**, as in `torchvision.tv_tensors.BoundingBoxes`: the whole image is ``(0, 0, W, H)`` and
+    mirroring sends ``x`` to ``W - x``. At angles off the grid the result is the smallest upright box around the turned
+    one; such boxes grow from turn to turn, so there it is no representation.
+
+    Args:
+        size: The image's ``(H, W)`` in pixels, before it is moved.
+
+    Shape:
+        - x: ``[..., 4]``
+        - output: ``[..., 4]``
+
+    Raises:
+        ValueError: ``size`` is no pair of positive ints, or the last axis has not four entries.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> Boxes((2, 3))(torch.tensor([[0.0, 0.0, 3.0, 1.0]]), C4, 1)
+        tensor([[0., 0., 1., 3.]])
+    """
+
+    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+        if x.ndim < 1 or x.shape[-1] != 4:
+            raise wrong_shape("x", "[..., 4] of box edges (x1, y1, x2, y2)", x)
+        # All four corners: at angles off the grid two are not enough.
+        columns, rows = self._move(x[..., [0, 2, 0, 2]], x[..., [1, 3, 3, 1]], group, element, last=0)
+        return torch.stack((columns.amin(-1), rows.amin(-1), columns.amax(-1), rows.amax(-1)), dim=-1)

@@ -1,0 +1,177 @@
+"""What every finite group of the plane offers."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._validate import as_int, invalid
+
+
+@dataclass(frozen=True, repr=False)
+class Group(ABC):
+    """A finite group of turns and mirrors of the plane, immutable, hashable and picklable.
+
+    Use `CyclicGroup` or `DihedralGroup`; this class holds what they share.
+
+    Args:
+        n: The number of rotations.
+
+    Raises:
+        ValueError: ``n`` is no positive int.
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        # A frozen dataclass takes its checked value only this way.
+        number = as_int("n", self.n, minimum=1, advice="a group of the plane has a whole number of rotations")
+        object.__setattr__(self, "n", number)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n})"
+
+    @property
+    @abstractmethod
+    def order(self) -> int:
+        """The number of elements, ``|G|``."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The short name, such as ``"C4"``; wherever a group is taken, its name is taken too."""
+
+    @abstractmethod
+    def _rotation_and_mirror(self, element: int) -> tuple[int, bool]:
+        """``(i, mirrored)`` of the element "mirror if mirrored, then rotate by i"."""
+
+    @abstractmethod
+    def _element(self, rotation: int, mirrored: bool) -> int:
+        """The inverse of `_rotation_and_mirror`; the rotation is taken modulo ``n``."""
+
+    @abstractmethod
+    def _embed(self, other: "Group") -> tuple[int, ...] | None:
+        """Where ``other``'s elements are in this group, in their order; None if it is no subgroup."""
+
+    def _checked(self, argument: str, element: int) -> int:
+        number = as_int(argument, element, minimum=0)
+        if number >= self.order:
+            raise invalid(argument, f"an element 0 .. {self.order - 1} of {self.name}", element)
+        return number
+
+    def product(self, g: int, h: int) -> int:
+        """The element ``g h``: first ``h`` acts, then ``g``.
+
+        Args:
+            g: An element, ``0 .. |G| - 1``.
+            h: An element.
+
+        Raises:
+            ValueError: ``g`` or ``h`` is no element.
+
+        Example:
+            >>> from gconv_ga.groups import D4
+            >>> D4.product(1, 4), D4.product(4, 1)  # r m is not m r
+            (5, 7)
+        """
+        i, p = self._rotation_and_mirror(self._checked("g", g))
+        j, q = self._rotation_and_mirror(self._checked("h", h))
+        # r^i m r^j = r^(i - j) m
+        return self._element(i - j if p else i + j, p != q)
+
+    def inverse(self, g: int) -> int:
+        """The element ``h`` with ``g h = h g = 0``.
+
+        Raises:
+            ValueError: ``g`` is no element.
+        """
+        i, mirrored = self._rotation_and_mirror(self._checked("g", g))
+        return self._element(i, True) if mirrored else self._element(-i, False)
+
+    @property
+    def cayley_table(self) -> Tensor:
+        """The products, ``table[g, h] = product(g, h)``: a new int64 tensor ``[|G|, |G|]`` at each call."""
+        return torch.tensor(_product_rows(self))
+
+    @property
+    def matrices(self) -> Tensor:
+        """The 2 x 2 matrices, a homomorphism: a new float64 tensor ``[|G|, 2, 2]`` at each call.
+
+        They act on columns ``(x, y)`` with x to the right and y **up**, so that index 1 of ``C_n`` turns
+        counter-clockwise by ``2 pi / n``. Entries at multiples of 90 degrees are exactly -1, 0 and 1.
+        """
+        return torch.tensor([self._matrix(g) for g in range(self.order)], dtype=torch.float64)
+
+    def _matrix(self, element: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        i, mirrored = self._rotation_and_mirror(element)
+        quarters, rest = divmod(4 * i, self.n)
+        if rest == 0:
+            cos, sin = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarters]
+        else:
+            cos, sin = math.cos(2 * math.pi * i / self.n), math.sin(2 * math.pi * i / self.n)
+        # The mirror sends x to -x and acts first, so it changes the sign of the first column.
+        sign = -1.0 if mirrored else 1.0
+        # "+ 0.0" turns the -0.0 of a mirrored zero into 0.0.
+        return ((sign * cos + 0.0, -sin + 0.0), (sign * sin + 0.0, cos))
+
+    def is_exact(self, element: int | None = None) -> bool:
+        """Whether an element moves pixels to pixels: a multiple of 90 degrees, mirrored or not.
+
+        Args:
+            element: An element; None asks for all of them.
+
+        Raises:
+            ValueError: ``element`` is no element.
+
+        Example:
+            >>> from gconv_ga.groups import C4, C8
+            >>> C4.is_exact(), C8.is_exact(), C8.is_exact(2)
+            (True, False, True)
+        """
+        if element is None:
+            return 4 % self.n == 0
+        i, _ = self._rotation_and_mirror(self._checked("element", element))
+        return 4 * i % self.n == 0
+
+    def subgroup(self, of: "Group | Iterable[int]") -> tuple[int, ...]:
+        """Where a subgroup's elements are in this group.
+
+        Args:
+            of: A group (its elements are listed in its own order), or element indices (they must be closed under the
+                product; they are listed in ascending order).
+
+        Returns:
+            The indices in this group; the identity is first.
+
+        Raises:
+            ValueError: It is no subgroup. "Half of the rotations" is one only if it is closed.
+
+        Example:
+            >>> from gconv_ga.groups import C8, C4, D4
+            >>> C8.subgroup(C4)
+            (0, 2, 4, 6)
+            >>> D4.subgroup([4, 0])
+            (0, 4)
+        """
+        if isinstance(of, Group):
+            found = self._embed(of)
+            if found is None:
+                raise invalid("of", f"a subgroup of {self.name}", of)
+            return found
+        if isinstance(of, str) or not isinstance(of, Iterable):
+            raise invalid("of", f"a group or a list of elements of {self.name}", of)
+        elements = sorted({self._checked("of", g) for g in of})
+        closed = bool(elements) and all(self.product(g, h) in elements for g in elements for h in elements)
+        if not closed:
+            raise invalid("of", f"closed under the product of {self.name}", elements, "add the missing products")
+        return tuple(elements)
+
+
+@lru_cache(maxsize=256)
+def _product_rows(group: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(tuple(group.product(g, h) for h in range(group.order)) for g in range(group.order))
