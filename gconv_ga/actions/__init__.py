@@ -6,7 +6,8 @@ index moves on any height and width; other angles are interpolated (`ScalarField
 but not zero.
 
 Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`,
-`Boxes`, `as_action` (from a name), and for authors of layers `GridMove`, `grid_move`, `move_grid`.
+`Boxes`, `as_action` (from a name), and for authors of layers `GridMove`, `grid_move`, `move_grid` (index moves),
+`leftover`, `good_sizes_near` (sizes that strided windows cover without a rest).
 
 Example:
     >>> import torch
@@ -23,6 +24,7 @@ from ._fields import LabelMask, RegularField, ScalarField, VectorField
 from ._grid import GridMove, grid_move, move_grid
 from ._names import as_action
 from ._points import Boxes, Keypoints, Points
+from ._sizes import good_sizes_near, leftover
 
 __all__ = [
     "Action",
@@ -36,6 +38,8 @@ __all__ = [
     "ScalarField",
     "VectorField",
     "as_action",
+    "good_sizes_near",
     "grid_move",
+    "leftover",
     "move_grid",
 ]

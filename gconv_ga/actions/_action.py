@@ -5,25 +5,26 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..groups import Group
+from ..groups import Group, as_group
 
 
 class Action(ABC):
     """How a group element moves a tensor, ``L_g x``.
 
     Actions are immutable, comparable and picklable. The law is ``act(g, act(h, x)) == act(g h, x)``: to the last
-    bit for multiples of 90 degrees and mirrors, up to interpolation for other angles.
+    bit for multiples of 90 degrees and mirrors (coordinates in an image, `Keypoints` and `Boxes`, are rounded when
+    they are mirrored), up to interpolation for other angles.
 
     A subclass defines ``__call__``.
     """
 
     @abstractmethod
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
         """``L_g x`` for ``g = element``.
 
         Args:
             x: The tensor; each action says its axes.
-            group: The group.
+            group: The group or its name.
             element: The element ``g``, ``0 .. |G| - 1``.
 
         Returns:
@@ -33,7 +34,7 @@ class Action(ABC):
             ValueError: ``x`` has not the axes that this action takes, or ``element`` is no element of ``group``.
         """
 
-    def after(self, group: Group, element: int) -> "Action":
+    def after(self, group: Group | str, element: int) -> "Action":
         """The action on what this action has moved by ``element``.
 
         The same, except for actions that know the image's size (`Keypoints`, `Boxes`): a quarter turn swaps it. So in
@@ -58,5 +59,6 @@ class Invariant(Action):
         tensor([0, 1, 2])
     """
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
-        return x
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        as_group(group).matrix(element)  # refuses what is no element
+        return x.contiguous()

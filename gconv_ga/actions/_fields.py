@@ -6,9 +6,10 @@ import torch
 from torch import Tensor
 
 from .._validate import invalid, one_of, wrong_shape
-from ..groups import Group
+from ..groups import Group, as_group
 from ._action import Action
 from ._grid import grid_move, move_grid
+from ._plane import combine, refuse_unsigned
 from ._sampling import interpolate, nearest, source_positions
 
 
@@ -45,14 +46,15 @@ class ScalarField(Action):
         one_of("interpolation", self.interpolation, ("bilinear", "bicubic", "nearest"))
         one_of("border", self.border, ("zeros", "border", "reflection"))
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        group = as_group(group)
         if x.ndim < 2:
             raise wrong_shape("x", "[..., H, W]", x)
         if group.is_exact(element):
             return move_grid(x, grid_move(group, element)).contiguous()
         if not x.is_floating_point():
             raise invalid("x", "floating point at angles off the grid", x, "use LabelMask for class indices")
-        positions = source_positions(group, element, *x.shape[-2:], like=x)
+        positions = source_positions(group, element, like=x)
         return interpolate(x, *positions, self.interpolation, self.border)
 
 
@@ -73,7 +75,8 @@ class VectorField(ScalarField):
         - output: ``[..., 2 m, H, W]`` or ``[..., 2 m, W, H]``
 
     Raises:
-        ValueError: An option is none of those listed, or the channels are not pairs.
+        ValueError: An option is none of those listed, the channels are not pairs, or ``x`` has no negative numbers
+            (unsigned integers, bool).
 
     Example:
         >>> import torch
@@ -89,11 +92,13 @@ class VectorField(ScalarField):
         super().__post_init__()
         one_of("order", self.order, ("xy", "yx"))
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        group = as_group(group)
         if x.ndim < 3 or x.shape[-3] % 2:
             raise wrong_shape("x", "[..., 2 m, H, W] of vectors with two components", x)
+        refuse_unsigned(x)
         moved = super().__call__(x, group, element).unflatten(-3, (-1, 2))
-        (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        (xx, xy), (yx, yy) = group.matrix(element)
         # y points down here and up in the matrix. With "yx" both rows and columns of the matrix swap.
         xy, yx = -xy, -yx
         if self.order == "yx":
@@ -101,13 +106,6 @@ class VectorField(ScalarField):
         first, second = moved.unbind(-3)
         turned = torch.stack((combine(xx, first, xy, second), combine(yx, first, yy, second)), dim=-3)
         return turned.flatten(-4, -3)
-
-
-def combine(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
-    """``a x + b y`` without the term whose factor is zero, so that quarter turns stay exact, infinities too."""
-    if b == 0:
-        return a * x
-    return b * y if a == 0 else a * x + b * y
 
 
 @dataclass(frozen=True)
@@ -132,10 +130,12 @@ class RegularField(ScalarField):
         tensor([3., 0., 1., 2.])
     """
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        group = as_group(group)
         if x.ndim < 3 or x.shape[-3] != group.order:
             raise wrong_shape("x", f"[..., |G|={group.order}, H, W]", x)
-        order = group.cayley_table[group.inverse(element)].to(x.device)
+        inverse = group.inverse(element)
+        order = torch.tensor([group.product(inverse, h) for h in range(group.order)], device=x.device)
         return super().__call__(x.index_select(-3, order), group, element)
 
 
@@ -151,13 +151,13 @@ class LabelMask(Action):
         - output: ``[..., H, W]`` or ``[..., W, H]``
 
     Raises:
-        ValueError: ``fill`` is no int, or ``x`` has fewer than two axes.
+        ValueError: ``fill`` is no int, or none that ``x`` can hold; ``x`` has fewer than two axes.
 
     Example:
         >>> import torch
         >>> from gconv_ga.groups import C8
         >>> LabelMask(fill=255)(torch.ones(5, 5, dtype=torch.uint8), C8, 1)[0]
-        tensor([255, 255,   1, 255, 255], dtype=torch.uint8)
+        tensor([255,   1,   1,   1, 255], dtype=torch.uint8)
     """
 
     fill: int = 0
@@ -166,9 +166,22 @@ class LabelMask(Action):
         if isinstance(self.fill, bool) or not isinstance(self.fill, int):
             raise invalid("fill", "an int", self.fill)
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        group = as_group(group)
         if x.ndim < 2:
             raise wrong_shape("x", "[..., H, W]", x)
         if group.is_exact(element):
             return move_grid(x, grid_move(group, element)).contiguous()
-        return nearest(x, *source_positions(group, element, *x.shape[-2:], like=x), self.fill)
+        if not can_hold(x.dtype, self.fill):
+            raise invalid("fill", f"a class that {x.dtype} can hold", self.fill, "convert the mask to torch.int64")
+        return nearest(x, *source_positions(group, element, like=x), self.fill)
+
+
+def can_hold(dtype: torch.dtype, value: int) -> bool:
+    """Whether a tensor of ``dtype`` can hold the int ``value`` (floats always can)."""
+    if dtype == torch.bool:
+        return value in (0, 1)
+    if dtype.is_floating_point or dtype.is_complex:
+        return True
+    limits = torch.iinfo(dtype)
+    return limits.min <= value <= limits.max

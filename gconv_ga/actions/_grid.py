@@ -1,12 +1,11 @@
 """Turning a pixel grid by index moves: quarter turns and mirrors, no interpolation."""
 
-from functools import lru_cache
 from typing import NamedTuple
 
 from torch import Tensor
 
 from .._validate import invalid
-from ..groups import Group
+from ..groups import Group, as_group
 
 
 class GridMove(NamedTuple):
@@ -23,20 +22,21 @@ class GridMove(NamedTuple):
     flip_columns: bool
 
 
-@lru_cache(maxsize=1024)
-def grid_move(group: Group, element: int) -> GridMove:
+def grid_move(group: Group | str, element: int) -> GridMove:
     """The index moves of an element, ``(L_g f)(y) = f(g^-1 y)``.
 
     Args:
-        group: The group.
+        group: The group or its name.
         element: A multiple of 90 degrees, mirrored or not (``group.is_exact(element)``).
 
     Raises:
         ValueError: The element turns pixels between pixels, or it is no element.
     """
+    group = as_group(group)
     if not group.is_exact(element):
-        raise invalid("element", f"a multiple of 90 degrees in {group.name}", element, "other angles need interpolation")
-    (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        advice = "other angles need interpolation"
+        raise invalid("element", f"a multiple of 90 degrees in {group.name}", element, advice)
+    (xx, xy), (yx, yy) = group.matrix(element)
     # Rows count downwards while the matrix has y up: seen from the grid the off-diagonal entries change sign.
     return GridMove(xx == 0, flip_rows=yy - yx < 0, flip_columns=xx - xy < 0)
 

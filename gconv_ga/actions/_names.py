@@ -7,7 +7,7 @@ from ._action import Action, Invariant
 from ._fields import LabelMask, RegularField, ScalarField, VectorField
 from ._points import Points
 
-_BY_NAME = {
+_BY_NAME: dict[str, type[Action]] = {
     "scalar": ScalarField,
     "vector": VectorField,
     "regular": RegularField,
@@ -34,7 +34,8 @@ def as_action(action: Any, argument: str = "action") -> Action:
     """
     if isinstance(action, Action):
         return action
-    if isinstance(action, str):
+    needs_size = isinstance(action, str) and action.lower() in ("keypoints", "boxes")
+    if isinstance(action, str) and not needs_size:
         return _BY_NAME[one_of(argument, action, tuple(_BY_NAME))]()
     hint = "call the class" if isinstance(action, type) else "write Keypoints((H, W)) and Boxes((H, W)) with the size"
     raise invalid(argument, "an action or its name, such as 'scalar' or ScalarField()", action, hint)

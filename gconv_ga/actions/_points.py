@@ -1,5 +1,6 @@
 """Actions on coordinates: points of the plane, keypoints and boxes of an image."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -7,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .._validate import as_int, invalid, wrong_shape
-from ..groups import Group
+from ..groups import Group, as_group
 from ._action import Action
-from ._fields import combine
 from ._grid import grid_move
+from ._plane import combine, refuse_unsigned
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Points(Action):
         - output: ``[..., N, d]``
 
     Raises:
-        ValueError: ``x`` has fewer than two axes or fewer than two coordinates.
+        ValueError: ``x`` has fewer than two axes or fewer than two coordinates, or is of an unsigned type.
 
     Example:
         >>> import torch
@@ -34,10 +35,12 @@ class Points(Action):
         tensor([[-2.,  1.]])
     """
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
         if x.ndim < 2 or x.shape[-1] < 2:
             raise wrong_shape("x", "[..., N, d] with d >= 2", x)
-        (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        refuse_unsigned(x)
+        group = as_group(group)
+        (xx, xy), (yx, yy) = group.matrix(element)
         first, second, *others = x.unbind(-1)
         return torch.stack((combine(xx, first, xy, second), combine(yx, first, yy, second), *others), dim=-1)
 
@@ -49,25 +52,27 @@ class _InImage(Action):
     size: tuple[int, int]
 
     def __post_init__(self) -> None:
-        if isinstance(self.size, str | int) or len(self.size) != 2:
+        if not isinstance(self.size, Sequence) or isinstance(self.size, str) or len(self.size) != 2:
             raise invalid("size", "the image's (H, W)", self.size)
         size = (as_int("size", self.size[0], minimum=1), as_int("size", self.size[1], minimum=1))
         object.__setattr__(self, "size", size)
 
-    def after(self, group: Group, element: int) -> Self:
+    def after(self, group: Group | str, element: int) -> Self:
         """The same action in the turned image, whose size a quarter turn has swapped."""
+        group = as_group(group)
         swapped = group.is_exact(element) and grid_move(group, element).transpose
         return replace(self, size=self.size[::-1]) if swapped else self
 
     def _move(self, x: Tensor, y: Tensor, group: Group, element: int, last: int) -> tuple[Tensor, Tensor]:
         """Columns and rows moved; the mirror image of column ``c`` is ``W - last - c``."""
+        refuse_unsigned(x)
         height, width = self.after(group, element).size
         if group.is_exact(element):
             move = grid_move(group, element)
             if move.transpose:
                 x, y = y, x
             return (width - last - x if move.flip_columns else x), (height - last - y if move.flip_rows else y)
-        (xx, xy), (yx, yy) = group.matrices[element].tolist()
+        (xx, xy), (yx, yy) = group.matrix(element)
         middle_x, middle_y = (width - last) / 2, (height - last) / 2
         # y points down here and up in the matrix.
         right, down = x - middle_x, y - middle_y
@@ -90,7 +95,8 @@ class Keypoints(_InImage):
         - output: ``[..., 2]``
 
     Raises:
-        ValueError: ``size`` is no pair of positive ints, or the last axis has not two entries.
+        ValueError: ``size`` is no pair of positive ints, the last axis has not two entries, or ``x`` is of an unsigned
+            type.
 
     Example:
         >>> import torch
@@ -99,10 +105,11 @@ class Keypoints(_InImage):
         tensor([[0., 0.]])
     """
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
         if x.ndim < 1 or x.shape[-1] != 2:
             raise wrong_shape("x", "[..., 2] of pixel coordinates (x, y)", x)
-        return torch.stack(self._move(*x.unbind(-1), group, element, last=1), dim=-1)
+        column, row = x.unbind(-1)
+        return torch.stack(self._move(column, row, as_group(group), element, last=1), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +128,8 @@ class Boxes(_InImage):
         - output: ``[..., 4]``
 
     Raises:
-        ValueError: ``size`` is no pair of positive ints, or the last axis has not four entries.
+        ValueError: ``size`` is no pair of positive ints, the last axis has not four entries, or ``x`` is of an unsigned
+            type.
 
     Example:
         >>> import torch
@@ -130,9 +138,9 @@ class Boxes(_InImage):
         tensor([[0., 0., 1., 3.]])
     """
 
-    def __call__(self, x: Tensor, group: Group, element: int) -> Tensor:
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
         if x.ndim < 1 or x.shape[-1] != 4:
             raise wrong_shape("x", "[..., 4] of box edges (x1, y1, x2, y2)", x)
         # All four corners: at angles off the grid two are not enough.
-        columns, rows = self._move(x[..., [0, 2, 0, 2]], x[..., [1, 3, 3, 1]], group, element, last=0)
+        columns, rows = self._move(x[..., [0, 2, 0, 2]], x[..., [1, 3, 3, 1]], as_group(group), element, last=0)
         return torch.stack((columns.amin(-1), rows.amin(-1), columns.amax(-1), rows.amax(-1)), dim=-1)

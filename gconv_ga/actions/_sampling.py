@@ -7,17 +7,18 @@ from torch import Tensor
 from ..groups import Group
 
 
-def source_positions(group: Group, element: int, height: int, width: int, like: Tensor) -> tuple[Tensor, Tensor]:
+def source_positions(group: Group, element: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """For each output pixel of ``L_g f`` the position ``g^-1 y`` it reads, in pixels, about the image's centre.
 
-    The canvas stays ``height x width``. At least float32, whatever the dtype of ``like``: bfloat16 cannot count
-    pixels past 256.
+    The canvas stays that of ``like[..., H, W]``. At least float32, whatever its dtype: bfloat16 cannot count pixels
+    past 256.
 
     Returns:
-        Columns and rows, each ``[height, width]``; pixel centres are at whole numbers.
+        Columns and rows, each ``[H, W]``; pixel centres are at whole numbers.
     """
     dtype = torch.promote_types(like.dtype, torch.float32) if like.is_floating_point() else torch.float64
-    matrix = group.matrices[group.inverse(element)].tolist()
+    height, width = like.shape[-2:]
+    matrix = group.matrix(group.inverse(element))
     middle_row, middle_column = (height - 1) / 2, (width - 1) / 2
     x = torch.arange(width, device=like.device, dtype=dtype) - middle_column
     y = middle_row - torch.arange(height, device=like.device, dtype=dtype).unsqueeze(-1)

@@ -4,8 +4,6 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -96,7 +94,8 @@ class Group(ABC):
     @property
     def cayley_table(self) -> Tensor:
         """The products, ``table[g, h] = product(g, h)``: a new int64 tensor ``[|G|, |G|]`` at each call."""
-        return torch.tensor(_product_rows(self))
+        elements = range(self.order)
+        return torch.tensor([[self.product(g, h) for h in elements] for g in elements])
 
     @property
     def matrices(self) -> Tensor:
@@ -105,10 +104,23 @@ class Group(ABC):
         They act on columns ``(x, y)`` with x to the right and y **up**, so that index 1 of ``C_n`` turns
         counter-clockwise by ``2 pi / n``. Entries at multiples of 90 degrees are exactly -1, 0 and 1.
         """
-        return torch.tensor([self._matrix(g) for g in range(self.order)], dtype=torch.float64)
+        return torch.tensor([self.matrix(g) for g in range(self.order)], dtype=torch.float64)
 
-    def _matrix(self, element: int) -> tuple[tuple[float, float], tuple[float, float]]:
-        i, mirrored = self._rotation_and_mirror(element)
+    def matrix(self, element: int) -> tuple[tuple[float, float], tuple[float, float]]:
+        """One of the `matrices`, as rows of floats: for code that decides by its entries, or is traced.
+
+        Args:
+            element: An element.
+
+        Raises:
+            ValueError: ``element`` is no element.
+
+        Example:
+            >>> from gconv_ga.groups import D4
+            >>> D4.matrix(4)  # the mirror: x to -x
+            ((-1.0, 0.0), (0.0, 1.0))
+        """
+        i, mirrored = self._rotation_and_mirror(self._checked("element", element))
         quarters, rest = divmod(4 * i, self.n)
         if rest == 0:
             cos, sin = ((1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0))[quarters]
@@ -138,12 +150,12 @@ class Group(ABC):
         i, _ = self._rotation_and_mirror(self._checked("element", element))
         return 4 * i % self.n == 0
 
-    def subgroup(self, of: "Group | Iterable[int]") -> tuple[int, ...]:
+    def subgroup(self, of: "Group | str | Iterable[int]") -> tuple[int, ...]:
         """Where a subgroup's elements are in this group.
 
         Args:
-            of: A group (its elements are listed in its own order), or element indices (they must be closed under the
-                product; they are listed in ascending order).
+            of: A group or its name (its elements are listed in its own order), or element indices (they must be closed
+                under the product; they are listed in ascending order).
 
         Returns:
             The indices in this group; the identity is first.
@@ -158,20 +170,19 @@ class Group(ABC):
             >>> D4.subgroup([4, 0])
             (0, 4)
         """
+        if isinstance(of, str):
+            from ._names import as_group  # that file imports this one
+
+            of = as_group(of, "of")
         if isinstance(of, Group):
             found = self._embed(of)
             if found is None:
                 raise invalid("of", f"a subgroup of {self.name}", of)
             return found
-        if isinstance(of, str) or not isinstance(of, Iterable):
-            raise invalid("of", f"a group or a list of elements of {self.name}", of)
+        if not isinstance(of, Iterable):
+            raise invalid("of", f"a group, its name or a list of elements of {self.name}", of)
         elements = sorted({self._checked("of", g) for g in of})
         closed = bool(elements) and all(self.product(g, h) in elements for g in elements for h in elements)
         if not closed:
             raise invalid("of", f"closed under the product of {self.name}", elements, "add the missing products")
         return tuple(elements)
-
-
-@lru_cache(maxsize=256)
-def _product_rows(group: Any) -> tuple[tuple[int, ...], ...]:
-    return tuple(tuple(group.product(g, h) for h in range(group.order)) for g in range(group.order))
