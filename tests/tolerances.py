@@ -1,7 +1,7 @@
 """The largest relative error that a test accepts, by dtype: one table for the whole suite.
 
-float64 is tight on purpose: a hidden cast to float32 shows only below 1e-8. If a test fails, change the data or the code
-before the tolerance.
+float64 is tight on purpose: at 1e-5 a hidden cast to float32 is invisible. If a test fails, change the data or the
+code before the tolerance.
 """
 
 import torch
