@@ -1,0 +1,18 @@
+"""From free weights to stacks of turned kernels.
+
+`GridFilters` turns every tap of a kernel by index moves: exact, for C1, C2, C4, D1, D2 and D4.
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.filters import GridFilters
+    >>> from gconv_ga.groups import C4
+    >>> weight = torch.arange(9.0).view(1, 1, 3, 3)
+    >>> filters = GridFilters(C4, (3, 3))
+    >>> turned = filters.turn(weight, filters.tables())  # [C_out, |G|, C_in, taps]
+    >>> torch.equal(turned[0, 1, 0].view(3, 3), torch.rot90(weight[0, 0]))
+    True
+"""
+
+from ._grid import GridFilters
+
+__all__ = ["GridFilters"]

@@ -1,0 +1,146 @@
+"""What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
+
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from .._validate import as_int, as_pair, invalid, one_of
+from ..filters import GridFilters
+from ..groups import Group, as_group
+from ._geometry import make_geometry
+from ._taps import nearest_elements
+
+PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
+SAMPLINGS = ("per_orientation", "shared")
+
+
+class Convolution(nn.Module):
+    """The base of the equivariant convolutions; not a layer by itself.
+
+    Turned kernels are made anew at each call while gradients are on. In eval mode without gradients they are made
+    once and kept until the weight changes; they are never saved.
+    """
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int],
+        padding: str | int | tuple[int, int],
+        dilation: int | tuple[int, int],
+        groups: int,
+        padding_mode: str,
+        group: Group | str,
+        group_kernel_size: int | None,
+        filters: str,
+        sampling: str,
+        device: torch.device | str | None,
+    ) -> None:
+        super().__init__()
+        self.group = as_group(group)
+        self.in_channels = as_int("in_channels", in_channels, minimum=1)
+        self.out_channels = as_int("out_channels", out_channels, minimum=1)
+        advice = f"groups is the number of channel blocks; the symmetry is group={groups!r}"
+        self.groups = as_int("groups", groups, minimum=1, advice=advice if isinstance(groups, str | Group) else "")
+        for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
+            if channels % self.groups:
+                raise invalid(name, f"a multiple of groups={self.groups}", channels)
+        self.kernel_size = as_pair("kernel_size", kernel_size, minimum=1)
+        self.stride = as_pair("stride", stride, minimum=1)
+        self.dilation = as_pair("dilation", dilation, minimum=1)
+        self.padding_mode = one_of("padding_mode", padding_mode, PADDING_MODES)
+        self.sampling = one_of("sampling", sampling, SAMPLINGS)
+        self.taps = nearest_elements(self.group, group_kernel_size)
+        self.geometry = make_geometry(
+            self.group, self.kernel_size, self.stride, padding, self.dilation, self.sampling == "shared"
+        )
+        self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, minimum=0)
+        one_of("filters", filters, ("auto", "grid", "steerable"))
+        if filters == "steerable" or (filters == "auto" and not self.group.is_exact()):
+            raise NotImplementedError(f"group={self.group.name} with filters={filters!r} needs steerable kernels")
+        self.filters = GridFilters(self.group, self.kernel_size)
+        # Not saved: they follow from the arguments.
+        for name, table in self._make_tables().items():
+            self.register_buffer(name, table.to(device), persistent=False)
+        self._turned: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
+
+    def _make_tables(self) -> dict[str, Tensor]:
+        """What the filters look up, by buffer name; new tensors on the CPU."""
+        return self.filters.tables()
+
+    def _make_parameters(
+        self, shape: tuple[int, ...], bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
+    ) -> None:
+        """Register weight (``shape`` and the kernel's own axes) and bias, then initialise them."""
+        self.weight = nn.Parameter(torch.empty(*shape, *self.filters.shape, device=device, dtype=dtype))
+        if bias:
+            self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
+        else:
+            self.register_parameter("bias", None)
+        self.reset_parameters()
+
+    def _fan_in(self) -> tuple[int, bool]:
+        """How many channels an output sums over, and whether they have passed a ReLU."""
+        raise NotImplementedError
+
+    def reset_parameters(self) -> None:
+        """Draw the weights anew, so that the variance of what passes through is kept; the bias becomes zero."""
+        channels, rectified = self._fan_in()
+        with torch.no_grad():
+            # After `to_empty` the tables are as empty as the weights.
+            for name, table in self._make_tables().items():
+                getattr(self, name).copy_(table)
+            self.weight.normal_(0.0, self.filters.variance(channels, rectified=rectified) ** 0.5)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def _turn(self, weight: Tensor) -> Tensor:
+        """The free weight to the stack of turned kernels."""
+        raise NotImplementedError
+
+    def turned_kernels(self) -> Tensor:
+        """The stack of turned kernels, ``[C_out, |G|, J, kh * kw]``; kept between calls in eval mode."""
+        weight = self.weight
+        # Fake, functional and traced weights are other types: nothing of theirs may be kept.
+        keep = type(weight) is nn.Parameter and not (torch.is_grad_enabled() and weight.requires_grad)
+        if self.training or not keep or torch.compiler.is_compiling() or weight.is_inference():
+            self._turned = None
+            return self._turn(weight)
+        key = (id(weight), weight.data_ptr(), weight._version, weight.device, weight.dtype)  # noqa: SLF001  torch has no public name for it
+        # An edit through `.data` leaves no version behind, so on the CPU the numbers are compared as well.
+        if self._turned is not None and self._turned[0] == key:
+            _, copy, turned = self._turned
+            if weight.device.type != "cpu" or torch.equal(copy, weight):
+                return turned
+        with torch.no_grad():
+            turned = self._turn(weight)
+            self._turned = (key, weight.detach().clone(), turned)
+        return turned
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._turned = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_turned": None}
+
+    def extra_repr(self) -> str:
+        text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
+        if self.padding not in ((0, 0), "valid"):
+            text += f", padding={self.padding!r}"
+        for name, value, default in (
+            ("dilation", self.dilation, (1, 1)),
+            ("groups", self.groups, 1),
+            ("bias", self.bias is not None, True),
+            ("padding_mode", self.padding_mode, "zeros"),
+            ("sampling", self.sampling, "per_orientation"),
+        ):
+            if value != default:
+                text += f", {name}={value!r}"
+        text += f", group={self.group.name!r}"
+        return text if len(self.taps) == self.group.order else text + f", group_kernel_size={len(self.taps)}"

@@ -1,0 +1,178 @@
+"""Where a strided layer samples, for each orientation: the phase rule.
+
+Along one axis of ``n`` pixels a window of ``k`` taps (``d`` apart) with padding ``lo`` and ``hi`` and stride ``s``
+leaves ``r = (n + lo + hi - d (k - 1) - 1) mod s`` pixels over at the end. An element that flips the axis must leave
+them over at the start, since ``L_g o layer o L_g^-1`` counts from the other end. Doing so makes every stride exact at
+every size; one grid for all orientations is exact only where ``r = 0``.
+"""
+
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+
+from .._validate import as_pair, invalid, one_of
+from ..actions import GridMove, good_sizes_near, grid_move, leftover
+from ..groups import Group
+
+
+class Axis(NamedTuple):
+    """One axis of a window: taps, stride, dilation and the padding at both ends."""
+
+    kernel: int
+    stride: int
+    dilation: int
+    low: int
+    high: int
+
+    @property
+    def shrink(self) -> int:
+        """How many pixels a stride of one loses."""
+        return self.dilation * (self.kernel - 1) - self.low - self.high
+
+    def leftover(self, n: int) -> int:
+        """How many of ``n`` pixels no window reaches."""
+        return leftover(n, self.kernel, self.stride, (self.low, self.high), self.dilation)
+
+
+class Part(NamedTuple):
+    """Elements whose windows are the same: the windows, and where they start and end on the padded image."""
+
+    elements: tuple[int, ...]
+    rows: Axis
+    columns: Axis
+    top: int
+    left: int
+    height: int
+    width: int
+
+
+@lru_cache(maxsize=256)
+def element_moves(group: Group) -> tuple[GridMove, ...]:
+    """For each element the index moves by which its sampling grid differs from the identity's.
+
+    An element on the grid has its own. The others have those of ``u`` in ``g = u t``, with ``u`` on the grid and ``t``
+    the first element of its coset: then the quarter turns and mirrors of C_8, say, stay exact.
+    """
+    exact = [u for u in range(group.order) if group.is_exact(u)]
+    moves: dict[int, GridMove] = {}
+    for t in range(group.order):
+        if t not in moves:
+            moves.update({group.product(u, t): grid_move(group, u) for u in exact})
+    return tuple(moves[g] for g in range(group.order))
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The windows of a layer under a group.
+
+    Args:
+        group: The group.
+        rows: The window along the rows.
+        columns: The window along the columns.
+        shared: Whether all orientations sample the same grid, as other libraries do.
+
+    Raises:
+        ValueError: A quarter turn of the group would change the output's size.
+    """
+
+    group: Group
+    rows: Axis
+    columns: Axis
+    shared: bool = False
+
+    def __post_init__(self) -> None:
+        if not self._transposes:
+            return
+        for name, row, column in (
+            ("stride", self.rows.stride, self.columns.stride),
+            ("dilation * (kernel_size - 1) - 2 * padding", self.rows.shrink, self.columns.shrink),
+        ):
+            if row != column:
+                advice = "a quarter turn would change the output's size; C2, D1 and D2 have none"
+                raise invalid(name, f"the same for rows and columns under {self.group.name}", (row, column), advice)
+
+    @property
+    def _transposes(self) -> bool:
+        return any(move.transpose for move in element_moves(self.group))
+
+    @property
+    def padding(self) -> tuple[int, int]:
+        """Padding at both ends, for rows and columns, that is enough for every orientation."""
+        rows, columns = max(self.rows[3:]), max(self.columns[3:])
+        return (max(rows, columns),) * 2 if self._transposes else (rows, columns)
+
+    def output_size(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns that come out of ``height x width``."""
+        return (
+            (height - self.rows.shrink - 1) // self.rows.stride + 1,
+            (width - self.columns.shrink - 1) // self.columns.stride + 1,
+        )
+
+    def parts(self, height: int, width: int) -> list[Part]:
+        """The elements sorted by their windows, for an image of ``height x width``.
+
+        One part with all elements means that a single call of torch does.
+        """
+        pad_rows, pad_columns = self.padding
+        found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
+        for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(self.group)):
+            rows, columns = (self.columns, self.rows) if transpose else (self.rows, self.columns)
+            top, tall = _span(height, rows, pad_rows, flip_rows and not self.shared)
+            left, wide = _span(width, columns, pad_columns, flip_columns and not self.shared)
+            found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
+        return [Part(tuple(elements), *windows) for windows, elements in found.items()]
+
+    def warn_if_misaligned(self, height: int, width: int) -> None:
+        """Warn where one grid for all orientations is not equivariant, and name the nearest sizes where it is."""
+        if not self.shared or self.group.order == 1 or torch.compiler.is_compiling():
+            return
+        for name, n, axis in (("H", height, self.rows), ("W", width, self.columns)):
+            if axis.leftover(n):
+                near = good_sizes_near(n, axis.kernel, axis.stride, (axis.low, axis.high), axis.dilation)
+                warnings.warn(
+                    f"sampling='shared' is not equivariant at {name}={n} with kernel {axis.kernel}, stride "
+                    f"{axis.stride}, padding {axis.low}; the nearest sizes where it is: {near[0]} and {near[1]}. The "
+                    "default sampling='per_orientation' is exact at every size.",
+                    stacklevel=4,
+                )
+                return
+
+
+def make_geometry(
+    group: Group,
+    kernel_size: tuple[int, int],
+    stride: tuple[int, int],
+    padding: Any,
+    dilation: tuple[int, int],
+    shared: bool = False,
+) -> Geometry:
+    """The windows of a layer from `torch.nn.Conv2d`'s arguments.
+
+    Raises:
+        ValueError: ``padding`` is neither an int, a pair of ints, "valid" nor "same"; "same" has a stride; or a
+            quarter turn would change the output's size.
+    """
+    if isinstance(padding, str):
+        one_of("padding", padding, ("valid", "same"))
+        if padding == "same" and stride != (1, 1):
+            raise invalid(
+                "padding", "an int or a pair of ints where there is a stride", padding, "'same' needs stride=1"
+            )
+    axes = []
+    for axis in (0, 1):
+        # As in torch, "same" puts an odd pixel at the end.
+        total = dilation[axis] * (kernel_size[axis] - 1) if padding == "same" else 0
+        ends = (total // 2, total - total // 2)
+        if not isinstance(padding, str):
+            ends = (as_pair("padding", padding, minimum=0)[axis],) * 2
+        axes.append(Axis(kernel_size[axis], stride[axis], dilation[axis], *ends))
+    return Geometry(group, axes[0], axes[1], shared)
+
+
+def _span(n: int, axis: Axis, pad: int, flip: bool) -> tuple[int, int]:
+    """Start and length of what the windows cover, on an axis padded by ``pad`` at both ends."""
+    rest = axis.leftover(n)
+    return (pad - axis.high + rest if flip else pad - axis.low), n + axis.low + axis.high - rest

@@ -1,0 +1,34 @@
+"""Which elements a group kernel has taps for: the dial between averaging and convolution."""
+
+from functools import lru_cache
+
+from .._validate import as_int, invalid
+from ..groups import DihedralGroup, Group
+
+
+@lru_cache(maxsize=256)
+def nearest_elements(group: Group, count: int | None) -> tuple[int, ...]:
+    """The ``count`` elements nearest the identity: by angle, counter-clockwise first, rotations before mirrors.
+
+    Args:
+        group: The group.
+        count: How many, ``1 .. |G|``; None for all, in the group's order.
+
+    Raises:
+        ValueError: ``count`` is out of range.
+
+    Example:
+        >>> from gconv_ga.groups import C8, D4
+        >>> nearest_elements(C8, 3), nearest_elements(D4, 5)
+        ((0, 1, 7), (0, 1, 3, 2, 4))
+    """
+    if count is None:
+        return tuple(range(group.order))
+    number = as_int("group_kernel_size", count, minimum=1)
+    if number > group.order:
+        raise invalid("group_kernel_size", f"an int from 1 to |G|={group.order}, or None for all", count)
+    if number == group.order:
+        return tuple(range(group.order))
+    by_angle = sorted(range(group.n), key=lambda i: (min(i, group.n - i), i))
+    mirrors = [group.n + i for i in by_angle] if isinstance(group, DihedralGroup) else []
+    return tuple((by_angle + mirrors)[:number])

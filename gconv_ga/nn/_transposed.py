@@ -1,0 +1,199 @@
+"""Transposed group convolution: the adjoint of the group convolution, for learnt up-sampling."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._validate import as_pair, invalid, wrong_shape
+from ..groups import Group
+from ._convolution import Convolution
+from ._geometry import element_moves
+
+
+class GroupConvTranspose2d(Convolution):
+    r"""Transposed group convolution, ``out(., h) = sum_g (L_g k)(., h) *^T f(., g)``: the adjoint of `GroupConv2d`.
+
+    ``*^T`` is `torch.nn.functional.conv_transpose2d`. Under one padding rule for all orientations any
+    ``output_padding`` breaks the symmetry, since torch adds it at the lower right. Here each orientation adds it at
+    the edge it has turned to: exact for C1, C2, C4, D1, D2 and D4 with every argument. After a strided
+    `GroupConv2d` it puts every orientation's samples back where they were taken.
+
+    Args:
+        in_channels: Fields of the input map, not counting elements.
+        out_channels: Fields of the output map.
+        kernel_size: Rows and columns, or one int for both.
+        stride: As in `torch.nn.ConvTranspose2d`.
+        padding: As in `torch.nn.ConvTranspose2d`.
+        output_padding: As in `torch.nn.ConvTranspose2d`.
+        groups: Blocks of fields that do not mix. The symmetry is ``group``.
+        bias: Whether to add one learnt number for each field.
+        dilation: As in `torch.nn.ConvTranspose2d`.
+        padding_mode: "zeros" only, as in torch.
+        device: Where the parameters are made.
+        dtype: Of the parameters.
+        group: The symmetry group or its name.
+        group_kernel_size: How many elements the kernel has planes for; None for all.
+        filters: As for `GroupConv2d`.
+        sampling: As for `GroupConv2d`.
+
+    Shape:
+        - input: ``[B, C_in, |G|, H, W]``
+        - output: ``[B, C_out, |G|, H', W']``, H' and W' as in `torch.nn.ConvTranspose2d`
+        - weight: ``[C_in, C_out / groups, m, kh, kw]``; bias: ``[C_out]``
+
+    Raises:
+        ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
+            other axes.
+
+    Example:
+        >>> import torch
+        >>> up = GroupConvTranspose2d(16, 8, 2, stride=2, group="C4")
+        >>> up(torch.randn(2, 16, 4, 8, 8)).shape
+        torch.Size([2, 8, 4, 16, 16])
+        >>> up(torch.randn(2, 16, 4, 8, 8), output_size=(17, 16)).shape
+        torch.Size([2, 8, 4, 17, 16])
+
+    References:
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, section 6 (the adjoint).
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, int] = 1,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        group: Group | str,
+        group_kernel_size: int | None = None,
+        filters: str = "auto",
+        sampling: str = "per_orientation",
+    ) -> None:
+        if padding_mode != "zeros":
+            raise invalid("padding_mode", "'zeros' in a transposed convolution", padding_mode)
+        if isinstance(padding, str):
+            raise invalid("padding", "an int or a pair of ints in a transposed convolution", padding)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
+            group_kernel_size, filters, sampling, device,
+        )  # fmt: skip
+        self.output_padding = as_pair("output_padding", output_padding, minimum=0)
+        self._check_output_padding(self.output_padding)
+        self._mixes_all = len(self.taps) == self.group.order
+        self._make_parameters((self.in_channels, self.out_channels // self.groups, len(self.taps)), bias, device, dtype)
+
+    sources: Tensor
+
+    def _make_tables(self) -> dict[str, Tensor]:
+        # out(., h) takes plane u from the input at g = h u^-1.
+        inverses = [self.group.inverse(u) for u in self.taps]
+        sources = [[self.group.product(h, u) for u in inverses] for h in range(self.group.order)]
+        return super()._make_tables() | {"sources": torch.tensor(sources)}
+
+    def _check_output_padding(self, extra: tuple[int, int], name: str = "output_padding") -> None:
+        for axis in (0, 1):
+            most = max(self.stride[axis], self.dilation[axis]) - 1
+            if not 0 <= extra[axis] <= most:
+                raise invalid(name, f"from 0 to {most}, below the stride or the dilation", extra)
+
+    def _fan_in(self) -> tuple[int, bool]:
+        # Only one in stride ** 2 taps of a kernel meets a given pixel.
+        meet = max(1, self.stride[0] * self.stride[1])
+        return max(1, self.in_channels // self.groups * len(self.taps) // meet), True
+
+    def _turn(self, weight: Tensor) -> Tensor:
+        tables = dict(self.named_buffers())
+        if self._mixes_all:
+            return self.filters.turn_and_shift(weight, tables)
+        return self.filters.turn(weight.flatten(1, 2), tables)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """The map, up-sampled.
+
+        Args:
+            input: The map.
+            output_size: Rows and columns that are wanted, in place of ``output_padding``; they must be reachable.
+
+        Shape:
+            - input: ``[B, C_in, |G|, H, W]``
+            - output: ``[B, C_out, |G|, H', W']``
+
+        Raises:
+            ValueError: The input has other axes, or ``output_size`` is out of reach.
+        """
+        if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
+            axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
+            raise wrong_shape("input", axes, input)
+        least = [
+            (n - 1) * stride + axis.shrink + 1
+            for n, stride, axis in zip(
+                input.shape[-2:], self.stride, (self.geometry.rows, self.geometry.columns), strict=True
+            )
+        ]
+        extra = self.output_padding
+        if output_size is not None:
+            extra = as_pair("output_size", tuple(output_size), minimum=1)
+            extra = (extra[0] - least[0], extra[1] - least[1])
+            reachable = all(0 <= extra[i] < max(self.stride[i], self.dilation[i]) for i in (0, 1))
+            if not reachable:
+                most = [n + max(self.stride[i], self.dilation[i]) - 1 for i, n in enumerate(least)]
+                raise invalid("output_size", f"from {tuple(least)} to {tuple(most)}", tuple(output_size))
+        size = (least[0] + extra[0], least[1] + extra[1])
+        kernels = self.turned_kernels()
+        pieces = [
+            (elements, self._piece(input[:, :, elements], kernels[:, elements], swap, start, size))
+            for (swap, start), elements in self._starts(extra).items()
+        ]
+        if self._mixes_all:
+            out = torch.stack([piece for _, piece in pieces]).sum(0) if len(pieces) > 1 else pieces[0][1]
+            out = out.unflatten(1, (self.out_channels, self.group.order))
+        else:
+            maps = {g: piece[:, i] for elements, piece in pieces for i, g in enumerate(elements)}
+            planes = torch.stack([maps[g] for g in range(self.group.order)], dim=1)
+            planes = planes.unflatten(2, (self.out_channels, len(self.taps)))
+            chosen = planes[:, self.sources, :, torch.arange(len(self.taps), device=input.device)]
+            out = chosen.sum(1).permute(1, 2, 0, 3, 4).contiguous()
+        return out if self.bias is None else out + self.bias.view(-1, 1, 1, 1)
+
+    def _starts(self, extra: tuple[int, int]) -> dict[tuple[bool, tuple[int, int]], list[int]]:
+        """The elements sorted by whether they swap the window's axes, and by what they crop at the start."""
+        found: dict[tuple[bool, tuple[int, int]], list[int]] = {}
+        square = self.geometry.rows == self.geometry.columns
+        for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(self.group)):
+            swap = transpose and not square
+            top, left = self.padding[::-1] if swap else self.padding
+            if not self.geometry.shared:
+                top, left = top - extra[0] * flip_rows, left - extra[1] * flip_columns
+            found.setdefault((swap, (top, left)), []).append(g)
+        return found
+
+    def _piece(self, f: Tensor, kernels: Tensor, swap: bool, start: tuple[int, int], size: tuple[int, int]) -> Tensor:
+        """What some orientations of the input give: to all outputs, or to their own planes."""
+        window = [self.kernel_size, self.stride, self.dilation]
+        kernel, stride, dilation = (pair[::-1] if swap else pair for pair in window)
+        weight = kernels.unflatten(3, kernel)
+        if self._mixes_all:
+            flat, weight, groups = f.flatten(1, 2), weight.flatten(0, 1), self.groups
+        else:
+            flat, weight = f.transpose(1, 2).flatten(1, 2), weight.transpose(0, 1).flatten(0, 1)
+            groups = self.groups * f.shape[2]
+        full = F.conv_transpose2d(flat, weight, None, stride, 0, 0, groups, dilation)
+        (top, left), (height, width) = start, size
+        ends = (-left, width + left - full.shape[-1], -top, height + top - full.shape[-2])
+        out = F.pad(full, ends) if any(ends) else full
+        return out if self._mixes_all else out.unflatten(1, (f.shape[2], -1))
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        extra = f", output_padding={self.output_padding}" if self.output_padding != (0, 0) else ""
+        return text.replace(", group='", f"{extra}, group='")
