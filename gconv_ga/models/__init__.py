@@ -1,0 +1,16 @@
+"""Segmenters: the equivariant U-Net and its plain twin.
+
+Names: `EquivariantUNet`, `UNet`.
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.models import EquivariantUNet
+    >>> net = EquivariantUNet(1, 2, group="C4", width=4, depth=3)
+    >>> net(torch.randn(2, 1, 61, 50)).shape  # logits, any height and width
+    torch.Size([2, 2, 61, 50])
+"""
+
+from ._equivariant_unet import EquivariantUNet
+from ._unet import UNet
+
+__all__ = ["EquivariantUNet", "UNet"]
