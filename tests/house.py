@@ -28,11 +28,16 @@ def declared_names(source: str) -> list[str]:
     return []
 
 
+def public_modules() -> dict[str, Path]:
+    """The modules that a user imports from: the root, the rooms, and open files of a room, such as nn.functional."""
+    parts = {path: path.relative_to(ROOT).with_suffix("").parts for path in package_sources()}
+    names = {path: part[:-1] if part[-1] == "__init__" else part for path, part in parts.items()}
+    return {".".join(name): path for path, name in names.items() if not any(part[0] == "_" for part in name)}
+
+
 def public_names() -> dict[str, list[str]]:
-    """The public names of the root and of each room, by module."""
-    modules = {"gconv_ga": PACKAGE / "__init__.py"}
-    modules |= {f"gconv_ga.{room}": PACKAGE / room / "__init__.py" for room in room_names() if room[0] != "_"}
-    return {module: declared_names(path.read_text(encoding="utf-8")) for module, path in modules.items()}
+    """The public names of each of these modules."""
+    return {module: declared_names(path.read_text(encoding="utf-8")) for module, path in public_modules().items()}
 
 
 def load(module: str) -> ModuleType:
@@ -53,3 +58,7 @@ def package_sources() -> list[Path]:
 def inside(path: Path) -> str:
     """A path as the repository knows it; the id of a test."""
     return path.relative_to(ROOT).as_posix()
+
+
+if __name__ == "__main__":  # python tests/house.py > tests/public_names.txt, when a change of the list is decided
+    print(*sorted(f"{module}.{name}" for module, names in public_names().items() for name in names), sep="\n")
