@@ -1,0 +1,104 @@
+"""The mean of what the module returned, every element's part turned upright first."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .._validate import invalid, wrong_shape
+from ..actions import Action
+from ..groups import Group
+from ._leaf_actions import spread
+from ._orbit import move
+from ._trees import leaves, rebuild
+
+_PLAIN = bool | int | float | complex | str | bytes | None
+
+
+class Mean:
+    """``1/|G| sum_g rho_2(g) y_g``, added up pass by pass.
+
+    Sums are kept in float32 at least, whatever the module's dtype: eight terms added in bfloat16 would lose two of its
+    eight bits.
+
+    Args:
+        group: The group.
+        actions: The resolved actions of the output.
+        batch: The size of the batch axis.
+    """
+
+    def __init__(self, group: Group, actions: Any, batch: int) -> None:
+        self.group = group
+        self.actions = actions
+        self.batch = batch
+        self.count = 0
+        self.output: Any = None
+        self.sums: list[Any] = []
+
+    def add(self, elements: Sequence[int], output: Any) -> None:
+        """Add what the module returned for these elements.
+
+        Args:
+            elements: The elements ``g`` of the pass, in the order in which they lie along the batch axis.
+            output: The module's output.
+
+        Raises:
+            ValueError: A leaf is neither a floating-point tensor with its batch axis nor a plain value, or it does not
+                fit what came before.
+        """
+        found = leaves(output, "output")
+        actions = spread(self.actions, output, "out_action", "output")
+        if self.count == 0:
+            self.output, self.sums = output, [None] * len(found)
+        kinds = [_kind(name, value) for name, value in found]
+        if self.count and kinds != [_kind(*leaf) for leaf in leaves(self.output, "output")]:
+            takes = "a module that returns the same leaves for every element and shape of input"
+            raise invalid("module", takes, output, f"before it returned {self.output}")
+        for index, ((name, value), action) in enumerate(zip(found, actions, strict=True)):
+            if isinstance(value, Tensor):
+                self._add_tensor(index, name, value, action, elements)
+        self.count += len(elements)
+
+    def _add_tensor(self, index: int, name: str, value: Tensor, action: Action, elements: Sequence[int]) -> None:
+        length = len(elements) * self.batch
+        if value.ndim == 0 or value.shape[0] != length:
+            axes = f"[{len(elements)} elements * B={self.batch} = {length}, ...]"
+            advice = "the module must keep the batch axis, first; reduce over it outside of the average"
+            raise wrong_shape(name, axes, value, advice)
+        if not (value.is_floating_point() or value.is_complex()):
+            advice = "return logits or probabilities and take the argmax or the threshold of their average"
+            raise invalid(name, "floating point, since class indices and masks have no mean", value, advice)
+        dtype = torch.promote_types(value.dtype, torch.float32)
+        for element, part in zip(elements, value.unflatten(0, (len(elements), self.batch)), strict=True):
+            # What the module saw was turned back by g: an action that knows the image's size starts from there.
+            turned = action.after(self.group, self.group.inverse(element))
+            upright = move(name, part.to(dtype), turned, self.group, element)
+            total = self.sums[index]
+            if total is not None and total.shape != upright.shape:
+                takes = f"of shape {tuple(total.shape)} for every element, once it is upright"
+                advice = f"either it has another action than {action}, or the module sizes rows and columns differently"
+                raise wrong_shape(name, takes, upright, advice)
+            # Not in place: the first term may be a tensor that the module keeps.
+            self.sums[index] = upright if total is None else total + upright
+
+    def result(self) -> Any:
+        """The mean, nested as the output and of its dtypes."""
+        means: Iterator[Any] = (
+            (total / self.count).to(value.dtype) if isinstance(value, Tensor) else value
+            for total, (_, value) in zip(self.sums, leaves(self.output, "output"), strict=True)
+        )
+        return rebuild(self.output, means)
+
+
+def _kind(name: str, value: Any) -> tuple[str, str]:
+    """What must be the same in every pass: for a tensor that it is one, for anything else its value.
+
+    Raises:
+        ValueError: The leaf can neither be averaged nor passed on.
+    """
+    if isinstance(value, Tensor):
+        return name, "tensor"
+    if not isinstance(value, _PLAIN):
+        raise invalid(name, "a tensor, None, a number or a string", value, "return tensors in dicts, tuples and lists")
+    return name, repr(value)
