@@ -1,7 +1,5 @@
 """What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
 
-from typing import Any, Self
-
 import torch
 from torch import Tensor, nn
 
@@ -9,13 +7,14 @@ from .._validate import as_int, as_pair, invalid, one_of
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._geometry import make_geometry
+from ._kept_kernels import KeepsKernels
 from ._taps import nearest_elements
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 SAMPLINGS = ("per_orientation", "shared")
 
 
-class Convolution(nn.Module):
+class Convolution(KeepsKernels):
     """The base of the equivariant convolutions; not a layer by itself.
 
     Turned kernels are made anew at each call while gradients are on. In eval mode without gradients they are made
@@ -67,7 +66,6 @@ class Convolution(nn.Module):
         # Not saved: they follow from the arguments.
         for name, table in self._make_tables().items():
             self.register_buffer(name, table.to(device), persistent=False)
-        self._turned: tuple[tuple[Any, ...], Tensor, Tensor] | None = None
 
     def _make_tables(self) -> dict[str, Tensor]:
         """What the filters look up, by buffer name; new tensors on the CPU."""
@@ -105,29 +103,7 @@ class Convolution(nn.Module):
 
     def turned_kernels(self) -> Tensor:
         """The stack of turned kernels, ``[C_out, |G|, J, kh * kw]``; kept between calls in eval mode."""
-        weight = self.weight
-        # Fake, functional and traced weights are other types: nothing of theirs may be kept.
-        keep = type(weight) is nn.Parameter and not (torch.is_grad_enabled() and weight.requires_grad)
-        if self.training or not keep or torch.compiler.is_compiling() or weight.is_inference():
-            self._turned = None
-            return self._turn(weight)
-        key = (id(weight), weight.data_ptr(), weight._version, weight.device, weight.dtype)  # noqa: SLF001  torch has no public name for it
-        # An edit through `.data` leaves no version behind, so on the CPU the numbers are compared as well.
-        if self._turned is not None and self._turned[0] == key:
-            _, copy, turned = self._turned
-            if weight.device.type != "cpu" or torch.equal(copy, weight):
-                return turned
-        with torch.no_grad():
-            turned = self._turn(weight)
-            self._turned = (key, weight.detach().clone(), turned)
-        return turned
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._turned = None
-        return super()._apply(fn, recurse)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_turned": None}
+        return self._kept(lambda: self._turn(self.weight), self.weight)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

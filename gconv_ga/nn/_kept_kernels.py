@@ -1,0 +1,45 @@
+"""Turned kernels made once and kept, for as long as that is right."""
+
+from collections.abc import Callable
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class KeepsKernels(nn.Module):
+    """A layer that derives kernels from its weights and keeps them between calls in eval mode.
+
+    While the layer trains or gradients reach the weights, kernels are made anew at each call. Kept kernels are never
+    saved, copied or moved, and are dropped when a weight changes.
+    """
+
+    _turned: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
+
+    def _kept(self, make: Callable[[], Tensor], *weights: Tensor) -> Tensor:
+        """What ``make`` returns, or what it returned when the weights were last as they are now."""
+        # Fake, functional and traced weights are other types: nothing of theirs may be kept.
+        real = all(type(weight) is nn.Parameter and not weight.is_inference() for weight in weights)
+        learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
+        if self.training or learning or not real or torch.compiler.is_compiling():
+            self._turned = None
+            return make()
+        # torch has no public name for the count of a tensor's in-place edits.
+        versions = (weight._version for weight in weights)  # noqa: SLF001
+        key = (*versions, *((id(w), w.data_ptr(), w.device, w.dtype) for w in weights))
+        if self._turned is not None and self._turned[0] == key:
+            _, copies, turned = self._turned
+            # An edit through `.data` leaves no version behind, so on the CPU the numbers are compared as well.
+            if all(w.device.type != "cpu" or torch.equal(copy, w) for copy, w in zip(copies, weights, strict=True)):
+                return turned
+        with torch.no_grad():
+            turned = make()
+            self._turned = (key, [weight.detach().clone() for weight in weights], turned)
+        return turned
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._turned = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_turned"}
