@@ -9,15 +9,22 @@ import torch
 from torch import Tensor
 
 from .._validate import invalid
-from ..actions import grid_move, move_grid
+from ..actions import grid_move
 from ..groups import Group
 
 
 @lru_cache(maxsize=256)
 def _turn_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """For each element the flat tap that each tap of ``L_g k`` is read from."""
-    taps = torch.arange(math.prod(kernel_size)).view(kernel_size)
-    return tuple(tuple(move_grid(taps, grid_move(group, g)).flatten().tolist()) for g in range(group.order))
+    # In plain Python: under `torch.device("meta")` or a FakeTensorMode a tensor could not be read.
+    rows, columns = kernel_size
+    found = []
+    for transpose, flip_rows, flip_columns in (grid_move(group, g) for g in range(group.order)):
+        taps = [list(range(row * columns, (row + 1) * columns)) for row in range(rows)]
+        taps = [list(column) for column in zip(*taps, strict=True)] if transpose else taps
+        taps = taps[::-1] if flip_rows else taps
+        found.append(tuple(tap for row in taps for tap in (row[::-1] if flip_columns else row)))
+    return tuple(found)
 
 
 @lru_cache(maxsize=256)

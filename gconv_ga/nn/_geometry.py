@@ -127,18 +127,22 @@ class Geometry:
 
     def warn_if_misaligned(self, height: int, width: int) -> None:
         """Warn where one grid for all orientations is not equivariant, and name the nearest sizes where it is."""
-        if not self.shared or self.group.order == 1 or torch.compiler.is_compiling():
+        if not self.shared or torch.compiler.is_compiling():
             return
-        for name, n, axis in (("H", height, self.rows), ("W", width, self.columns)):
-            if axis.leftover(n):
-                near = good_sizes_near(n, axis.kernel, axis.stride, (axis.low, axis.high), axis.dilation)
-                warnings.warn(
-                    f"sampling='shared' is not equivariant at {name}={n} with kernel {axis.kernel}, stride "
-                    f"{axis.stride}, padding {axis.low}; the nearest sizes where it is: {near[0]} and {near[1]}. The "
-                    "default sampling='per_orientation' is exact at every size.",
-                    stacklevel=4,
-                )
-                return
+        moves = element_moves(self.group)
+        flipped = any(move.flip_rows for move in moves), any(move.flip_columns for move in moves)
+        for name, n, axis, flips in (("H", height, self.rows, flipped[0]), ("W", width, self.columns, flipped[1])):
+            if not flips or (axis.leftover(n) == 0 and axis.low == axis.high):
+                continue
+            near = good_sizes_near(n, axis.kernel, axis.stride, (axis.low, axis.high), axis.dilation)
+            where = f"the nearest sizes where it is: {near[0]} and {near[1]}" if axis.low == axis.high else "no size is"
+            warnings.warn(
+                f"sampling='shared' is not equivariant at {name}={n} with kernel {axis.kernel}, stride {axis.stride}, "
+                f"padding {axis.low} and {axis.high}; {where}. The default sampling='per_orientation' is exact at "
+                "every size.",
+                stacklevel=4,
+            )
+            return
 
 
 def make_geometry(

@@ -41,13 +41,14 @@ class GroupPool(nn.Module):
         super().__init__()
         self.group = as_group(group)
         self.reduction = one_of("reduction", reduction, ("mean", "max"))
-        self.to = None if to is None else as_group(to, "to")
-        if self.to is not None:
-            self.group.subgroup(self.to)
+        # Not self.to: that is what moves a module to a device.
+        self.subgroup = None if to is None else as_group(to, "to")
+        if self.subgroup is not None:
+            self.group.subgroup(self.subgroup)
 
     def forward(self, input: Tensor) -> Tensor:
-        return group_pool(input, self.group, self.reduction, to=self.to)
+        return group_pool(input, self.group, self.reduction, to=self.subgroup)
 
     def extra_repr(self) -> str:
         text = f"{self.group.name!r}, reduction={self.reduction!r}"
-        return text if self.to is None else text + f", to={self.to.name!r}"
+        return text if self.subgroup is None else text + f", to={self.subgroup.name!r}"

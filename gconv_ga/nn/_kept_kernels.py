@@ -11,7 +11,8 @@ class KeepsKernels(nn.Module):
     """A layer that derives kernels from its weights and keeps them between calls in eval mode.
 
     While the layer trains or gradients reach the weights, kernels are made anew at each call. Kept kernels are never
-    saved, copied or moved, and are dropped when a weight changes.
+    saved, copied or moved, and are dropped when a weight changes. One change goes unseen, where looking would make an
+    accelerator wait: an edit through ``weight.data`` (not ``weight`` under `torch.no_grad`) that is not on the CPU.
     """
 
     _turned: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
@@ -19,7 +20,7 @@ class KeepsKernels(nn.Module):
     def _kept(self, make: Callable[[], Tensor], *weights: Tensor) -> Tensor:
         """What ``make`` returns, or what it returned when the weights were last as they are now."""
         # Fake, functional and traced weights are other types: nothing of theirs may be kept.
-        real = all(type(weight) is nn.Parameter and not weight.is_inference() for weight in weights)
+        real = all(type(weight) is nn.Parameter and not (weight.is_meta or weight.is_inference()) for weight in weights)
         learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
         if self.training or learning or not real or torch.compiler.is_compiling():
             self._turned = None
@@ -32,9 +33,11 @@ class KeepsKernels(nn.Module):
             # An edit through `.data` leaves no version behind, so on the CPU the numbers are compared as well.
             if all(w.device.type != "cpu" or torch.equal(copy, w) for copy, w in zip(copies, weights, strict=True)):
                 return turned
-        with torch.no_grad():
+        # What is kept must not depend on where it was made: inference tensors, for one, cannot be differentiated.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(weights[0].device.type, enabled=False):
             turned = make()
-            self._turned = (key, [weight.detach().clone() for weight in weights], turned)
+            if type(turned) is Tensor:
+                self._turned = (key, [weight.detach().clone() for weight in weights], turned)
         return turned
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:

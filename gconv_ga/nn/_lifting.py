@@ -88,7 +88,7 @@ class LiftingConv2d(Convolution):
     def _turn(self, weight: Tensor) -> Tensor:
         return self.filters.turn(weight, dict(self.named_buffers()))
 
-    def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.in_channels:
-            raise wrong_shape("input", f"[B, C={self.in_channels}, H, W]", x)
-        return correlate(x, self.turned_kernels(), self.bias, self.geometry, self.groups, self.padding_mode)
+    def forward(self, input: Tensor) -> Tensor:
+        if input.ndim != 4 or input.shape[1] != self.in_channels:
+            raise wrong_shape("input", f"[B, C={self.in_channels}, H, W]", input)
+        return correlate(input, self.turned_kernels(), self.bias, self.geometry, self.groups, self.padding_mode)

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._validate import as_pair, one_of, wrong_shape
+from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
 from ._convolution import SAMPLINGS
 from ._geometry import make_geometry
@@ -28,6 +28,9 @@ class _Pool2d(nn.Module):
         self.stride = self.kernel_size if stride is None else as_pair("stride", stride, minimum=1)
         self.padding = as_pair("padding", padding, minimum=0)
         self.dilation = as_pair("dilation", dilation, minimum=1)
+        for kernel, pad, apart in zip(self.kernel_size, self.padding, self.dilation, strict=True):
+            if pad > (apart * (kernel - 1) + 1) // 2:
+                raise invalid("padding", f"at most half of the window kernel_size={self.kernel_size}", padding)
         self.ceil_mode = bool(ceil_mode)
         self.group = as_group(group)
         self.sampling = one_of("sampling", sampling, SAMPLINGS)
@@ -43,6 +46,10 @@ class _Pool2d(nn.Module):
             raise wrong_shape("input", f"[B, C, |G|={self.group.order}, H, W]", input)
         rows, columns = self.geometry.rows, self.geometry.columns
         height, width = input.shape[-2:]
+        partial = self.stride if self.ceil_mode else (1, 1)
+        if min(self.geometry.output_size(height + partial[0] - 1, width + partial[1] - 1)) < 1:
+            axes = f"[B, C, |G|, H >= {rows.shrink + 2 - partial[0]}, W >= {columns.shrink + 2 - partial[1]}]"
+            raise wrong_shape("input", axes, input, "the window is larger than the padded image")
         self.geometry.warn_if_misaligned(height, width)
         own = not self.geometry.shared
         # Where nothing is left over, all orientations agree and one call does.
