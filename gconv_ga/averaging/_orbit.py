@@ -41,11 +41,11 @@ def common_batch(inputs: Sequence[Leaf]) -> int:
     if not tensors:
         values = [leaf.value for leaf in inputs]
         raise invalid("inputs", "tensors with a batch axis, or nests with at least one", values)
-    batch = tensors[0].value.shape[0]
+    batch: int = tensors[0].value.shape[0]  # not int(...): a traced batch may be a symbol
     for leaf in tensors[1:]:
         if leaf.value.shape[0] != batch:
             raise wrong_shape(leaf.name, f"[B={batch}, ...] like {tensors[0].name}", leaf.value, "batches come first")
-    return int(batch)
+    return batch
 
 
 def move(name: str, value: Tensor, action: Action, group: Group, element: int) -> Tensor:

@@ -1,0 +1,76 @@
+"""Monte Carlo estimates of the group average."""
+
+import pytest
+import torch
+from slow_average import Crooked, relative, slow_average
+from tolerances import TOLERANCES
+from torch import Tensor
+
+from gconv_ga.averaging import GroupAverage
+
+
+def corner(x: Tensor) -> Tensor:
+    return x[..., 0, 0]
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_all_elements_give_the_average(training: bool, generator: torch.Generator, device: torch.device) -> None:
+    net = Crooked().double().to(device)
+    x = torch.randn(2, 3, 9, 12, dtype=torch.float64).to(device)
+    average = GroupAverage(net, "D4", num_samples=8, generator=generator).train(training)
+    assert relative(average(x), slow_average(net, "D4", x)) <= TOLERANCES[torch.float64]
+
+
+@pytest.mark.parametrize("num_samples", [1, 3, 7])
+@pytest.mark.parametrize("training", [True, False])
+def test_is_unbiased(num_samples: int, training: bool, generator: torch.Generator, device: torch.device) -> None:
+    # The corners are 0 and powers of two: the sum tells which elements were drawn.
+    x = torch.zeros(1, 1, 3, 3, dtype=torch.float64, device=device)
+    x[..., 0, 0], x[..., 0, 2], x[..., 2, 0], x[..., 2, 2] = 1, 2, 4, 8
+    average = GroupAverage(corner, "D4", out_action="invariant", num_samples=num_samples, generator=generator)
+    average.train(training)
+    draws = torch.tensor([average(x).item() for _ in range(1500)])
+    exact = 15 / 4
+    assert draws.std() > 0.1
+    assert abs(draws.mean() - exact) <= 4 * draws.std() / len(draws) ** 0.5
+
+
+def test_draws_without_replacement(generator: torch.Generator, device: torch.device) -> None:
+    x = torch.zeros(1, 1, 3, 3, device=device)
+    x[..., 0, 0], x[..., 0, 2], x[..., 2, 0], x[..., 2, 2] = 1, 2, 4, 8
+    average = GroupAverage(corner, "C4", out_action="invariant", num_samples=2, generator=generator)
+    sums = {int(2 * average(x)) for _ in range(200)}
+    assert sums == {3, 5, 6, 9, 10, 12}  # every pair of corners, none twice
+
+
+def test_only_the_drawn_elements_are_computed(device: torch.device) -> None:
+    sizes: list[int] = []
+    average = GroupAverage(lambda x: (sizes.append(len(x)), x)[1], "D4", num_samples=3)
+    average(torch.ones(2, 1, 4, 4, device=device))
+    average.num_samples = None  # writable: exact from here on
+    average(torch.ones(2, 1, 4, 4, device=device))
+    assert sizes == [6, 16]
+
+
+def test_the_generator_decides(device: torch.device) -> None:
+    x = torch.randn(1, 1, 5, 5).to(device)
+
+    def draw(generator: torch.Generator | None) -> list[float]:
+        average = GroupAverage(corner, "D4", out_action="invariant", num_samples=1, generator=generator)
+        return [average(x).item() for _ in range(20)]
+
+    state = torch.get_rng_state()
+    first, second = (draw(torch.Generator().manual_seed(5)) for _ in range(2))
+    assert first == second
+    assert first != draw(torch.Generator().manual_seed(6))
+    assert torch.equal(state, torch.get_rng_state())  # torch's own generator was left alone
+    torch.manual_seed(7)
+    third = draw(None)
+    torch.manual_seed(7)
+    assert third == draw(None)
+
+
+def test_the_average_of_all_draws_nothing(device: torch.device) -> None:
+    state = torch.get_rng_state()
+    GroupAverage(corner, "D4", out_action="invariant")(torch.ones(1, 1, 3, 3, device=device))
+    assert torch.equal(state, torch.get_rng_state())
