@@ -3,13 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .._validate import as_pair, invalid, wrong_shape
 from ..groups import Group
 from ._convolution import Convolution
-from ._geometry import element_moves
+from ._correlate_transposed import correlate_transposed, least_size
 
 
 class GroupConvTranspose2d(Convolution):
@@ -88,7 +87,11 @@ class GroupConvTranspose2d(Convolution):
             group_kernel_size, filters, sampling, device,
         )  # fmt: skip
         self.output_padding = as_pair("output_padding", output_padding, minimum=0)
-        self._check_output_padding(self.output_padding)
+        for axis in (0, 1):
+            most = max(self.stride[axis], self.dilation[axis]) - 1
+            if self.output_padding[axis] > most:
+                takes = f"from 0 to {most}, below the stride or the dilation"
+                raise invalid("output_padding", takes, output_padding)
         self._mixes_all = len(self.taps) == self.group.order
         self._make_parameters((self.in_channels, self.out_channels // self.groups, len(self.taps)), bias, device, dtype)
 
@@ -99,12 +102,6 @@ class GroupConvTranspose2d(Convolution):
         inverses = [self.group.inverse(u) for u in self.taps]
         sources = [[self.group.product(h, u) for u in inverses] for h in range(self.group.order)]
         return super()._make_tables() | {"sources": torch.tensor(sources)}
-
-    def _check_output_padding(self, extra: tuple[int, int], name: str = "output_padding") -> None:
-        for axis in (0, 1):
-            most = max(self.stride[axis], self.dilation[axis]) - 1
-            if not 0 <= extra[axis] <= most:
-                raise invalid(name, f"from 0 to {most}, below the stride or the dilation", extra)
 
     def _fan_in(self) -> tuple[int, bool]:
         # Only one in stride ** 2 taps of a kernel meets a given pixel.
@@ -134,64 +131,22 @@ class GroupConvTranspose2d(Convolution):
         if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             raise wrong_shape("input", axes, input)
-        least = [
-            (n - 1) * stride + axis.shrink + 1
-            for n, stride, axis in zip(
-                input.shape[-2:], self.stride, (self.geometry.rows, self.geometry.columns), strict=True
-            )
-        ]
         extra = self.output_padding
         if output_size is not None:
-            extra = as_pair("output_size", tuple(output_size), minimum=1)
-            extra = (extra[0] - least[0], extra[1] - least[1])
-            reachable = all(0 <= extra[i] < max(self.stride[i], self.dilation[i]) for i in (0, 1))
-            if not reachable:
-                most = [n + max(self.stride[i], self.dilation[i]) - 1 for i, n in enumerate(least)]
-                raise invalid("output_size", f"from {tuple(least)} to {tuple(most)}", tuple(output_size))
-        size = (least[0] + extra[0], least[1] + extra[1])
-        kernels = self.turned_kernels()
-        pieces = [
-            (elements, self._piece(input[:, :, elements], kernels[:, elements], swap, start, size))
-            for (swap, start), elements in self._starts(extra).items()
-        ]
-        if self._mixes_all:
-            out = torch.stack([piece for _, piece in pieces]).sum(0) if len(pieces) > 1 else pieces[0][1]
-            out = out.unflatten(1, (self.out_channels, self.group.order))
-        else:
-            maps = {g: piece[:, i] for elements, piece in pieces for i, g in enumerate(elements)}
-            planes = torch.stack([maps[g] for g in range(self.group.order)], dim=1)
-            planes = planes.unflatten(2, (self.out_channels, len(self.taps)))
-            chosen = planes[:, self.sources, :, torch.arange(len(self.taps), device=input.device)]
-            out = chosen.sum(1).permute(1, 2, 0, 3, 4).contiguous()
+            extra = self._reach(least_size(self.geometry, *input.shape[-2:]), output_size)
+        sources = None if self._mixes_all else self.sources
+        out = correlate_transposed(input, self.turned_kernels(), self.geometry, extra, self.groups, sources)
         return out if self.bias is None else out + self.bias.view(-1, 1, 1, 1)
 
-    def _starts(self, extra: tuple[int, int]) -> dict[tuple[bool, tuple[int, int]], list[int]]:
-        """The elements sorted by whether they swap the window's axes, and by what they crop at the start."""
-        found: dict[tuple[bool, tuple[int, int]], list[int]] = {}
-        square = self.geometry.rows == self.geometry.columns
-        for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(self.group)):
-            swap = transpose and not square
-            top, left = self.padding[::-1] if swap else self.padding
-            if not self.geometry.shared:
-                top, left = top - extra[0] * flip_rows, left - extra[1] * flip_columns
-            found.setdefault((swap, (top, left)), []).append(g)
-        return found
-
-    def _piece(self, f: Tensor, kernels: Tensor, swap: bool, start: tuple[int, int], size: tuple[int, int]) -> Tensor:
-        """What some orientations of the input give: to all outputs, or to their own planes."""
-        window = [self.kernel_size, self.stride, self.dilation]
-        kernel, stride, dilation = (pair[::-1] if swap else pair for pair in window)
-        weight = kernels.unflatten(3, kernel)
-        if self._mixes_all:
-            flat, weight, groups = f.flatten(1, 2), weight.flatten(0, 1), self.groups
-        else:
-            flat, weight = f.transpose(1, 2).flatten(1, 2), weight.transpose(0, 1).flatten(0, 1)
-            groups = self.groups * f.shape[2]
-        full = F.conv_transpose2d(flat, weight, None, stride, 0, 0, groups, dilation)
-        (top, left), (height, width) = start, size
-        ends = (-left, width + left - full.shape[-1], -top, height + top - full.shape[-2])
-        out = F.pad(full, ends) if any(ends) else full
-        return out if self._mixes_all else out.unflatten(1, (f.shape[2], -1))
+    def _reach(self, least: tuple[int, int], output_size: Sequence[int]) -> tuple[int, int]:
+        """The output padding that gives ``output_size``."""
+        rows, columns = as_pair("output_size", tuple(output_size), minimum=1)
+        extra = rows - least[0], columns - least[1]
+        most = [max(pair) - 1 for pair in zip(self.stride, self.dilation, strict=True)]
+        if not all(0 <= more <= limit for more, limit in zip(extra, most, strict=True)):
+            takes = f"from {least} to {(least[0] + most[0], least[1] + most[1])}"
+            raise invalid("output_size", takes, tuple(output_size))
+        return extra
 
     def extra_repr(self) -> str:
         text = super().extra_repr()
