@@ -7,7 +7,8 @@ but not zero.
 
 Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`,
 `Boxes`, `as_action` (from a name), and for authors of layers `GridMove`, `grid_move`, `move_grid` (index moves),
-`leftover`, `good_sizes_near` (sizes that strided windows cover without a rest).
+`leftover`, `good_sizes_near` (sizes that strided windows cover without a rest), and for whoever moves what models take
+and return `nest_leaves`, `rebuild_nest`, `Leaf`, `as_actions`, `pair_leaves`, `pair_inputs`.
 
 Example:
     >>> import torch
@@ -22,7 +23,9 @@ Example:
 from ._action import Action, Invariant
 from ._fields import LabelMask, RegularField, ScalarField, VectorField
 from ._grid import GridMove, grid_move, move_grid
+from ._leaves import Leaf, as_actions, pair_inputs, pair_leaves
 from ._names import as_action
+from ._nests import nest_leaves, rebuild_nest
 from ._points import Boxes, Keypoints, Points
 from ._sizes import good_sizes_near, leftover
 
@@ -33,13 +36,19 @@ __all__ = [
     "Invariant",
     "Keypoints",
     "LabelMask",
+    "Leaf",
     "Points",
     "RegularField",
     "ScalarField",
     "VectorField",
     "as_action",
+    "as_actions",
     "good_sizes_near",
     "grid_move",
     "leftover",
     "move_grid",
+    "nest_leaves",
+    "pair_inputs",
+    "pair_leaves",
+    "rebuild_nest",
 ]

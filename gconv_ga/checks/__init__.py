@@ -1,0 +1,31 @@
+"""Is it equivariant? A number, a verdict, and a report that says which part breaks it and why.
+
+All of them refuse comparisons that prove nothing, let no NaN pass, and leave the module as it was.
+
+Names: `equivariance_error` (one number for each element), `interpolation_error` (what turning costs by itself at angles
+off the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of `ReportRow`),
+`good_sizes` (sizes at which a strided layer of torch is exact).
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.checks import equivariance_error
+    >>> x = torch.randn(1, 1, 8, 8, dtype=torch.float64)
+    >>> bool(equivariance_error(torch.nn.MaxPool2d(2), "D4", x).max() == 0)
+    True
+"""
+
+from ._assertion import assert_equivariant
+from ._error import equivariance_error, interpolation_error
+from ._report import equivariance_report
+from ._sizes import good_sizes
+from ._table import Report, ReportRow
+
+__all__ = [
+    "Report",
+    "ReportRow",
+    "assert_equivariant",
+    "equivariance_error",
+    "equivariance_report",
+    "good_sizes",
+    "interpolation_error",
+]
