@@ -7,7 +7,8 @@ from torch import Tensor
 
 from .._validate import invalid
 from ..groups import Group
-from ._action import Action
+from ._action import Action, Invariant
+from ._fields import ScalarField
 from ._names import as_action
 from ._nests import nest_leaves
 
@@ -65,7 +66,8 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
     """The leaves of a nest with their actions, in order.
 
     One action stands for everything below it. A mapping of actions may have keys that the nest lacks, since some
-    models return more in training; it must have those that the nest has.
+    models return more in training; it must have those that the nest has. A tensor ``[B]`` or ``[B, K]`` has no pixels
+    beside its batch: there a `ScalarField` means `Invariant`, so that class scores need not be declared.
 
     Args:
         nest: The input or output.
@@ -81,7 +83,7 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
         ['input[0]', "input[1]['a']"]
     """
     if not isinstance(actions, dict | tuple):
-        return [Leaf(*leaf, actions) for leaf in nest_leaves(nest, name)]
+        return [Leaf(where, value, _fitting(actions, value)) for where, value in nest_leaves(nest, name)]
     if isinstance(nest, Mapping) and isinstance(actions, dict):
         missing = [key for key in nest if key not in actions]
         if missing:
@@ -94,6 +96,10 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
         length = f" of {len(nest)}" if isinstance(nest, tuple | list) else ""
         raise invalid(argument, f"one action, or actions nested as {name} is, a {type(nest).__name__}{length}", actions)
     return [leaf for part, action, at in parts for leaf in pair_leaves(part, action, name + at, argument + at)]
+
+
+def _fitting(action: Action, value: Any) -> Action:
+    return Invariant() if type(action) is ScalarField and isinstance(value, Tensor) and value.ndim < 3 else action
 
 
 def pair_inputs(inputs: tuple[Any, ...], actions: Any) -> list[Leaf]:

@@ -1,0 +1,22 @@
+"""The bridge for whole networks: a trained CNN becomes the G-CNN that is its group average, and trains beyond it.
+
+Names: `convert`, `ConvertedNetwork`, `ConversionReport`, `NotConvertible`, `register`.
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.averaging import GroupAverage
+    >>> from gconv_ga.conversion import convert
+    >>> plain = torch.nn.Sequential(torch.nn.Conv2d(1, 4, 3, 2, 1), torch.nn.ReLU(), torch.nn.Conv2d(4, 1, 3))
+    >>> x = torch.randn(1, 1, 32, 24)
+    >>> net = convert(plain, "C4", x)
+    >>> bool((net(x) - GroupAverage(plain, "C4")(x)).abs().max() < 1e-6)
+    True
+"""
+
+from ._convert import convert
+from ._errors import NotConvertible
+from ._network import ConvertedNetwork
+from ._report import ConversionReport
+from ._rules import register
+
+__all__ = ["ConversionReport", "ConvertedNetwork", "NotConvertible", "convert", "register"]

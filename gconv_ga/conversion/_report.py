@@ -1,0 +1,45 @@
+"""What `convert` did to each module, as a table."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module: its path, its class, what became of it and why."""
+
+    path: str
+    kind: str
+    action: str
+    why: str
+
+
+@dataclass
+class ConversionReport:
+    """The table of a conversion; ``print(net.report)`` shows it.
+
+    Args:
+        group: The group's name.
+        rows: One for each module that was decided on, in the model's order.
+        defect: The largest difference from the group average on the example, relative to the average's largest
+            number; None if it was not verified.
+    """
+
+    group: str
+    rows: list[Row] = field(default_factory=list)
+    defect: float | None = None
+
+    def count(self, action: str) -> int:
+        """How many modules were kept, swapped or conjugated."""
+        return sum(row.action == action for row in self.rows)
+
+    def __str__(self) -> str:
+        titles = ("module", "class", "action", "why")
+        lines = [titles, *((row.path or "(model)", row.kind, row.action, row.why) for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        table = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
+        table.insert(1, "  ".join("-" * width for width in widths))
+        counts = ", ".join(f"{self.count(action)} {action}" for action in ("keep", "swap", "conjugate"))
+        verdict = "not verified" if self.defect is None else f"differs from the group average by {self.defect:.1e}"
+        return "\n".join([*table, f"{self.group}: {counts}; {verdict}"])
