@@ -28,6 +28,7 @@ class OrbitConvolution(KeepsKernels):
     turn_and_shift_index: Tensor
     neighbours: Tensor
     weight: Tensor
+    groups: int
     taps: nn.Parameter | None
     group: Group
     geometry: Geometry

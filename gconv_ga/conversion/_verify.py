@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..actions import nest_leaves, rebuild_nest
 from ..averaging import GroupAverage
+from ..groups import Group
 from ._convolutions import OrbitConv2d
 from ._network import ConvertedNetwork
 from ._orbit import conjugate
@@ -86,13 +87,16 @@ def suspects(net: ConvertedNetwork, plain: nn.Module, example: tuple[Any, ...], 
     converted(*double(example))
     found: dict[str, float] = {}
     for path, (x, y) in seen.items():
-        module = original.get_submodule(path)
-        found[path] = defect(y, conjugate(lambda upright, _, m=module: m(upright), x, net.group))
+        found[path] = defect(y, _conjugated(original.get_submodule(path), x, net.group))
     guilty = [path for path, error in found.items() if not error <= tolerance]
     smallest = [path for path in guilty if not any(other != path and _inside(other, path) for other in guilty)]
     return [
         f"{path or '(model)'} ({type(original.get_submodule(path)).__name__}, {found[path]:.0e})" for path in smallest
     ]
+
+
+def _conjugated(module: nn.Module, x: Tensor, group: Group) -> Tensor:
+    return conjugate(lambda upright, _: module(upright), x, group)
 
 
 def _inside(path: str, container: str) -> bool:
