@@ -36,6 +36,11 @@ class FrameInput(NamedTuple):
         turns = self.action.rank > 0
         if turns and not value.is_floating_point():
             raise TypeError(message(self.name, "floating point", self.value, "a rotation does not keep integers"))
+        padding = None
+        if turns and mask is not None and value.shape[1] == mask.shape[1]:
+            padding = ~mask[elements.sample].view(-1, mask.shape[1], *(1,) * (value.ndim - 2))
+            # Before: the gradient of a rotation would take NaN from the padding, times zero.
+            value = value.masked_fill(padding, 0)
         rotations, translations = elements.rotations, elements.translations
         if value.is_floating_point():
             dtype = torch.promote_types(value.dtype, rotations.dtype)
@@ -44,10 +49,9 @@ class FrameInput(NamedTuple):
             moved = self.action.inverse(value, rotations, translations).to(self.value.dtype)
         except ValueError as error:
             raise ValueError(f"{self.name} does not fit its action {self.action}: {error}") from error
-        if turns and mask is not None and moved.shape[1] == mask.shape[1]:
-            padding = ~mask[elements.sample]
-            # What lies in the padding does not move with the cloud; zeros do, seen from the frame.
-            moved = moved.masked_fill(padding.view(*padding.shape, *(1,) * (moved.ndim - 2)), 0)
+        if padding is not None:
+            # After: zeros seen from the frame move with the cloud, as what lay in the padding does not.
+            moved = moved.masked_fill(padding, 0)
         return moved
 
 
