@@ -13,6 +13,18 @@ Example:
     True
 """
 
+from ._choice import Filters, as_filters
+from ._describe import describe
 from ._grid import GridFilters
+from ._steerable import SteerableFilters
+from ._steerable_basis import SteerableBasis, steerable_basis
 
-__all__ = ["GridFilters"]
+__all__ = [
+    "Filters",
+    "GridFilters",
+    "SteerableBasis",
+    "SteerableFilters",
+    "as_filters",
+    "describe",
+    "steerable_basis",
+]

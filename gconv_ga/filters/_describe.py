@@ -27,9 +27,9 @@ class Description:
         size, count = self.basis.kernel_size, len(self.basis)
         chosen = max(error for functions, error in self.basis.curve if functions <= count)
         beyond = [f"{error:.2f}" for functions, error in self.basis.curve if functions > count]
+        name = f"{self.basis.group.name}, {size} x {size}"
         lines = [
-            f"{self.basis.group.name}, {size} x {size}: {count} functions in {size**2} taps, "
-            f"expected error {self.basis.expected_error:.4f}",
+            f"{name}: {count} functions in {size**2} taps, expected error {self.basis.expected_error:.4f}",
             f"max_error {chosen:.2f} admits them, the next needs {beyond[0] if beyond else 'more taps'}",
             "frequency  functions  error  blurred",
             *(f"{r.frequency:9}  {r.functions:9}  {r.error:5.3f}  {r.blurred_error:7.3f}" for r in self.rows),

@@ -5,6 +5,7 @@ import math
 from torch import Tensor, nn
 
 from .. import nn as gnn
+from ..filters import Filters
 from ..groups import Group, as_group
 from ._skeleton import Skeleton
 from ._unet import UNet, odd_kernel_size
@@ -62,7 +63,7 @@ class EquivariantUNet(Skeleton):
         kernel_size: int = 3,
         group_kernel_size: int | None = None,
         reduction: str = "mean",
-        filters: str = "auto",
+        filters: Filters | str = "auto",
     ) -> None:
         symmetry = as_group(group)
         parts = _EquivariantParts(symmetry, odd_kernel_size(kernel_size), group_kernel_size, filters)
@@ -92,7 +93,7 @@ class EquivariantUNet(Skeleton):
 
 
 class _EquivariantParts:
-    def __init__(self, group: Group, kernel_size: int, group_kernel_size: int | None, filters: str) -> None:
+    def __init__(self, group: Group, kernel_size: int, group_kernel_size: int | None, filters: Filters | str) -> None:
         self.group = group
         self.kernel_size = kernel_size
         self.group_kernel_size = group_kernel_size

@@ -1,10 +1,13 @@
 """What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
 
+from collections.abc import Callable
+from typing import Self
+
 import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, as_pair, invalid, one_of
-from ..filters import GridFilters
+from ..filters import Filters, SteerableFilters, as_filters
 from ..groups import Group, as_group
 from ._geometry import make_geometry
 from ._kept_kernels import KeepsKernels
@@ -36,9 +39,8 @@ class Convolution(KeepsKernels):
         padding_mode: str,
         group: Group | str,
         group_kernel_size: int | None,
-        filters: str,
+        filters: Filters | str,
         sampling: str,
-        device: torch.device | str | None,
     ) -> None:
         super().__init__()
         self.group = as_group(group)
@@ -59,13 +61,7 @@ class Convolution(KeepsKernels):
             self.group, self.kernel_size, self.stride, padding, self.dilation, self.sampling == "shared"
         )
         self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, minimum=0)
-        one_of("filters", filters, ("auto", "grid", "steerable"))
-        if filters == "steerable" or (filters == "auto" and not self.group.is_exact()):
-            raise NotImplementedError(f"group={self.group.name} with filters={filters!r} needs steerable kernels")
-        self.filters = GridFilters(self.group, self.kernel_size)
-        # Not saved: they follow from the arguments.
-        for name, table in self._make_tables().items():
-            self.register_buffer(name, table.to(device), persistent=False)
+        self.filters = as_filters(filters, self.group, self.kernel_size)
 
     def _make_tables(self) -> dict[str, Tensor]:
         """What the filters look up, by buffer name; new tensors on the CPU."""
@@ -80,7 +76,26 @@ class Convolution(KeepsKernels):
             self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
+        # Not saved: they follow from the arguments.
+        for name, table in self._make_tables().items():
+            self.register_buffer(name, table.to(self.weight.device, self._table_dtype(table)), persistent=False)
         self.reset_parameters()
+
+    def _table_dtype(self, table: Tensor) -> torch.dtype:
+        return self.weight.dtype if table.is_floating_point() else table.dtype
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = self.weight.dtype
+        super()._apply(fn, recurse)
+        # A finer dtype deserves the tables' own digits, not those that a coarser one has left.
+        if self.weight.dtype != before and not self.weight.is_meta:
+            self._fill_tables()
+        return self
+
+    def _fill_tables(self) -> None:
+        with torch.no_grad():
+            for name, table in self._make_tables().items():
+                getattr(self, name).copy_(table)
 
     def _fan_in(self) -> tuple[int, bool]:
         """How many channels an output sums over, and whether they have passed a ReLU."""
@@ -89,10 +104,9 @@ class Convolution(KeepsKernels):
     def reset_parameters(self) -> None:
         """Draw the weights anew, so that the variance of what passes through is kept; the bias becomes zero."""
         channels, rectified = self._fan_in()
+        # After `to_empty` the tables are as empty as the weights.
+        self._fill_tables()
         with torch.no_grad():
-            # After `to_empty` the tables are as empty as the weights.
-            for name, table in self._make_tables().items():
-                getattr(self, name).copy_(table)
             self.weight.normal_(0.0, self.filters.variance(channels, rectified=rectified) ** 0.5)
             if self.bias is not None:
                 self.bias.zero_()
@@ -119,4 +133,6 @@ class Convolution(KeepsKernels):
             if value != default:
                 text += f", {name}={value!r}"
         text += f", group={self.group.name!r}"
-        return text if len(self.taps) == self.group.order else text + f", group_kernel_size={len(self.taps)}"
+        if len(self.taps) != self.group.order:
+            text += f", group_kernel_size={len(self.taps)}"
+        return text + f", functions={len(self.filters.basis)}" if isinstance(self.filters, SteerableFilters) else text

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .._validate import wrong_shape
+from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate import correlate
@@ -18,7 +19,8 @@ class GroupConv2d(Convolution):
     layers after a `LiftingConv2d`, pooled by the mean, is the group average of the plain network with the same
     kernels; ``m=|G|`` (the default) is the full group convolution.
 
-    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``.
+    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``. In other groups that holds
+    for the quarter turns and mirrors; at other angles the kernels turn to within `filters.describe`'s expected error.
 
     Args:
         in_channels: Fields of the input map, not counting elements.
@@ -35,7 +37,8 @@ class GroupConv2d(Convolution):
         group: The symmetry group or its name.
         group_kernel_size: How many elements the kernel has planes for, nearest the identity first; None for all.
         filters: "grid" (every tap is free; groups of quarter turns and mirrors), "steerable" (any group), or "auto":
-            "grid" where it is exact, "steerable" elsewhere.
+            "grid" where it is exact, "steerable" elsewhere; or an object such as
+            ``SteerableFilters(C8, (5, 5), functions=12)``.
         sampling: "per_orientation" lets each orientation's windows start at the edge it has turned to, so that
             strides are exact at every size. "shared" is the one grid of other libraries, exact only for some sizes;
             at others it warns.
@@ -43,7 +46,8 @@ class GroupConv2d(Convolution):
     Shape:
         - input: ``[B, C_in, |G|, H, W]``
         - output: ``[B, C_out, |G|, H', W']``, H' and W' as in `torch.nn.Conv2d`
-        - weight: ``[C_out, C_in / groups, m, kh, kw]``; bias: ``[C_out]``
+        - weight: ``[C_out, C_in / groups, m, kh, kw]``, or ``[C_out, C_in / groups, m, F]`` with F steerable functions;
+          bias: ``[C_out]``
 
     Raises:
         ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
@@ -77,12 +81,12 @@ class GroupConv2d(Convolution):
         *,
         group: Group | str,
         group_kernel_size: int | None = None,
-        filters: str = "auto",
+        filters: Filters | str = "auto",
         sampling: str = "per_orientation",
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
-            group_kernel_size, filters, sampling, device,
+            group_kernel_size, filters, sampling,
         )  # fmt: skip
         # Full kernels see all maps at once; fewer taps see, for each orientation, its neighbours only.
         self._mixes_all = len(self.taps) == self.group.order

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from .._validate import wrong_shape
+from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate import correlate
@@ -15,7 +16,8 @@ class LiftingConv2d(Convolution):
     One free kernel, turned by every element, meets the image. Turning the image turns the maps and shifts them along
     the element axis: ``L_u f`` gives ``y -> out(u^-1 y, u^-1 g)``.
 
-    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``.
+    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``. In other groups that holds
+    for the quarter turns and mirrors; at other angles the kernels turn to within `filters.describe`'s expected error.
 
     Args:
         in_channels: Channels of the image.
@@ -31,7 +33,8 @@ class LiftingConv2d(Convolution):
         dtype: Of the parameters.
         group: The symmetry group or its name.
         filters: "grid" (every tap is free; groups of quarter turns and mirrors), "steerable" (any group), or "auto":
-            "grid" where it is exact, "steerable" elsewhere.
+            "grid" where it is exact, "steerable" elsewhere; or an object such as
+            ``SteerableFilters(C8, (5, 5), functions=12)``.
         sampling: "per_orientation" lets each orientation's windows start at the edge it has turned to, so that
             strides are exact at every size. "shared" is the one grid of other libraries, exact only for some sizes;
             at others it warns.
@@ -39,7 +42,8 @@ class LiftingConv2d(Convolution):
     Shape:
         - input: ``[B, C_in, H, W]``
         - output: ``[B, C_out, |G|, H', W']``, H' and W' as in `torch.nn.Conv2d`
-        - weight: ``[C_out, C_in / groups, kh, kw]``; bias: ``[C_out]``
+        - weight: ``[C_out, C_in / groups, kh, kw]``, or ``[C_out, C_in / groups, F]`` with F steerable functions;
+          bias: ``[C_out]``
 
     Raises:
         ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
@@ -72,12 +76,12 @@ class LiftingConv2d(Convolution):
         dtype: torch.dtype | None = None,
         *,
         group: Group | str,
-        filters: str = "auto",
+        filters: Filters | str = "auto",
         sampling: str = "per_orientation",
     ) -> None:
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group, None,
-            filters, sampling, device,
+            filters, sampling,
         )  # fmt: skip
         self._make_parameters((self.out_channels, self.in_channels // self.groups), bias, device, dtype)
 

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .._validate import as_pair, invalid, wrong_shape
+from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate_transposed import correlate_transposed, least_size
@@ -75,7 +76,7 @@ class GroupConvTranspose2d(Convolution):
         *,
         group: Group | str,
         group_kernel_size: int | None = None,
-        filters: str = "auto",
+        filters: Filters | str = "auto",
         sampling: str = "per_orientation",
     ) -> None:
         if padding_mode != "zeros":
@@ -84,7 +85,7 @@ class GroupConvTranspose2d(Convolution):
             raise invalid("padding", "an int or a pair of ints in a transposed convolution", padding)
         super().__init__(
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
-            group_kernel_size, filters, sampling, device,
+            group_kernel_size, filters, sampling,
         )  # fmt: skip
         self.output_padding = as_pair("output_padding", output_padding, minimum=0)
         for axis in (0, 1):
