@@ -53,7 +53,7 @@ class Ruler:
 
     def size(self, x: Tensor) -> Tensor:
         """The size of ``x``, a float64 tensor without axes; NaN where ``x`` holds one."""
-        x = x.abs().to(torch.float64)
+        x = (x if x.is_complex() else x.to(torch.float64)).abs()
         if self.in_disc:
             height, width = x.shape[-2:]
             return x[..., in_view(height, width, self.view)].square().mean().sqrt()
