@@ -7,12 +7,10 @@ import torch
 from torch import nn
 
 from .._validate import as_int, invalid
-from ..actions import ScalarField
+from ..actions import LabelMask, ScalarField, as_actions, nest_leaves, pair_inputs, rebuild_nest
 from ..groups import Group, as_group
-from ._leaf_actions import refuse_labels, resolve, spread
 from ._mean import Mean
-from ._orbit import Leaf, common_batch, passes
-from ._trees import leaves, rebuild
+from ._orbit import common_batch, passes
 
 
 class GroupAverage(nn.Module):
@@ -101,9 +99,12 @@ class GroupAverage(nn.Module):
             raise invalid("module", "a module or another callable", module, advice)
         self.module = module
         self.group = as_group(group)
-        self.in_action = resolve(in_action, "in_action")
-        self.out_action = resolve(out_action, "out_action")
-        refuse_labels(self.out_action, "out_action")
+        self.in_action = as_actions(in_action, "in_action")
+        self.out_action = as_actions(out_action, "out_action")
+        for name, action in nest_leaves(self.out_action, "out_action"):
+            if isinstance(action, LabelMask):
+                advice = "average logits or probabilities with 'scalar' and take the argmax of the average"
+                raise invalid(name, "an action on something that can be averaged; class indices cannot", action, advice)
         self.chunk_size = chunk_size
         self.num_samples = num_samples
         self.generator = generator
@@ -121,18 +122,11 @@ class GroupAverage(nn.Module):
 
     def forward(self, *inputs: Any) -> Any:
         self._check_counts()
-        found = self._leaves(inputs)
-        mean = Mean(self.group, self.out_action, common_batch(found))
-        for elements, values in passes(found, self.group, self._elements(), self.chunk_size):
-            mean.add(elements, self.module(*rebuild(inputs, iter(values))))
+        leaves = pair_inputs(inputs, self.in_action)
+        mean = Mean(self.group, self.out_action, common_batch(leaves))
+        for elements, values in passes(leaves, self.group, self._elements(), self.chunk_size):
+            mean.add(elements, self.module(*rebuild_nest(inputs, iter(values))))
         return mean.result()
-
-    def _leaves(self, inputs: tuple[Any, ...]) -> list[Leaf]:
-        """The leaves of the inputs with their actions."""
-        alone = len(inputs) == 1 and (isinstance(inputs[0], tuple | list) or not isinstance(self.in_action, tuple))
-        nest, name = (inputs[0], "input") if alone else (inputs, "inputs")
-        actions = spread(self.in_action, nest, "in_action", name)
-        return [Leaf(*leaf, action) for leaf, action in zip(leaves(nest, name), actions, strict=True)]
 
     def _elements(self) -> list[int]:
         """The elements of this call."""

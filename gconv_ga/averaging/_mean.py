@@ -7,11 +7,8 @@ import torch
 from torch import Tensor
 
 from .._validate import invalid, wrong_shape
-from ..actions import Action
+from ..actions import Leaf, nest_leaves, pair_leaves, rebuild_nest
 from ..groups import Group
-from ._leaf_actions import spread
-from ._orbit import move
-from ._trees import leaves, rebuild
 
 _PLAIN = bool | int | float | complex | str | bytes | None
 
@@ -47,38 +44,40 @@ class Mean:
             ValueError: A leaf is neither a floating-point tensor with its batch axis nor a plain value, or it does not
                 fit what came before.
         """
-        found = leaves(output, "output")
-        actions = spread(self.actions, output, "out_action", "output")
+        found = pair_leaves(output, self.actions, "output", "out_action")
         if self.count == 0:
             self.output, self.sums = output, [None] * len(found)
-        kinds = [_kind(name, value) for name, value in found]
-        if self.count and kinds != [_kind(*leaf) for leaf in leaves(self.output, "output")]:
+        kinds = [_kind(leaf.name, leaf.value) for leaf in found]
+        if self.count and kinds != [_kind(*leaf) for leaf in nest_leaves(self.output, "output")]:
             takes = "a module that returns the same leaves for every element and shape of input"
             raise invalid("module", takes, output, f"before it returned {self.output}")
-        for index, ((name, value), action) in enumerate(zip(found, actions, strict=True)):
-            if isinstance(value, Tensor):
-                self._add_tensor(index, name, value, action, elements)
+        for index, leaf in enumerate(found):
+            if isinstance(leaf.value, Tensor):
+                self._check(leaf, elements)
+                self._add(index, leaf, elements)
         self.count += len(elements)
 
-    def _add_tensor(self, index: int, name: str, value: Tensor, action: Action, elements: Sequence[int]) -> None:
+    def _check(self, leaf: Leaf, elements: Sequence[int]) -> None:
         length = len(elements) * self.batch
-        if value.ndim == 0 or value.shape[0] != length:
+        if leaf.value.ndim == 0 or leaf.value.shape[0] != length:
             axes = f"[{len(elements)} elements * B={self.batch} = {length}, ...]"
             advice = "the module must keep the batch axis, first; reduce over it outside of the average"
-            raise wrong_shape(name, axes, value, advice)
-        if not (value.is_floating_point() or value.is_complex()):
+            raise wrong_shape(leaf.name, axes, leaf.value, advice)
+        if not (leaf.value.is_floating_point() or leaf.value.is_complex()):
             advice = "return logits or probabilities and take the argmax or the threshold of their average"
-            raise invalid(name, "floating point, since class indices and masks have no mean", value, advice)
-        dtype = torch.promote_types(value.dtype, torch.float32)
-        for element, part in zip(elements, value.unflatten(0, (len(elements), self.batch)), strict=True):
+            raise invalid(leaf.name, "floating point, since class indices and masks have no mean", leaf.value, advice)
+
+    def _add(self, index: int, leaf: Leaf, elements: Sequence[int]) -> None:
+        dtype = torch.promote_types(leaf.value.dtype, torch.float32)
+        for element, part in zip(elements, leaf.value.unflatten(0, (len(elements), self.batch)), strict=True):
             # What the module saw was turned back by g: an action that knows the image's size starts from there.
-            turned = action.after(self.group, self.group.inverse(element))
-            upright = move(name, part.to(dtype), turned, self.group, element)
+            action = leaf.action.after(self.group, self.group.inverse(element))
+            upright = Leaf(leaf.name, part.to(dtype), action).moved(self.group, element)
             total = self.sums[index]
             if total is not None and total.shape != upright.shape:
                 takes = f"of shape {tuple(total.shape)} for every element, once it is upright"
                 advice = f"either it has another action than {action}, or the module sizes rows and columns differently"
-                raise wrong_shape(name, takes, upright, advice)
+                raise wrong_shape(leaf.name, takes, upright, advice)
             # Not in place: the first term may be a tensor that the module keeps.
             self.sums[index] = upright if total is None else total + upright
 
@@ -86,9 +85,9 @@ class Mean:
         """The mean, nested as the output and of its dtypes."""
         means: Iterator[Any] = (
             (total / self.count).to(value.dtype) if isinstance(value, Tensor) else value
-            for total, (_, value) in zip(self.sums, leaves(self.output, "output"), strict=True)
+            for total, (_, value) in zip(self.sums, nest_leaves(self.output, "output"), strict=True)
         )
-        return rebuild(self.output, means)
+        return rebuild_nest(self.output, means)
 
 
 def _kind(name: str, value: Any) -> tuple[str, str]:

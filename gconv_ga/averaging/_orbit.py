@@ -7,21 +7,8 @@ import torch
 from torch import Tensor
 
 from .._validate import invalid, wrong_shape
-from ..actions import Action
+from ..actions import Leaf
 from ..groups import Group
-
-
-class Leaf(NamedTuple):
-    """One leaf of the inputs: what the user calls it, its value and its action."""
-
-    name: str
-    value: Any
-    action: Action
-
-    @property
-    def has_batch(self) -> bool:
-        """Whether the leaf is moved and joins the orbit: a tensor with at least one axis."""
-        return isinstance(self.value, Tensor) and self.value.ndim > 0
 
 
 class Pass(NamedTuple):
@@ -31,13 +18,18 @@ class Pass(NamedTuple):
     values: list[Any]
 
 
+def has_batch(leaf: Leaf) -> bool:
+    """Whether the leaf is moved and joins the orbit: a tensor with at least one axis."""
+    return isinstance(leaf.value, Tensor) and leaf.value.ndim > 0
+
+
 def common_batch(inputs: Sequence[Leaf]) -> int:
     """The size of the batch axis that all tensors share.
 
     Raises:
         ValueError: There is no tensor, or two of them differ.
     """
-    tensors = [leaf for leaf in inputs if leaf.has_batch]
+    tensors = [leaf for leaf in inputs if has_batch(leaf)]
     if not tensors:
         values = [leaf.value for leaf in inputs]
         raise invalid("inputs", "tensors with a batch axis, or nests with at least one", values)
@@ -46,18 +38,6 @@ def common_batch(inputs: Sequence[Leaf]) -> int:
         if leaf.value.shape[0] != batch:
             raise wrong_shape(leaf.name, f"[B={batch}, ...] like {tensors[0].name}", leaf.value, "batches come first")
     return batch
-
-
-def move(name: str, value: Tensor, action: Action, group: Group, element: int) -> Tensor:
-    """``L_g x``; a refusal says which leaf it is about.
-
-    Raises:
-        ValueError: The action does not take this tensor.
-    """
-    try:
-        return action(value, group, element)
-    except ValueError as error:
-        raise ValueError(f"{name} does not fit its action {action}: {error}") from error
 
 
 def passes(inputs: Sequence[Leaf], group: Group, elements: Sequence[int], chunk_size: int | None) -> Iterator[Pass]:
@@ -74,8 +54,7 @@ def passes(inputs: Sequence[Leaf], group: Group, elements: Sequence[int], chunk_
     """
     waiting: list[_Queue] = []
     for element in elements:
-        back = group.inverse(element)
-        moved = [move(leaf.name, leaf.value, leaf.action, group, back) for leaf in inputs if leaf.has_batch]
+        moved = [leaf.moved(group, group.inverse(element)) for leaf in inputs if has_batch(leaf)]
         shapes = [x.shape[1:] for x in moved]
         queue = next((queue for queue in waiting if queue.shapes == shapes), None)
         if queue is None:
@@ -103,7 +82,7 @@ def _fold(inputs: Sequence[Leaf], queue: _Queue) -> Pass:
     # Every tensor here is a copy: a module may write into its input, and the caller's tensor must not change.
     folded = iter([torch.cat(column) for column in zip(*queue.orbit, strict=True)])
     values = [
-        next(folded) if leaf.has_batch else leaf.value.clone() if isinstance(leaf.value, Tensor) else leaf.value
+        next(folded) if has_batch(leaf) else leaf.value.clone() if isinstance(leaf.value, Tensor) else leaf.value
         for leaf in inputs
     ]
     elements = list(queue.elements)
