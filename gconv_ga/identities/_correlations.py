@@ -1,0 +1,118 @@
+"""Statements 3 and 4: how turning and plane cross-correlation pass each other."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .._validate import as_int, invalid, wrong_shape
+from ..actions import ScalarField
+from ..groups import Group, as_group
+from ._sides import Sides
+
+
+def kernel_rotation(kernel: Tensor, image: Tensor, group: Group | str, element: int, *, padding: int = 0) -> Sides:
+    r"""Statement 3, a turned image meets the kernel as the image meets the kernel turned back.
+
+    ``k * (L_g f) = L_g((L_g^-1 k) * f)``, where ``*`` is cross-correlation, ``(k * f)(y) = sum_u k(u) f(y + u)``, and
+    ``(L_g f)(y) = f(g^-1 y)``::
+
+        (k * L_g f)(y) = sum_u k(u) f(g^-1 y + g^-1 u)
+                       = sum_v k(g v) f(g^-1 y + v)            v = g^-1 u: a turn maps the pixel grid to itself
+                       = ((L_g^-1 k) * f)(g^-1 y)
+
+    This is why a layer may turn its kernels and leave the image in peace. The left side turns the image, the right
+    side the kernel and the result.
+
+    Args:
+        kernel: ``k``, of any size.
+        image: ``f``.
+        group: The group or its name.
+        element: The element ``g``: a multiple of 90 degrees, mirrored or not.
+        padding: Zeros on every side of the image.
+
+    Shape:
+        - kernel: ``[C_out, C_in, kh, kw]``
+        - image: ``[B, C_in, H, W]``
+        - both sides: ``[B, C_out, H', W']``, those of the turned image
+
+    Raises:
+        ValueError: ``element`` turns pixels between pixels, or the axes do not fit.
+
+    Example:
+        >>> import torch
+        >>> kernel, image = torch.randn(2, 3, 3, 5, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
+        >>> sides = kernel_rotation(kernel, image, "C4", 1)
+        >>> sides.left.shape, sides.error < 1e-10
+        (torch.Size([1, 2, 9, 4]), True)
+
+    References:
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016.
+    """
+    group, turn = _checked(kernel, image, group, element, padding), ScalarField()
+    back = group.inverse(element)
+    left = F.conv2d(turn(image, group, element), kernel, padding=padding)
+    right = turn(F.conv2d(image, turn(kernel, group, back), padding=padding), group, element)
+    return Sides(left, right)
+
+
+def correlation_commutes(kernel: Tensor, image: Tensor, group: Group | str, element: int, *, padding: int = 0) -> Sides:
+    r"""Statement 4, turning both turns the result: ``(L_g k) * (L_g f) = L_g (k * f)``.
+
+    Statement 3 for the kernel ``L_g k``. Written out, with ``*`` and ``L_g`` as there::
+
+        ((L_g k) * (L_g f))(y) = sum_u k(g^-1 u) f(g^-1 y + g^-1 u)
+                               = sum_v k(v) f(g^-1 y + v)      v = g^-1 u
+                               = (k * f)(g^-1 y)
+
+    The step ``v = g^-1 u`` counts every pixel once because a turn keeps areas. Where an action does not, the equation
+    is wrong by its determinant: see `scaling_counterexample`.
+
+    Args:
+        kernel: ``k``, of any size.
+        image: ``f``.
+        group: The group or its name.
+        element: The element ``g``: a multiple of 90 degrees, mirrored or not.
+        padding: Zeros on every side of the image.
+
+    Shape:
+        - kernel: ``[C_out, C_in, kh, kw]``
+        - image: ``[B, C_in, H, W]``
+        - both sides: ``[B, C_out, H', W']``, those of the turned image
+
+    Raises:
+        ValueError: ``element`` turns pixels between pixels, or the axes do not fit.
+
+    Example:
+        >>> import torch
+        >>> kernel, image = torch.randn(2, 3, 3, 5, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
+        >>> sides = correlation_commutes(kernel, image, "D4", 5)
+        >>> sides.left.shape, sides.error < 1e-10
+        (torch.Size([1, 2, 7, 6]), True)
+
+    References:
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016.
+    """
+    group, turn = _checked(kernel, image, group, element, padding), ScalarField()
+    left = F.conv2d(turn(image, group, element), turn(kernel, group, element), padding=padding)
+    right = turn(F.conv2d(image, kernel, padding=padding), group, element)
+    return Sides(left, right)
+
+
+def _checked(kernel: Tensor, image: Tensor, group: Group | str, element: int, padding: int) -> Group:
+    check_axes(kernel, image, padding)
+    group = as_group(group)
+    if not group.is_exact(element):
+        raise invalid("element", f"a multiple of 90 degrees in {group.name}, mirrored or not", element)
+    return group
+
+
+def check_axes(kernel: Tensor, image: Tensor, padding: int) -> None:
+    """Refuse what cannot be correlated.
+
+    Raises:
+        ValueError: The axes do not fit, or the padding is negative.
+    """
+    if kernel.ndim != 4:
+        raise wrong_shape("kernel", "[C_out, C_in, kh, kw]", kernel)
+    if image.ndim != 4 or image.shape[1] != kernel.shape[1]:
+        raise wrong_shape("image", f"[B, C_in={kernel.shape[1]}, H, W]", image)
+    as_int("padding", padding, minimum=0)
