@@ -40,9 +40,10 @@ def block(inputs, outputs, **options):
     return nn.Sequential(nn.Conv2d(inputs, outputs, 3, padding=1, **options), nn.BatchNorm2d(outputs), nn.ReLU())
 
 
-def symmetric_net(channels=1, layers=2):
+def symmetric_net(channels=1, layers=2, width=4):
     """Images to images, equivariant under D_4 at every size."""
-    return symmetrise(nn.Sequential(block(channels, 4), *(block(4, 4) for _ in range(layers)), nn.Conv2d(4, 2, 1)))
+    hidden = (block(width, width) for _ in range(layers))
+    return symmetrise(nn.Sequential(block(channels, width), *hidden, nn.Conv2d(width, 2, 1)))
 
 
 class SmallUNet(nn.Module):
