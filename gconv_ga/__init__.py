@@ -1,5 +1,10 @@
 """Rotation-equivariant image networks: by design, by averaging, and the bridge between the two.
 
+Road 1, by design: `LiftingConv2d`, `GroupConv2d`, `GroupPool`, and the layers of `gconv_ga.nn`. Road 2, by averaging:
+`GroupAverage`, `FrameAverage`, `Canonicalize`. The bridge: `convert` for whole networks, `identities` for each
+statement of the derivation. What acts on images, vectors, labels, points and boxes is in `gconv_ga.actions`, what makes
+kernels turn in `filters`, ready-made segmenters in `models`.
+
 Example:
     >>> import torch
     >>> from gconv_ga import C4, GroupConv2d, GroupPool, LiftingConv2d
@@ -9,9 +14,12 @@ Example:
     torch.Size([1, 8, 32, 48])
 """
 
-from . import filters, models
+from . import filters, identities, models
+from .averaging import Canonicalize, FrameAverage, GroupAverage
+from .checks import assert_equivariant, equivariance_error
+from .conversion import convert
 from .groups import C1, C2, C4, C8, D1, D2, D4, D8, CyclicGroup, DihedralGroup
-from .nn import GroupConv2d, GroupConvTranspose2d, GroupPool, LiftingConv2d
+from .nn import GroupConv2d, GroupPool, LiftingConv2d
 
 __version__ = "0.1.0"
 
@@ -24,12 +32,18 @@ __all__ = [
     "D2",
     "D4",
     "D8",
+    "Canonicalize",
     "CyclicGroup",
     "DihedralGroup",
+    "FrameAverage",
+    "GroupAverage",
     "GroupConv2d",
-    "GroupConvTranspose2d",
     "GroupPool",
     "LiftingConv2d",
+    "assert_equivariant",
+    "convert",
+    "equivariance_error",
     "filters",
+    "identities",
     "models",
 ]
