@@ -45,18 +45,13 @@ def turn(x: Tensor, g: Matrix) -> Tensor:
 
 
 def correlate(kernel: Tensor, image: Tensor, padding: int = 0) -> Tensor:
-    """``(k * f)(y) = sum_u k(u) f(y + u)``, tap by tap and pixel by pixel."""
-    (_, _, kh, kw), (b, _, h, w) = kernel.shape, image.shape
-    rows, columns = h + 2 * padding - kh + 1, w + 2 * padding - kw + 1
-    out = torch.zeros(b, kernel.shape[0], rows, columns, dtype=image.dtype, device=image.device)
-    for i in range(rows):
-        for j in range(columns):
-            for u in range(kh):
-                for v in range(kw):
-                    row, column = i + u - padding, j + v - padding
-                    if 0 <= row < h and 0 <= column < w:
-                        out[:, :, i, j] += image[:, :, row, column] @ kernel[:, :, u, v].T
-    return out
+    """``(k * f)(y) = sum_u k(u) f(y + u)``, one output pixel after another."""
+    (_, _, kh, kw), (b, c, h, w) = kernel.shape, image.shape
+    wide = torch.zeros(b, c, h + 2 * padding, w + 2 * padding, dtype=image.dtype, device=image.device)
+    wide[:, :, padding : padding + h, padding : padding + w] = image
+    rows, columns, taps = wide.shape[2] - kh + 1, wide.shape[3] - kw + 1, kernel.flatten(1).T
+    pixels = [wide[:, :, i : i + kh, j : j + kw].flatten(1) @ taps for i in range(rows) for j in range(columns)]
+    return torch.stack(pixels, dim=-1).unflatten(-1, (rows, columns))
 
 
 def lift(kernel: Tensor, image: Tensor, group: str, padding: int = 0) -> Tensor:
