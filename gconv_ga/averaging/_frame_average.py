@@ -1,14 +1,14 @@
 """The average of any module over a frame."""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
-from ..actions import nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
 from ._cloud import full_precision, named
 from ._frame import DegenerateFrameError, Frame, FrameElements, FrameSet
 from ._frame_actions import FrameAction, PointAction, TensorAction, as_frame_actions
@@ -116,15 +116,18 @@ class FrameAverage(nn.Module):
         elements_of = torch.compiler.disable(self._elements) if outside else self._elements
         elements = elements_of(found, domain)
         total = len(elements.sample)
-        outputs = []
         step = self.chunk_size or max(1, total)
+        output, passes = None, []
         for start in range(0, max(1, total), step):
             part = FrameElements(*(value[start : start + step] for value in elements))
             with full_precision(domain.x):
                 seen = [leaf.seen_from(part, domain.mask) for leaf in found]
-            outputs.append(self.module(*rebuild_nest(inputs, iter(seen))))
+            output = self.module(*rebuild_nest(inputs, iter(seen)))
+            passes.append(pair_leaves(output, self.out_action, "output", "out_action"))
+            _check_outputs(passes[-1], len(part.sample))
         with full_precision(domain.x):
-            return self._mean(outputs, elements, domain.x)
+            means = [_mean(column, elements, domain.x) for column in zip(*passes, strict=True)]
+        return rebuild_nest(output, iter(means))
 
     def _elements(self, found: list[FrameInput], domain: FrameDomain) -> FrameElements:
         """The elements to average over."""
@@ -153,19 +156,6 @@ class FrameAverage(nn.Module):
         """The elements to average over: all."""
         return frames
 
-    def _mean(self, outputs: list[Any], elements: FrameElements, source: Tensor) -> Any:
-        """``sum_g w_g rho_2(g) y_g``, nested as an output of the module."""
-        columns = [pair_leaves(output, self.out_action, "output", "out_action") for output in outputs]
-        means = []
-        for column in zip(*columns, strict=True):
-            name, value, action = column[0]
-            if isinstance(value, Tensor):
-                value = torch.cat([leaf.value for leaf in column])
-                _check_output(name, value, len(elements.sample))
-                value = _weighted_sum(name, value, cast(FrameAction, action), elements, source)
-            means.append(value)
-        return rebuild_nest(outputs[0], iter(means))
-
     def extra_repr(self) -> str:
         text = "" if isinstance(self.module, nn.Module) else f"{getattr(self.module, '__name__', self.module)}, "
         text += "" if isinstance(self.frame, nn.Module) else f"frame={getattr(self.frame, '__name__', self.frame)}, "
@@ -190,18 +180,27 @@ def _refuse_completed(inputs: list[FrameInput], frames: FrameSet) -> None:
         )
 
 
-def _check_output(name: str, value: Tensor, length: int) -> None:
-    if value.ndim == 0 or len(value) != length:
-        advice = "the module must keep the batch axis, first; reduce over it outside of the average"
-        raise wrong_shape(name, f"[{length}, ...], one entry for each input of the module", value, advice)
-    if not (value.is_floating_point() or value.is_complex()):
-        raise invalid(name, "floating point, since integers have no mean", value, "return scores, not classes")
+def _check_outputs(leaves: list[Leaf], length: int) -> None:
+    for name, value, _ in leaves:
+        if not isinstance(value, Tensor):
+            continue
+        if value.ndim == 0 or len(value) != length:
+            advice = "the module must keep the batch axis, first; reduce over it outside of the average"
+            raise wrong_shape(name, f"[{length}, ...], one entry for each input of the module", value, advice)
+        if not (value.is_floating_point() or value.is_complex()):
+            raise invalid(name, "floating point, since integers have no mean", value, "return scores, not classes")
 
 
-def _weighted_sum(name: str, value: Tensor, action: FrameAction, elements: FrameElements, source: Tensor) -> Tensor:
+def _mean(passes: Sequence[Leaf], elements: FrameElements, source: Tensor) -> Any:
+    """``sum_g w_g rho_2(g) y_g`` of one leaf of the output, given pass by pass; what is no tensor stays."""
+    name, value, action = passes[0]
+    if not isinstance(value, Tensor):
+        return value
+    value = torch.cat([leaf.value for leaf in passes])
     dtype = torch.promote_types(value.dtype, elements.rotations.dtype)
+    act = cast(FrameAction, action)
     try:
-        turned = action(value.to(dtype), elements.rotations.to(dtype), elements.translations.to(dtype))
+        turned = act(value.to(dtype), elements.rotations.to(dtype), elements.translations.to(dtype))
     except ValueError as error:
         raise ValueError(f"{name} does not fit its action {action}: {error}") from error
     weighted = turned * elements.weights.view(-1, *(1,) * (turned.ndim - 1))

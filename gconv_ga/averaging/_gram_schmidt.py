@@ -84,7 +84,7 @@ def last_axis(axes: Tensor) -> Tensor:
     if d == 2:
         return torch.stack((-axes[:, 1, 0], axes[:, 0, 0]), -1)
     if d == 3:
-        return torch.linalg.cross(axes[..., 0], axes[..., 1])  # type: ignore[no-any-return]
+        return torch.linalg.cross(axes[..., 0], axes[..., 1])
     axis = any_axis(axes)
     whole = torch.cat((axes, axis.unsqueeze(-1)), -1)
     sign: Tensor = torch.linalg.det(whole.detach()).sign()

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from .._validate import as_int, invalid, one_of, wrong_shape
+from ._tolerance import default_tolerance
 
 _GROUPS = ("E", "SE", "O", "SO", "T")
-_TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4}
 _FUNCTIONS = 64
 
 
@@ -139,7 +139,7 @@ def assert_frame_equivariant(
         rank: As for `frame_equivariance_error`.
         trials: As for `frame_equivariance_error`.
         generator: As for `frame_equivariance_error`.
-        tolerance: The largest error; None is 1e-10 in float64 and 1e-4 in float32.
+        tolerance: The largest error; None is 1e-10 in float64, 1e-4 in float32, 5e-2 in bfloat16.
 
     Raises:
         AssertionError: It is none; the message says what fails, in which sample and by how much.
@@ -155,7 +155,7 @@ def assert_frame_equivariant(
     error = frame_equivariance_error(
         frame, x, group=group, mask=mask, vectors=vectors, rank=rank, trials=trials, generator=generator
     ).amax(0)
-    limit = tolerance if tolerance is not None else _TOLERANCES.get(x.dtype, _TOLERANCES[torch.float32])
+    limit = default_tolerance([x.dtype]) if tolerance is None else tolerance
     found = _read(frame, x, mask, tuple(vectors))
     d = x.shape[-1]
     identity = torch.eye(d).to(found.rotations)
