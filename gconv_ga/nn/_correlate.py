@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .._validate import wrong_shape
 from ._geometry import Geometry, Part
+from ._one_call import common_window, enlarge, is_worth_it
 
 
 def correlate(
@@ -35,40 +36,66 @@ def correlate(
         - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
 
     Raises:
-        ValueError: The window is larger than the padded image.
+        ValueError: The window is larger than the padded image, or the image smaller than the padding to be copied of it.
     """
     height, width = x.shape[-2:]
     geometry.warn_if_misaligned(height, width)
-    if min(geometry.output_size(height, width)) < 1:
+    size = geometry.output_size(height, width)
+    if min(size) < 1:
         axes = f"[..., H >= {geometry.rows.shrink + 1}, W >= {geometry.columns.shrink + 1}]"
         raise wrong_shape("input", axes, x, "the kernel is larger than the padded image")
     parts = geometry.parts(height, width)
-    # torch pads with zeros while it convolves; any other padding, and any shifted start, is laid out before.
-    rows, columns = parts[0].rows, parts[0].columns
-    if len(parts) == 1 and padding_mode == "zeros" and rows.low == rows.high and columns.low == columns.high:
-        return _convolve(x, kernels, bias, parts[0], groups, (rows.low, columns.low), elements_first)
-    pad_rows, pad_columns = geometry.padding
-    padded = _pad(x, (pad_columns, pad_columns, pad_rows, pad_rows), padding_mode)
+    if len(parts) > 1:
+        whole = common_window(parts, size)
+        outputs, readings = (kernels.shape[1], len(parts)) if x.ndim == 4 else (1, 1)
+        if is_worth_it(parts, whole, kernels.shape[0] * outputs // groups, readings):
+            kernels, parts = enlarge(kernels, parts, whole), [whole]
+    offset = geometry.padding
+    if padding_mode != "zeros" and any(offset):
+        x, offset = _pad(x, offset, padding_mode), (0, 0)
     axis = 1 if elements_first else 2
     maps: dict[int, Tensor] = {}
     for part in parts:
-        window = padded[..., part.top : part.top + part.height, part.left : part.left + part.width]
+        low = offset[0] - part.top, offset[1] - part.left
         if len(parts) == 1:
-            return _convolve(window, kernels, bias, part, groups, (0, 0), elements_first)
-        elements = list(part.elements)
-        chosen = window[:, elements] if x.ndim == 5 else window
-        y = _convolve(chosen, kernels[:, elements], bias, part, groups, (0, 0), elements_first)
-        maps.update(zip(elements, y.unbind(axis), strict=True))
+            return _convolve(*_window(x, part, low, size), kernels, bias, part, groups, elements_first)
+        own = _take(x, part.elements) if x.ndim == 5 else x
+        stack = _take(kernels, part.elements)
+        y = _convolve(*_window(own, part, low, size), stack, bias, part, groups, elements_first)
+        maps.update(zip(part.elements, y.unbind(axis), strict=True))
     return torch.stack([maps[g] for g in range(len(maps))], dim=axis)
+
+
+def _window(x: Tensor, part: Part, low: tuple[int, int], size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
+    """What the windows of a part cover, and the zeros that the convolution still has to add at both ends.
+
+    Args:
+        x: The image or the map.
+        part: The windows.
+        low: Where they start: so many pixels before the first one.
+        size: How many windows there are.
+    """
+    height, width = x.shape[-2:]
+    fitting = part.rows.windows(height, low[0], low[0]), part.columns.windows(width, low[1], low[1])
+    if fitting == size and min(low) >= 0:
+        return x, low
+    high = part.height - height - low[0], part.width - width - low[1]
+    return F.pad(x, (low[1], high[1], low[0], high[0])), (0, 0)
+
+
+def _take(x: Tensor, elements: tuple[int, ...]) -> Tensor:
+    """Some elements of the second axis; a list as an index would make an accelerator wait."""
+    first = elements[0]
+    return x[:, first : first + 1] if len(elements) == 1 else torch.stack([x[:, g] for g in elements], dim=1)
 
 
 def _convolve(
     x: Tensor,
+    padding: tuple[int, int],
     kernels: Tensor,
     bias: Tensor | None,
     part: Part,
     groups: int,
-    padding: tuple[int, int],
     elements_first: bool,
 ) -> Tensor:
     out, order, channels, _ = kernels.shape
@@ -87,12 +114,13 @@ def _convolve(
     return y if elements_first else y.transpose(1, 2).contiguous()
 
 
-def _pad(x: Tensor, padding: tuple[int, int, int, int], mode: str) -> Tensor:
-    if not any(padding):
-        return x
-    if mode == "zeros":
-        return F.pad(x, padding)
-    # torch pads two axes of at most four dimensions in the other modes.
+def _pad(x: Tensor, padding: tuple[int, int], mode: str) -> Tensor:
+    rows, columns = padding
+    most = {"reflect": 1, "circular": 0}
+    if mode in most and (x.shape[-2] < rows + most[mode] or x.shape[-1] < columns + most[mode]):
+        axes = f"[..., H >= {rows + most[mode]}, W >= {columns + most[mode]}]"
+        raise wrong_shape("input", axes, x, f"there is no more to copy for padding_mode={mode!r}")
+    # torch pads two axes of at most four dimensions in these modes.
     flat = x.flatten(1, 2) if x.ndim == 5 else x
-    padded = F.pad(flat, padding, mode=mode)
+    padded = F.pad(flat, (columns, columns, rows, rows), mode=mode)
     return padded.unflatten(1, x.shape[1:3]) if x.ndim == 5 else padded

@@ -32,6 +32,10 @@ class Axis(NamedTuple):
         """How many pixels a stride of one loses."""
         return self.dilation * (self.kernel - 1) - self.low - self.high
 
+    def windows(self, n: int, low: int, high: int) -> int:
+        """How many windows fit ``n`` pixels with other paddings than its own."""
+        return (n + low + high - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
+
     def leftover(self, n: int) -> int:
         """How many of ``n`` pixels no window reaches."""
         return leftover(n, self.kernel, self.stride, (self.low, self.high), self.dilation)
@@ -107,8 +111,8 @@ class Geometry:
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns that come out of ``height x width``."""
         return (
-            (height - self.rows.shrink - 1) // self.rows.stride + 1,
-            (width - self.columns.shrink - 1) // self.columns.stride + 1,
+            self.rows.windows(height, self.rows.low, self.rows.high),
+            self.columns.windows(width, self.columns.low, self.columns.high),
         )
 
     def parts(self, height: int, width: int) -> list[Part]:
@@ -117,6 +121,12 @@ class Geometry:
         One part with all elements means that a single call of torch does.
         """
         pad_rows, pad_columns = self.padding
+        axes = (height, self.rows), (width, self.columns)
+        alike = self.rows == self.columns or not self._transposes
+        if alike and (self.shared or all(axis.leftover(n) == 0 and axis.low == axis.high for n, axis in axes)):
+            top, tall = _span(height, self.rows, pad_rows, False)
+            left, wide = _span(width, self.columns, pad_columns, False)
+            return [Part(tuple(range(self.group.order)), self.rows, self.columns, top, left, tall, wide)]
         found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
         for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(self.group)):
             rows, columns = (self.columns, self.rows) if transpose else (self.rows, self.columns)
