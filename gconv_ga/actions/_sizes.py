@@ -2,7 +2,8 @@
 
 Along one axis a window of ``k`` taps (``d`` apart) with padding ``lo`` and ``hi`` and stride ``s`` leaves
 ``r = (n + lo + hi - d (k - 1) - 1) mod s`` of ``n`` pixels over at the end. A flip of the axis wants them left over at
-the start. So one grid for all elements is exact only where ``r = 0`` (and ``lo = hi``).
+the start. So one grid for all elements is exact where ``r = 0`` (and ``lo = hi``), and elsewhere only by accident, as
+where one window holds the whole image.
 """
 
 
