@@ -35,7 +35,8 @@ class GroupAverage(nn.Module):
         group: The group or its name.
         in_action: How the group acts on the inputs: an action, its name, or a mapping or sequence of them nested as
             the inputs are. With several inputs a sequence has one entry for each. One action stands for everything
-            below it. Inputs which do not turn with the image are "invariant".
+            below it. Inputs which do not turn with the image are "invariant"; tensors ``[B]`` and ``[B, K]``, which
+            have no pixels, are so under "scalar" too.
         out_action: The same for the output. Actions that know the image's size, such as `Keypoints`, are given that
             of the upright image.
         chunk_size: How many elements go through the module at a time; None for all. Less memory for more passes, the

@@ -221,8 +221,7 @@ def test_integer_images_go_in(device: torch.device) -> None:
     assert torch.equal(GroupAverage(lambda x: x.float() / 255, "D4")(x), x.float() / 255)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 3])
-@pytest.mark.parametrize("size", [(8, 8), (7, 10)], ids=str)
+@pytest.mark.parametrize(("size", "chunk_size"), [((8, 8), None), ((6, 9), None), ((6, 9), 3)], ids=str)
 def test_gradients_are_those_of_the_slow_average(
     size: tuple[int, int], chunk_size: int | None, device: torch.device
 ) -> None:

@@ -52,8 +52,9 @@ def error(net: nn.Module, group: Group, x: Tensor, action: ScalarField) -> float
 # Measured on five seeds: bilinear 0.0034 to 0.0057, with C3 0.012 to 0.020; bicubic 0.005 to 0.013; not averaged 0.76
 # to 1.25. torch's bicubic kernel (a = -0.75) does not reproduce straight lines, hence no gain on smooth images.
 @torch.no_grad()
-@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
-@pytest.mark.parametrize("name", ["C8", "D8", "C3"])
+@pytest.mark.parametrize(
+    ("name", "interpolation"), [("C8", "bilinear"), ("D8", "bilinear"), ("C3", "bilinear"), ("C8", "bicubic")]
+)
 def test_equivariance_is_as_good_as_the_interpolation(name: str, interpolation: str, device: torch.device) -> None:
     group, action = as_group(name), ScalarField(interpolation)
     x = smooth_image(65, device)

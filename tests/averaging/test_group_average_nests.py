@@ -49,6 +49,13 @@ def test_dict(x: Tensor, net: nn.Module) -> None:
     assert relative(y["score"], slow_scores(net, x)) <= TIGHT
 
 
+def test_class_scores_need_no_declaration(x: Tensor, net: nn.Module) -> None:
+    y = GroupAverage(lambda x: {"mask": net(x), "score": scores(net(x)), "norm": scores(net(x))[:, 0]}, "D4")(x)
+    assert relative(y["mask"], slow_average(net, "D4", x)) <= TIGHT
+    assert relative(y["score"], slow_scores(net, x)) <= TIGHT
+    assert relative(y["norm"], slow_scores(net, x)[:, 0]) <= TIGHT
+
+
 @pytest.mark.parametrize("kind", [tuple, list, lambda parts: Heads(*parts)], ids=["tuple", "list", "namedtuple"])
 def test_sequences(kind: Any, x: Tensor, net: nn.Module) -> None:
     average = GroupAverage(lambda x: kind([net(x), scores(net(x))]), "D4", out_action=("scalar", "invariant"))

@@ -98,7 +98,7 @@ def test_outputs(module: Any, out_action: Any, match: str, device: torch.device)
         ((IMAGE, IMAGE), ["scalar"], r"in_action must be .* nested as inputs is, a tuple of 2"),
         ((IMAGE,), ["scalar", "scalar"], r"in_action must be .* nested as inputs is, a tuple of 1"),
         (({"x": IMAGE},), {"y": "scalar"}, r"in_action must be a mapping with the keys of input.*'x'"),
-        ((IMAGE, torch.ones(2)), "scalar", r"inputs\[1\] does not fit its action ScalarField.* \[\.\.\., H, W\]"),
+        ((IMAGE, torch.ones(2)), ["scalar", "points"], r"inputs\[1\] does not fit its action Points.*N, d"),
         ((IMAGE,), "vector", r"inputs?(\[0\])? does not fit its action VectorField"),
     ],
 )
