@@ -100,3 +100,19 @@ def one_of(argument: str, value: Any, options: Sequence[str]) -> str:
     advice = f"did you mean {close[0]!r}" if close else ""
     text = invalid(argument, "one of " + ", ".join(repr(option) for option in options), value, advice)
     raise ValueError(str(text)[:-1] + "?" if close else str(text))
+
+
+def missing_extra(room: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
+    """What a room raises that cannot be imported: an error of the same type that says what to install.
+
+    An error about a module of our own is a fault in the package and comes back as it is.
+
+    Args:
+        room: The room's full name, ``__name__``.
+        extra: The extra that brings the missing package.
+        error: What the room's own imports raised.
+    """
+    if error.name is None or error.name.partition(".")[0] == __name__.partition(".")[0]:
+        return error
+    text = f'{room} needs {error.name}, which is not installed. Run: pip install "gconv_ga[{extra}]"'
+    return ModuleNotFoundError(text, name=error.name)

@@ -1,0 +1,5 @@
+"""``python -m gconv_ga.cli``."""
+
+from . import main
+
+main()

@@ -1,0 +1,104 @@
+"""An endless-looking stream of augmented crops in which every item is known beforehand."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from .._validate import as_int, invalid
+from ..groups import Group, as_group
+from ._symmetry import RandomSymmetry
+
+
+class Pairs(Protocol):
+    """What gives pairs ``(image [C, H, W], mask [H, W])`` by index."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The pair."""
+
+
+class CropStream(Dataset[tuple[Tensor, Tensor]]):
+    """Random crops of a data set, in an order and with draws that depend on ``(seed, index)`` alone.
+
+    Each pass over the images has a new order. Because item ``i`` is the same whoever asks for it, in whichever process
+    and after whatever, training that goes on at step ``s`` sees what it would have seen, and the number of workers
+    changes nothing. Read it in order (``shuffle=False``). Torch's global generator is left as it was.
+
+    Args:
+        pairs: What gives ``(image, mask)`` by index, such as a `Split`.
+        length: Items in the stream: steps times batch size.
+        crop: Height and width of the crops in pixels.
+        symmetry: Crops are moved by a random element of this group: "D4" for quarter turns and mirrors, None for none.
+        seed: Of the order and of all draws.
+
+    Shape:
+        - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
+
+    Raises:
+        ValueError: ``crop`` is larger than an image, or an argument is no positive int (``seed``: negative).
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.data import Split
+        >>> split = Split(torch.rand(3, 1, 32, 40), torch.zeros(3, 32, 40, dtype=torch.int64))
+        >>> stream = CropStream(split, length=100, crop=16, symmetry="D4", seed=1)
+        >>> stream[57][0].shape, torch.equal(stream[57][0], stream[57][0])
+        (torch.Size([1, 16, 16]), True)
+    """
+
+    def __init__(
+        self, pairs: Pairs, *, length: int, crop: int, symmetry: Group | str | None = "D4", seed: int = 0
+    ) -> None:
+        self.pairs = pairs
+        self.length = as_int("length", length, minimum=1)
+        self.crop = as_int("crop", crop, minimum=1)
+        self.seed = as_int("seed", seed, minimum=0)
+        self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
+        steps = [v2.RandomCrop(self.crop)]
+        if self.symmetry is not None:
+            steps.append(RandomSymmetry(self.symmetry))
+        self.transform = v2.Compose(steps)
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        image, mask = self.pairs[self._source(index)]
+        if min(mask.shape) < self.crop:
+            raise invalid("crop", f"at most {min(mask.shape)}, the smaller side of an image", self.crop)
+        with _seeded(_mix(self.seed, index)):
+            image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+    def _source(self, index: int) -> int:
+        """Which image item ``index`` is cut from: every pass goes once through all of them."""
+        tour, place = divmod(index, len(self.pairs))
+        generator = torch.Generator().manual_seed(_mix(self.seed, tour, 1))
+        return int(torch.randperm(len(self.pairs), generator=generator)[place])
+
+
+def _mix(*numbers: int) -> int:
+    """32 bits that look unrelated for neighbouring numbers: torch's CPU generator reads no more of a seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator, which torchvision draws from, seeded for a while; others, such as CUDA's, are not."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,0 +1,88 @@
+"""From grey levels to numbers of mean zero and standard deviation one."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .._validate import invalid, wrong_shape
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """Scales an image: by a percentile of its own, if asked for, then by constants of the training images.
+
+    ``y = (x / p(x) - mean) / std``, where ``p(x)`` is the percentile over the whole image, all channels together. It
+    does not depend on the image's orientation, so it commutes with every turn, to the last bit for quarter turns.
+
+    Args:
+        mean: One number a channel.
+        std: One number a channel.
+        percentile: Above 0, up to 100; None leaves the image's own brightness as it is. For fluorescence, where one
+            image is several times as bright as the next: 99.8.
+
+    Raises:
+        ValueError: Not as many standard deviations as means, one that is not positive, or no such percentile; the
+            image has other channels.
+
+    Example:
+        >>> import torch
+        >>> images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        >>> normalize = Normalization.measure(images)
+        >>> y = normalize(images)
+        >>> y.shape, bool(y.mean().abs() < 1e-5)
+        (torch.Size([4, 3, 16, 16]), True)
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    percentile: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
+        object.__setattr__(self, "std", tuple(float(value) for value in self.std))
+        if len(self.mean) != len(self.std):
+            raise invalid("std", f"one number a channel, {len(self.mean)} as in mean", self.std)
+        if not all(value > 0 and math.isfinite(value) for value in self.std):
+            raise invalid("std", "positive", self.std, "a channel that is the same everywhere tells nothing: drop it")
+        if self.percentile is not None and not 0 < self.percentile <= 100:
+            raise invalid("percentile", "above 0 and up to 100, or None", self.percentile)
+
+    @classmethod
+    def measure(cls, images: Sequence[Tensor] | Tensor, percentile: float | None = None) -> "Normalization":
+        """The normalisation that gives these images mean zero and standard deviation one, channel by channel.
+
+        Args:
+            images: The training images, each ``[C, H, W]``.
+            percentile: As for the class.
+        """
+        sums = torch.stack([_moments(_scale(image, percentile)) for image in images]).sum(dim=0)
+        count, total, squares = sums
+        mean = total / count
+        return cls(mean.tolist(), (squares / count - mean**2).clamp_min(0).sqrt().tolist(), percentile)
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if image.ndim < 3 or image.shape[-3] != len(self.mean):
+            raise wrong_shape("image", f"[..., C={len(self.mean)}, H, W]", image)
+        mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        return (_scale(image, self.percentile) - mean) / std
+
+
+def _scale(image: Tensor, percentile: float | None) -> Tensor:
+    """Each image divided by its own percentile; a black image stays black."""
+    if percentile is None:
+        return image
+    pixels = image.flatten(-3)
+    rank = max(1, math.ceil(percentile / 100 * pixels.shape[-1]))
+    # A value of the image itself: torch.quantile takes no image of more than 16 million values.
+    level = pixels.kthvalue(rank, dim=-1).values[..., None, None, None]
+    return image / torch.where(level > 0, level, 1)
+
+
+def _moments(image: Tensor) -> Tensor:
+    """Count, sum and sum of squares of each channel, in float64."""
+    pixels = image.to(torch.float64).flatten(1)
+    count = torch.full_like(pixels[:, 0], pixels.shape[1])
+    return torch.stack((count, pixels.sum(dim=1), pixels.square().sum(dim=1)))

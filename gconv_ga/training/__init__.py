@@ -1,0 +1,55 @@
+"""Training segmenters: loss, Lightning module, checkpoints that hold no code, and what a turn of the image changes.
+
+Needs the extra ``train``.
+
+Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
+`load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `as_device`.
+
+Example:
+    >>> from gconv_ga.data import CropStream, load_sample
+    >>> from gconv_ga.training import Segmenter, SegmenterConfig, fit, orientation_scores
+    >>> sample = load_sample("nuclei")
+    >>> config = SegmenterConfig(
+    ...     "EquivariantUNet", dict(in_channels=1, classes=2, group="C4", width=2, depth=2), sample.classes,
+    ...     sample.normalization,
+    ... )
+    >>> model = config.build(seed=0)
+    >>> steps, batch_size = 3, 2
+    >>> stream = CropStream(sample.train, length=steps * batch_size, crop=32, symmetry="D4", seed=0)
+    >>> fit(Segmenter(model), stream, batch_size=batch_size)
+    >>> scores = orientation_scores(model, sample.test.images, sample.test.masks, classes=2, group="C4")
+    >>> scores.changed < 1e-4  # the share of pixels whose label changes when the image is turned
+    True
+"""
+
+from .._validate import missing_extra
+
+try:
+    from ._callbacks import ReportSteps, SaveCheckpoints
+    from ._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+    from ._config import SegmenterConfig
+    from ._devices import as_device
+    from ._fit import fit
+    from ._losses import CrossEntropyDice
+    from ._orientation import OrientationScores, orientation_scores
+    from ._scores import dice, predict_labels
+    from ._segmenter import Segmenter
+except ModuleNotFoundError as error:
+    raise missing_extra(__name__, "train", error) from error
+
+__all__ = [
+    "Checkpoint",
+    "CrossEntropyDice",
+    "OrientationScores",
+    "ReportSteps",
+    "SaveCheckpoints",
+    "Segmenter",
+    "SegmenterConfig",
+    "as_device",
+    "dice",
+    "fit",
+    "load_checkpoint",
+    "orientation_scores",
+    "predict_labels",
+    "save_checkpoint",
+]

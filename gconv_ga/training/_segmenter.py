@@ -1,0 +1,76 @@
+"""The Lightning module."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from .._validate import invalid
+from ._losses import CrossEntropyDice
+
+
+class Segmenter(pl.LightningModule):
+    """Trains any model that gives logits: AdamW under one cycle of the learning rate.
+
+    The rate rises over the first tenth of the steps and falls to nothing along a cosine: the small steps at the start
+    let the batch norms settle before the large ones come.
+
+    Args:
+        model: ``[B, C, H, W]`` in, logits ``[B, classes, H, W]`` out.
+        learning_rate: The highest rate of the cycle.
+        weight_decay: Of AdamW.
+        loss: What compares logits with masks; None for `CrossEntropyDice`.
+
+    Shape:
+        - input: ``[B, C, H, W]``
+        - output: ``[B, classes, H, W]``, logits
+
+    Raises:
+        ValueError: The learning rate is not positive.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.models import EquivariantUNet
+        >>> segmenter = Segmenter(EquivariantUNet(1, 2, group="C4", width=2, depth=2))
+        >>> segmenter(torch.zeros(1, 1, 16, 20)).shape
+        torch.Size([1, 2, 16, 20])
+
+    References:
+        Smith and Topin, "Super-convergence", 2018; Loshchilov and Hutter, "Decoupled weight decay regularization",
+        ICLR 2019.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-2,
+        loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise invalid("learning_rate", "positive", learning_rate)
+        self.model = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.loss = CrossEntropyDice() if loss is None else loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one batch of images and masks."""
+        images, masks = batch
+        loss: Tensor = self.loss(self(images), masks)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, its rate set anew at every step."""
+        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        cycle = torch.optim.lr_scheduler.OneCycleLR(
+            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.1
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
