@@ -24,7 +24,7 @@ class FrameAction(ABC):
         ...     rank = 1
         ...     def __call__(self, x, rotations, translations):
         ...         sign = torch.linalg.det(rotations.detach()).round()
-        ...         return VectorAction()(x, rotations * sign[:, None, None], translations)
+        ...         return sign[:, None] * (rotations @ x[..., None])[..., 0]
         >>> mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0])).unsqueeze(0)
         >>> AxialAction()(torch.tensor([[1.0, 2.0, 3.0]]), mirror, torch.zeros(1, 3))
         tensor([[ 1., -2., -3.]])

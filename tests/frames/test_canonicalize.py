@@ -10,12 +10,15 @@ from clouds import CH4, THREE
 from frame_modules import OUTPUTS, Flat, equivariance_errors
 from torch import Tensor, nn
 
-from gconv_ga.averaging._canonicalize import Canonicalize
-from gconv_ga.averaging._frame import DegenerateFrameError, FrameSet
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._landmark_frame import LandmarkFrame
-from gconv_ga.averaging._mean_frame import MeanFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import (
+    Canonicalize,
+    DegenerateFrameError,
+    FrameAverage,
+    FrameSet,
+    LandmarkFrame,
+    MeanFrame,
+    PointFrame,
+)
 from gconv_ga.checks._frames import assert_frame_equivariant
 
 

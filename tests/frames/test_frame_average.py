@@ -10,12 +10,15 @@ from clouds import CH4, CO2, H2O, THREE, padded
 from frame_modules import OUTPUTS, Flat, Outputs, Pairs, errors, moved_outputs, random_motion
 from torch import Tensor, nn
 
-from gconv_ga.averaging._frame import DegenerateFrameError, FrameSet
-from gconv_ga.averaging._frame_actions import FrameAction, VectorAction
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._mean_frame import MeanFrame
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import (
+    DegenerateFrameError,
+    FrameAction,
+    FrameAverage,
+    FrameSet,
+    MeanFrame,
+    PCAFrame,
+    PointFrame,
+)
 
 CLOUDS = [THREE[name] for name in ("one point", "CO2", "H2O", "CH4", "benzene", "generic")]
 
@@ -144,7 +147,7 @@ def test_nests_of_inputs_and_outputs(device: torch.device) -> None:
         return {"energy": energy, "forces": [batch["x"].tanh(), batch["v"].tanh()], "name": "a", "none": None}
 
     ins = {"x": "points", "v": "vector", "charge": "scalar", "steps": "invariant"}
-    outs = {"energy": "scalar", "forces": ("vector", VectorAction()), "name": "invariant", "none": "invariant"}
+    outs = {"energy": "scalar", "forces": ("vector", "vector"), "name": "invariant", "none": "invariant"}
     net = FrameAverage(module, PointFrame(), ins, outs)
     x, v = torch.randn(2, 2, 4, 3, dtype=torch.float64).to(device)
     charge = torch.tensor([2, 3]).to(device)
@@ -164,7 +167,7 @@ def test_actions_of_your_own(device: torch.device) -> None:
 
         def __call__(self, x: Tensor, rotations: Tensor, translations: Tensor) -> Tensor:
             sign = torch.linalg.det(rotations.detach()).round()
-            return VectorAction()(x, rotations * sign[:, None, None], translations)
+            return sign[:, None] * (rotations @ x[..., None])[..., 0]
 
     def module(x: Tensor) -> Tensor:
         return torch.linalg.cross(x[:, 1].sin(), x[:, 2].exp())
@@ -254,7 +257,7 @@ def test_copies(copied: Callable[[nn.Module], nn.Module], device: torch.device) 
 def test_compiles_with_breaks(device: torch.device) -> None:
     x = torch.randn(2, 5, 3).to(device)
     net = FrameAverage(Flat(5).to(device), PointFrame(lmax=3), "points", OUTPUTS)
-    compiled = torch.compile(net, backend="aot_eager")
+    compiled = torch.compile(net, backend="eager")
     for a, b in zip(compiled(x), net(x), strict=True):
         torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
 

@@ -9,10 +9,7 @@ import torch.nn.functional as F
 from clouds import CH4, CO2, GENERIC, H2O, OTHER_DIMENSIONS, THREE, padded
 from torch import Tensor
 
-from gconv_ga.averaging._frame import DegenerateFrameError, FrameSet
-from gconv_ga.averaging._mean_frame import MeanFrame
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import DegenerateFrameError, FrameSet, MeanFrame, PCAFrame, PointFrame
 from gconv_ga.checks._frames import assert_frame_equivariant, frame_equivariance_error
 
 Vectors = tuple[Tensor, ...]

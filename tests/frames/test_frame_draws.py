@@ -8,10 +8,7 @@ from clouds import CH4, CO2, GENERIC, THREE
 from frame_modules import Flat
 from torch import Tensor
 
-from gconv_ga.averaging._frame import FrameSet
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import FrameAverage, FrameSet, PCAFrame, PointFrame
 
 DRAWS = 2000
 

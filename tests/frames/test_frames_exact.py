@@ -9,11 +9,7 @@ from clouds import LINES_OR_POINTS, OTHER_DIMENSIONS, THREE, padded, read_extxyz
 from frame_modules import OUTPUTS, Flat, Pairs, equivariance_errors
 from torch import Tensor, nn
 
-from gconv_ga.averaging._frame import DegenerateFrameError
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._mean_frame import MeanFrame
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import DegenerateFrameError, FrameAverage, MeanFrame, PCAFrame, PointFrame
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 1e-5}
 GROUPS = ("E", "SE", "O", "SO")

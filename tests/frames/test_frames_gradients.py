@@ -10,9 +10,7 @@ from clouds import CH4, H2O, LINES_OR_POINTS, THREE, padded, read_extxyz
 from frame_modules import Flat, Pairs, random_motion
 from torch import Tensor
 
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import FrameAverage, PCAFrame, PointFrame
 
 Energy = Callable[[Tensor], Tensor]
 

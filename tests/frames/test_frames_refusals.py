@@ -7,13 +7,17 @@ import torch
 from clouds import CH4, CO2, H2O, padded
 from torch import Tensor, nn
 
-from gconv_ga.averaging._canonicalize import Canonicalize
-from gconv_ga.averaging._frame import DegenerateFrameError, FrameSet, FrameSizeError
-from gconv_ga.averaging._frame_average import FrameAverage
-from gconv_ga.averaging._landmark_frame import LandmarkFrame
-from gconv_ga.averaging._mean_frame import MeanFrame
-from gconv_ga.averaging._pca_frame import PCAFrame
-from gconv_ga.averaging._point_frame import PointFrame
+from gconv_ga.averaging import (
+    Canonicalize,
+    DegenerateFrameError,
+    FrameAverage,
+    FrameSet,
+    FrameSizeError,
+    LandmarkFrame,
+    MeanFrame,
+    PCAFrame,
+    PointFrame,
+)
 
 X = torch.randn(2, 4, 3, generator=torch.Generator().manual_seed(0))
 FRAMES = [MeanFrame(), PCAFrame(), PointFrame()]
