@@ -80,7 +80,7 @@ class GridFilters:
             "turn_and_shift_index": torch.tensor(_turn_and_shift_index(self.group, self.kernel_size)),
         }
 
-    def variance(self, channels: int, *, rectified: bool) -> float:
+    def variance(self, channels: float, *, rectified: bool) -> float:
         """The variance of independent normal weights that keeps the variance of what passes through (He).
 
         Args:

@@ -77,7 +77,7 @@ class SteerableFilters:
             "shift_index": torch.tensor(before),
         }
 
-    def variance(self, channels: int, *, rectified: bool) -> float:
+    def variance(self, channels: float, *, rectified: bool) -> float:
         """The variance of independent normal weights that keeps the variance of what passes through.
 
         He's rule, with the kernels' output energy on photographs in place of the number of taps: neighbouring pixels

@@ -1,7 +1,7 @@
 """What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
 
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,7 @@ class Convolution(KeepsKernels):
         self.group = as_group(group)
         self.in_channels = as_int("in_channels", in_channels, minimum=1)
         self.out_channels = as_int("out_channels", out_channels, minimum=1)
-        advice = f"groups is the number of channel blocks; the symmetry is group={groups!r}"
+        advice = f"the symmetry is group={groups!r}, while groups counts blocks of channels"
         self.groups = as_int("groups", groups, minimum=1, advice=advice if isinstance(groups, str | Group) else "")
         for name, channels in (("in_channels", in_channels), ("out_channels", out_channels)):
             if channels % self.groups:
@@ -92,12 +92,16 @@ class Convolution(KeepsKernels):
             self._fill_tables()
         return self
 
-    def _fill_tables(self) -> None:
-        with torch.no_grad():
-            for name, table in self._make_tables().items():
-                getattr(self, name).copy_(table)
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        # A layer made on the meta device and loaded has never had tables.
+        self._fill_tables()
 
-    def _fan_in(self) -> tuple[int, bool]:
+    def _fill_tables(self) -> None:
+        for name, table in self._make_tables().items():
+            setattr(self, name, table.to(self.weight.device, self._table_dtype(table)))
+
+    def _fan_in(self) -> tuple[float, bool]:
         """How many channels an output sums over, and whether they have passed a ReLU."""
         raise NotImplementedError
 

@@ -36,7 +36,7 @@ def correlate(
         - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
 
     Raises:
-        ValueError: The window is larger than the padded image, or the image smaller than the padding to be copied of it.
+        ValueError: The window is larger than the padded image, or the padding copies more than the image has.
     """
     height, width = x.shape[-2:]
     geometry.warn_if_misaligned(height, width)

@@ -90,13 +90,13 @@ class Geometry:
     def __post_init__(self) -> None:
         if not self._transposes:
             return
-        for name, row, column in (
-            ("stride", self.rows.stride, self.columns.stride),
-            ("dilation * (kernel_size - 1) - 2 * padding", self.rows.shrink, self.columns.shrink),
-        ):
-            if row != column:
-                advice = "a quarter turn would change the output's size; C2, D1 and D2 have none"
-                raise invalid(name, f"the same for rows and columns under {self.group.name}", (row, column), advice)
+        rows, columns, alike = self.rows, self.columns, f"the same for rows and columns under {self.group.name}"
+        advice = "a quarter turn would change the output's size; C2, D1 and D2 have none"
+        if rows.stride != columns.stride:
+            raise invalid("stride", alike, (rows.stride, columns.stride), advice)
+        if rows.shrink != columns.shrink:
+            takes = f"such that dilation * (kernel_size - 1) - 2 * padding is {alike}"
+            raise invalid("kernel_size", takes, (rows.kernel, columns.kernel), advice)
 
     @property
     def _transposes(self) -> bool:

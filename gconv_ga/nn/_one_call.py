@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ._geometry import Axis, Part
 
-# How many multiply-adds with zeros, for each input value, cost as much as reading the input once more; measured on a CPU
-# with convolutions of 1 x 1 to 7 x 7, stride 1, 2 and 4, C1 to D4, 8 to 64 fields (benchmarks/layers.py shows some).
+# How many multiply-adds with zeros, for each input value, cost as much as reading the input once more: measured on a
+# CPU with windows of 1 x 1 to 7 x 7, strides 1, 2 and 4, C2 to D4, 8 to 64 fields (benchmarks/layers.py shows some).
 ZEROS_WORTH_A_READING = 55
 
 

@@ -2,6 +2,9 @@
 
 from functools import lru_cache
 
+import torch
+from torch import Tensor
+
 from .._validate import as_int, invalid
 from ..groups import DihedralGroup, Group
 
@@ -32,3 +35,22 @@ def nearest_elements(group: Group, count: int | None) -> tuple[int, ...]:
     by_angle = sorted(range(group.n), key=lambda i: (min(i, group.n - i), i))
     mirrors = [group.n + i for i in by_angle] if isinstance(group, DihedralGroup) else []
     return tuple((by_angle + mirrors)[:number])
+
+
+def with_all_planes(weight: Tensor, taps: tuple[int, ...], group: Group) -> Tensor:
+    """The kernel with a plane for each element: zeros where it has none.
+
+    Args:
+        weight: The free kernels.
+        taps: The elements that they have planes for.
+        group: The group.
+
+    Shape:
+        - weight: ``[C_out, C_in, m, ...]``
+        - output: ``[C_out, C_in, |G|, ...]``
+    """
+    if len(taps) == group.order:
+        return weight
+    planes = dict(zip(taps, weight.unbind(2), strict=True))
+    nothing = torch.zeros_like(weight[:, :, 0])
+    return torch.stack([planes.get(u, nothing) for u in range(group.order)], dim=2)

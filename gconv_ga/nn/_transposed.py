@@ -1,5 +1,6 @@
 """Transposed group convolution: the adjoint of the group convolution, for learnt up-sampling."""
 
+import warnings
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,8 @@ from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate_transposed import correlate_transposed, least_size
+from ._geometry import element_moves
+from ._taps import with_all_planes
 
 
 class GroupConvTranspose2d(Convolution):
@@ -93,7 +96,8 @@ class GroupConvTranspose2d(Convolution):
             if self.output_padding[axis] > most:
                 takes = f"from 0 to {most}, below the stride or the dilation"
                 raise invalid("output_padding", takes, output_padding)
-        self._mixes_all = len(self.taps) == self.group.order
+        # As in `GroupConv2d`, but adding up planes is dearer than choosing neighbours (benchmarks/layers.py).
+        self._mixes_all = 4 * len(self.taps) > self.group.order
         self._make_parameters((self.in_channels, self.out_channels // self.groups, len(self.taps)), bias, device, dtype)
 
     sources: Tensor
@@ -104,15 +108,15 @@ class GroupConvTranspose2d(Convolution):
         sources = [[self.group.product(h, u) for u in inverses] for h in range(self.group.order)]
         return super()._make_tables() | {"sources": torch.tensor(sources)}
 
-    def _fan_in(self) -> tuple[int, bool]:
+    def _fan_in(self) -> tuple[float, bool]:
         # Only one in stride ** 2 taps of a kernel meets a given pixel.
-        meet = max(1, self.stride[0] * self.stride[1])
-        return max(1, self.in_channels // self.groups * len(self.taps) // meet), True
+        channels = self.in_channels // self.groups * len(self.taps)
+        return channels / (self.stride[0] * self.stride[1]), True
 
     def _turn(self, weight: Tensor) -> Tensor:
         tables = dict(self.named_buffers())
         if self._mixes_all:
-            return self.filters.turn_and_shift(weight, tables)
+            return self.filters.turn_and_shift(with_all_planes(weight, self.taps, self.group), tables)
         return self.filters.turn(weight.flatten(1, 2), tables)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
@@ -132,21 +136,37 @@ class GroupConvTranspose2d(Convolution):
         if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             raise wrong_shape("input", axes, input)
-        extra = self.output_padding
+        least, extra = least_size(self.geometry, *input.shape[-2:]), self.output_padding
         if output_size is not None:
-            extra = self._reach(least_size(self.geometry, *input.shape[-2:]), output_size)
+            extra = self._reach(least, output_size)
+        if min(least[0] + extra[0], least[1] + extra[1]) < 1:
+            raise wrong_shape("input", f"[B, C, |G|, H, W] larger than what padding={self.padding} crops", input)
+        self._warn_if_broken(extra)
         sources = None if self._mixes_all else self.sources
         out = correlate_transposed(input, self.turned_kernels(), self.geometry, extra, self.groups, sources)
-        return out if self.bias is None else out + self.bias.view(-1, 1, 1, 1)
+        # Under autocast the sum would be float32 otherwise.
+        return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
+
+    def _warn_if_broken(self, extra: tuple[int, int]) -> None:
+        if self.sampling != "shared" or torch.compiler.is_compiling():
+            return
+        moves = element_moves(self.group)
+        flips = any(move.flip_rows for move in moves), any(move.flip_columns for move in moves)
+        if any(more and flip for more, flip in zip(extra, flips, strict=True)):
+            warnings.warn(
+                f"sampling='shared' is not equivariant with output_padding {extra}, at any size. The default "
+                "sampling='per_orientation' is exact.",
+                stacklevel=3,
+            )
 
     def _reach(self, least: tuple[int, int], output_size: Sequence[int]) -> tuple[int, int]:
         """The output padding that gives ``output_size``."""
-        rows, columns = as_pair("output_size", tuple(output_size), minimum=1)
+        rows, columns = as_pair("output_size", output_size, minimum=1)
         extra = rows - least[0], columns - least[1]
         most = [max(pair) - 1 for pair in zip(self.stride, self.dilation, strict=True)]
         if not all(0 <= more <= limit for more, limit in zip(extra, most, strict=True)):
             takes = f"from {least} to {(least[0] + most[0], least[1] + most[1])}"
-            raise invalid("output_size", takes, tuple(output_size))
+            raise invalid("output_size", takes, output_size)
         return extra
 
     def extra_repr(self) -> str:

@@ -49,7 +49,7 @@ class Upsample(nn.Module):
         if input.ndim != 5 or input.shape[2] != self.group.order:
             raise wrong_shape("input", f"[B, C, |G|={self.group.order}, H, W]", input)
         least = [n * self.scale_factor for n in input.shape[-2:]]
-        size = least if output_size is None else list(as_pair("output_size", tuple(output_size), minimum=1))
+        size = least if output_size is None else list(as_pair("output_size", output_size, minimum=1))
         short = [size[axis] - least[axis] for axis in (0, 1)]
         if not all(0 <= n < self.scale_factor for n in short):
             most = [n + self.scale_factor - 1 for n in least]

@@ -17,7 +17,7 @@ from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
 from ._geometry import make_geometry
-from ._taps import nearest_elements
+from ._taps import nearest_elements, with_all_planes
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 
@@ -113,8 +113,8 @@ def group_conv2d(
     tables = _tables(filters, weight)
     windows = as_pair("stride", stride, minimum=1), padding, as_pair("dilation", dilation, minimum=1)
     geometry = make_geometry(symmetry, filters.kernel_size, *windows)
-    if len(taps) == symmetry.order:
-        x, kernels = f.flatten(1, 2), filters.turn_and_shift(weight, tables)
+    if 2 * len(taps) > symmetry.order:  # as in `GroupConv2d`
+        x, kernels = f.flatten(1, 2), filters.turn_and_shift(with_all_planes(weight, taps, symmetry), tables)
     else:
         index = torch.tensor([[symmetry.product(g, u) for u in taps] for g in range(symmetry.order)], device=f.device)
         x, kernels = neighbours(f, index), filters.turn(weight.flatten(1, 2), tables)
