@@ -27,6 +27,9 @@ class GroupAverage(nn.Module):
     predictions, and the choice is yours: put the sigmoid or softmax after the average, or into the module (second
     example). Class indices have no mean and are refused.
 
+    `torch.compile` and `torch.export` take it in one graph, unless elements are drawn. A program exported from an
+    example with H != W may serve all such sizes; square images are a program of their own.
+
     A network that never saw turned images can do badly on them, and its average with it: train with turned images, or
     through the average.
 
@@ -80,7 +83,7 @@ class GroupAverage(nn.Module):
 
     References:
         Murphy, Srinivasan, Rao, Ribeiro, "Janossy pooling", ICLR 2019; Puny et al., "Frame averaging for invariant and
-        equivariant network design", ICLR 2022, equation 2; Basu et al., "Equi-tuning", AAAI 2023.
+        equivariant network design", ICLR 2022; Basu et al., "Equi-tuning", AAAI 2023.
     """
 
     def __init__(
