@@ -1,5 +1,6 @@
 """Running a module of the plain network in the frame of each orientation."""
 
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -31,6 +32,13 @@ def run_conjugated(x: Tensor, module: nn.Module, group: Group, kwargs: dict[str,
     if has_torch_function((x,)):
         return handle_torch_function(run_conjugated, (x,), x, module, group, kwargs)
     return conjugate(lambda upright, _: type(module).forward(module, upright, **kwargs), x, group)
+
+
+def outside_modes(function: Callable[..., Tensor], x: Tensor, *args: Any) -> Tensor:
+    """``function(x, *args)`` outside of `OrbitMode`: what our own layers pad and slice are no images of the network."""
+    if has_torch_function((x,)):
+        return handle_torch_function(outside_modes, (x,), function, x, *args)
+    return function(x, *args)
 
 
 class TiedForward:

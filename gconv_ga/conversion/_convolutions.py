@@ -19,6 +19,7 @@ from ..nn.authoring import (
     make_geometry,
     nearest_elements,
 )  # fmt: skip
+from ._conjugated import outside_modes
 
 
 class OrbitConvolution(KeepsKernels):
@@ -139,7 +140,7 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
             x = maps.flatten(1, 2)
         else:
             x = maps[:, self.neighbours].transpose(2, 3).flatten(2, 3)
-        y = correlate(x, self._kernels(), self.bias, self.geometry, self.groups, self.padding_mode, elements_first=True)
+        y = outside_modes(correlate, x, self._kernels(), self.bias, self.geometry, self.groups, self.padding_mode, True)
         return y.flatten(0, 1)
 
     def extra_repr(self) -> str:
@@ -165,8 +166,15 @@ class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
             least = least_size(self.geometry, input.shape[-2], input.shape[-1])
             extra = output_size[-2] - least[0], output_size[-1] - least[1]
         sources = self.neighbours if self.taps is not None else self.identity
-        y = correlate_transposed(
-            maps, self._kernels(), self.geometry, extra, self.groups, None if self._mixes_all else sources, True
+        y = outside_modes(
+            correlate_transposed,
+            maps,
+            self._kernels(),
+            self.geometry,
+            extra,
+            self.groups,
+            None if self._mixes_all else sources,
+            True,
         )
         y = y if self.bias is None else y + self.bias.view(-1, 1, 1)
         return y.flatten(0, 1)
