@@ -2,7 +2,7 @@
 
 import math
 import re
-from itertools import combinations, product
+from itertools import product
 from pathlib import Path
 
 import torch
@@ -57,7 +57,6 @@ SF6 = torch.cat((torch.zeros(1, 3, dtype=torch.float64), 1.56 * axes(3)))
 CHIRAL = rows("1 .2 0\n0 1.3 .4\n-.9 0 1\n.1 -1.1 1.7")
 GENERIC = rows("1.1 -.3 .2\n-.7 .9 .5\n.2 -1.3 -.8\n.6 .4 1.7\n-1.2 -.5 -.1\n.3 .8 -1.0")
 
-# name: (points, number of elements of the full symmetry group that the frame must have at "E", or None)
 THREE = {
     "one point": rows("1 2 3"),
     "two coincident points": rows("1.3 1.3 1.3\n1.3 1.3 1.3"),
@@ -131,8 +130,3 @@ def on_one_line(cloud: Tensor) -> bool:
     """Whether all points lie on a line (or in one place)."""
     y = cloud - cloud.mean(0)
     return bool(torch.linalg.matrix_rank(y, atol=1e-9) <= 1)
-
-
-def pairs_of(n: int) -> list[tuple[int, int]]:
-    """All pairs of different numbers below ``n``."""
-    return list(combinations(range(n), 2))

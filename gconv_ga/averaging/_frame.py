@@ -106,6 +106,8 @@ class FrameSet:
             ValueError: ``count`` is no positive int.
         """
         count = as_int("count", count, minimum=1)
+        if not len(self.weights):  # multinomial refuses an empty batch
+            return self
         chosen = torch.multinomial(self.weights.detach(), count, replacement=True, generator=generator)
         rows = torch.arange(len(chosen), device=chosen.device).unsqueeze(-1)
         weights = self.weights[rows, chosen]
@@ -120,16 +122,8 @@ class Frame(Protocol):
     ``w`` is in ``F(x)`` exactly when ``(R_g R, R_g t + t_g)`` with weight ``w`` is in ``F(g x)``. The order does not
     matter. `gconv_ga.checks.assert_frame_equivariant` checks it.
 
-    Args:
-        x: The points; an integer dtype is refused. For frames of images, the image.
-        mask: True where there is a point, False where there is padding, which may hold anything, NaN too.
-        vectors: The other inputs that turn with the points (velocities, dipoles). A frame that leaves them out is
-            wrong on clouds that do not fix all axes by themselves.
-
-    Shape:
-        - x: ``[B, N, d]``
-        - mask: ``[B, N]``, bool
-        - vectors: each ``[B, M, d]``; where ``M == N`` the mask counts for them too
+    Raises:
+        TypeError: The class itself is called: a protocol has no instances.
 
     Example:
         A frame of the plane's motions: the origin is the middle, the first axis points to the first point.
@@ -145,4 +139,16 @@ class Frame(Protocol):
     """
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
-        """The weighted set ``F(x)``."""
+        """The weighted set ``F(x)``.
+
+        Args:
+            x: The points; an integer dtype is refused. For frames of images, the image.
+            mask: True where there is a point, False where there is padding, which may hold anything, NaN too.
+            vectors: The other inputs that turn with the points (velocities, dipoles). A frame that leaves them out is
+                wrong on clouds that do not fix all axes by themselves.
+
+        Shape:
+            - x: ``[B, N, d]``
+            - mask: ``[B, N]``, bool
+            - vectors: each ``[B, M, d]``; where ``M == N`` the mask counts for them too
+        """

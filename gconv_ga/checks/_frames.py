@@ -103,7 +103,7 @@ def frame_equivariance_error(
     errors = []
     for trial in range(trials):
         turn, shift = _motion(x, group, cloud.size, mirrored=trial % 2 == 0, generator=generator)
-        moved = x @ turn.mT + shift
+        moved = x @ turn.mT + shift.to(x)
         _refuse_still(cloud, moved, group)
         found = _read(frame, moved, mask, tuple(vector @ turn.mT for vector in vectors))
         turn, shift = turn.to(found.rotations), shift.to(found.rotations)
@@ -152,6 +152,8 @@ def assert_frame_equivariant(
         ...     return SimpleNamespace(rotations=one, translations=x[:, :1], weights=torch.ones(len(x), 1))
         >>> assert_frame_equivariant(first_point, torch.rand(2, 4, 3), group="T")
     """
+    if tolerance is not None and not tolerance > 0:
+        raise invalid("tolerance", "a positive number or None", tolerance)
     error = frame_equivariance_error(
         frame, x, group=group, mask=mask, vectors=vectors, rank=rank, trials=trials, generator=generator
     ).amax(0)
@@ -159,7 +161,7 @@ def assert_frame_equivariant(
     found = _read(frame, x, mask, tuple(vectors))
     d = x.shape[-1]
     identity = torch.eye(d).to(found.rotations)
-    used = (found.weights > 0).unsqueeze(-1)
+    used = (found.weights != 0).unsqueeze(-1)
     length = torch.linalg.vector_norm
     skew = length(found.rotations.mT @ found.rotations - identity, dim=(-2, -1), keepdim=True).squeeze(-1)
     _require("rotations must be orthogonal", skew * used, limit)
@@ -189,8 +191,12 @@ def _require(text: str, errors: Tensor, limit: float) -> None:
 
 
 def _read(frame: Callable[..., Any], x: Tensor, mask: Tensor | None, vectors: tuple[Tensor, ...]) -> _Set:
+    """What the frame returns, with zeros in place of elements that do not count, which may hold anything."""
     found = frame(x, mask, vectors)
-    return _Set(found.rotations.detach(), found.translations.detach(), found.weights.detach())
+    weights = found.weights.detach()
+    none = (weights == 0).unsqueeze(-1)
+    translations = found.translations.detach().masked_fill(none, 0)
+    return _Set(found.rotations.detach().masked_fill(none.unsqueeze(-1), 0), translations, weights)
 
 
 def _cloud(x: Tensor, mask: Tensor | None, vectors: tuple[Tensor, ...]) -> _Cloud:
@@ -201,7 +207,9 @@ def _cloud(x: Tensor, mask: Tensor | None, vectors: tuple[Tensor, ...]) -> _Clou
         if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
             raise wrong_shape("mask", f"[B={x.shape[0]}, N={x.shape[1]}] of bool", mask)
         padding = ~mask.unsqueeze(-1)
-    x = x.detach().masked_fill(padding, 0)
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    vectors = tuple(vector.detach().to(dtype) for vector in vectors)
+    x = x.detach().to(dtype).masked_fill(padding, 0)
     middle = x.sum(1, keepdim=True) / (~padding).sum(1, keepdim=True)
     size = (x - middle).masked_fill(padding, 0).abs().amax((1, 2), keepdim=True)
     # One point has no size of its own: any will do to compare by.
@@ -249,7 +257,7 @@ def _motion(
         turn = torch.eye(d, dtype=torch.float64)
     if group in ("O", "SO"):
         shift = torch.zeros_like(shift)
-    return turn.to(x), shift.to(x) * size
+    return turn.to(x), shift.to(size) * size
 
 
 def _refuse_still(cloud: _Cloud, moved: Tensor, group: str) -> None:

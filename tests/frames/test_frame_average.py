@@ -229,14 +229,12 @@ def test_batch_norm_counts_one_update_and_no_padding(device: torch.device) -> No
     assert int(norm.num_batches_tracked) == 1
 
 
-def test_an_empty_batch(device: torch.device) -> None:
-    net = FrameAverage(Flat(5).double().to(device), PointFrame(lmax=3), "points", OUTPUTS)
-    assert [tuple(y.shape) for y in net(torch.zeros(0, 5, 3, dtype=torch.float64, device=device))] == [
-        (0,),
-        (0, 3),
-        (0, 3, 3),
-        (0, 5, 3),
-    ]
+@pytest.mark.parametrize("train_samples", [None, 2])
+@pytest.mark.parametrize("frame", FRAMES)
+def test_an_empty_batch(frame: str, train_samples: int | None, device: torch.device) -> None:
+    net = FrameAverage(Flat(5).double(), FRAMES[frame], "points", OUTPUTS, train_samples=train_samples).to(device)
+    outputs = net(torch.zeros(0, 5, 3, dtype=torch.float64, device=device))
+    assert [tuple(y.shape) for y in outputs] == [(0,), (0, 3), (0, 3, 3), (0, 5, 3)]
 
 
 def test_only_the_module_is_saved(device: torch.device) -> None:

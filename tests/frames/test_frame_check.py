@@ -234,3 +234,27 @@ def test_refusals_name_the_argument(argument: str, options: dict[str, object]) -
         frame_equivariance_error(PointFrame(), **call)
     with pytest.raises(ValueError, match=f"^{argument} must be"):
         assert_frame_equivariant(PointFrame(), **call)
+
+
+def test_a_tolerance_is_positive() -> None:
+    with pytest.raises(ValueError, match=r"^tolerance must be a positive number"):
+        assert_frame_equivariant(PointFrame(), CH4[None], group="E", tolerance=0)
+
+
+def test_elements_of_weight_zero_may_hold_anything(device: torch.device) -> None:
+    def with_rubbish(x: Tensor, mask: Tensor | None, vectors: Vectors) -> SimpleNamespace:
+        good = PointFrame()(x)
+        grown = (torch.cat((part, part[:, :1] * float("nan")), 1) for part in (good.rotations, good.translations))
+        return SimpleNamespace(
+            **dict(zip(("rotations", "translations"), grown, strict=True)), weights=F.pad(good.weights, (0, 1))
+        )
+
+    assert_frame_equivariant(with_rubbish, CH4[None].to(device), group="E")
+
+
+@pytest.mark.parametrize("rank", [None, 1])
+def test_half_precision(rank: int | None, device: torch.device) -> None:
+    x = torch.randn(2, 5, 3).to(device, torch.bfloat16)
+    v = torch.randn(2, 4, 3).to(device, torch.bfloat16)
+    error = frame_equivariance_error(PointFrame(delta=0.5), x, group="O", vectors=[v], rank=rank)
+    assert float(error.max()) <= 0.2  # the rounding of moved coordinates, times the steepness of the weights
