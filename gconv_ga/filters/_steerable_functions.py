@@ -79,7 +79,7 @@ def _choose(modes: list[Mode], max_error: float, count: int | None) -> list[Mode
     if count is None:
         chosen = [mode for mode in modes if mode.error <= max_error]
         if not chosen:
-            raise invalid("max_error", f"at least {modes[0].error:.2g} for this group and kernel_size", max_error)
+            raise invalid("max_error", f"at least {modes[0].error:.2g}, the error of the best function", max_error)
         return chosen
     chosen = []
     for mode in modes:
