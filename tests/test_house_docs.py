@@ -48,6 +48,8 @@ def faults(thing: type | object) -> Iterator[str]:
     if not docstring:
         yield "a docstring"
         return
+    if inspect.isclass(thing) and issubclass(thing, BaseException):
+        return  # an exception is raised, not called
     entries = set(re.findall(r"^ {4}(\w+):", section(docstring, "Args"), re.MULTILINE))
     yield from (f"an entry in Args for {name}" for name in parameters(thing) if name not in entries)
     yield from (f"no entry in Args for {name}: it takes none" for name in sorted(entries - set(parameters(thing))))

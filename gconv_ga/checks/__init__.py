@@ -4,7 +4,8 @@ All of them refuse comparisons that prove nothing, let no NaN pass, and leave th
 
 Names: `equivariance_error` (one number for each element), `interpolation_error` (what turning costs by itself at angles
 off the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of `ReportRow`),
-`good_sizes` (sizes at which a strided layer of torch is exact).
+`good_sizes` (sizes at which a strided layer of torch is exact); for frames `frame_equivariance_error` and
+`assert_frame_equivariant`, which compare weighted sets.
 
 Example:
     >>> import torch
@@ -16,6 +17,7 @@ Example:
 
 from ._assertion import assert_equivariant
 from ._error import equivariance_error, interpolation_error
+from ._frames import assert_frame_equivariant, frame_equivariance_error
 from ._report import equivariance_report
 from ._sizes import good_sizes
 from ._table import Report, ReportRow
@@ -24,8 +26,10 @@ __all__ = [
     "Report",
     "ReportRow",
     "assert_equivariant",
+    "assert_frame_equivariant",
     "equivariance_error",
     "equivariance_report",
+    "frame_equivariance_error",
     "good_sizes",
     "interpolation_error",
 ]

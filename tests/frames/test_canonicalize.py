@@ -19,7 +19,7 @@ from gconv_ga.averaging import (
     MeanFrame,
     PointFrame,
 )
-from gconv_ga.checks._frames import assert_frame_equivariant
+from gconv_ga.checks import assert_frame_equivariant
 
 
 def first_point(x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:

@@ -10,7 +10,7 @@ from clouds import CH4, CO2, GENERIC, H2O, OTHER_DIMENSIONS, THREE, padded
 from torch import Tensor
 
 from gconv_ga.averaging import DegenerateFrameError, FrameSet, MeanFrame, PCAFrame, PointFrame
-from gconv_ga.checks._frames import assert_frame_equivariant, frame_equivariance_error
+from gconv_ga.checks import assert_frame_equivariant, frame_equivariance_error
 
 Vectors = tuple[Tensor, ...]
 
