@@ -19,9 +19,10 @@ class GroupAverage(nn.Module):
     Wrap a trained network for test-time averaging, or train through it: gradients flow. The whole orbit goes through
     the module in one batch (in two for images that are not square, under quarter turns), so that BatchNorm counts one
     update and shares its statistics. For C1, C2, C4, D1, D2 and D4 the average is exactly equivariant at every size,
-    whatever the module, its strides and its padding. For other groups images are interpolated and the average is as
-    good as that: under C8, on smooth images of 65 pixels and in a disc that no turn cuts, 0.5 % (root mean square)
-    where the module alone was off by 100 %. Points and vectors as such are not interpolated.
+    whatever the module, its strides and its padding, unless it draws random numbers. For other groups images are
+    interpolated and the average is as good as that: under C8, on smooth images of 65 pixels and in a disc that no turn
+    cuts, 0.5 % (root mean square) where the module alone was off by 100 %. Points and vectors as such are not
+    interpolated.
 
     The average is taken of what the module returns. A mean of logits and a mean of probabilities are two different
     predictions, and the choice is yours: put the sigmoid or softmax after the average, or into the module (second
