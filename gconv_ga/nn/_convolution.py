@@ -86,7 +86,12 @@ class Convolution(KeepsKernels):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.weight.dtype
-        super()._apply(fn, recurse)
+
+        def on_four_axes(t: Tensor) -> Tensor:
+            # `.to(memory_format=torch.channels_last)` takes no more.
+            return fn(t.flatten(1, 2)).unflatten(1, t.shape[1:3]) if t.ndim == 5 else fn(t)
+
+        super()._apply(on_four_axes, recurse)
         # A finer dtype deserves the tables' own digits, not those that a coarser one has left.
         if self.weight.dtype != before and not self.weight.is_meta:
             self._fill_tables()

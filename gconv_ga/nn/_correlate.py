@@ -1,8 +1,11 @@
 """Cross-correlation of maps with stacks of turned kernels."""
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from .._validate import wrong_shape
 from ._geometry import Geometry, Part
@@ -35,9 +38,23 @@ def correlate(
         - bias: ``[C_out]``
         - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
 
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import make_geometry
+        >>> windows = make_geometry(C4, (3, 3), (1, 1), "same", (1, 1))
+        >>> correlate(torch.randn(1, 3, 8, 9), torch.randn(5, 4, 3, 9), None, windows, 1, "zeros").shape
+        torch.Size([1, 5, 4, 8, 9])
+
     Raises:
         ValueError: The window is larger than the padded image, or the padding copies more than the image has.
     """
+    if has_torch_function((x,)):
+        # Under a TorchFunctionMode this is one function: what it pads and slices is its own affair.
+        y = handle_torch_function(
+            correlate, (x,), x, kernels, bias, geometry, groups, padding_mode, elements_first=elements_first
+        )
+        return cast(Tensor, y)
     height, width = x.shape[-2:]
     geometry.warn_if_misaligned(height, width)
     size = geometry.output_size(height, width)

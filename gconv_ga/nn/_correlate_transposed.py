@@ -1,10 +1,11 @@
 """The adjoint of cross-correlation with stacks of turned kernels."""
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function
 
 from ._geometry import Geometry, element_moves
 
@@ -18,7 +19,19 @@ class _Crop(NamedTuple):
 
 
 def least_size(geometry: Geometry, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns that come out of ``height x width`` without output padding."""
+    """Rows and columns that come out of ``height x width`` without output padding.
+
+    Args:
+        geometry: The windows of the correlation.
+        height: Rows.
+        width: Columns.
+
+    Example:
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import make_geometry
+        >>> least_size(make_geometry(C4, (2, 2), (2, 2), 0, (1, 1)), 8, 9)
+        (16, 18)
+    """
     rows, columns = geometry.rows, geometry.columns
     return (height - 1) * rows.stride + rows.shrink + 1, (width - 1) * columns.stride + columns.shrink + 1
 
@@ -49,7 +62,22 @@ def correlate_transposed(
         - kernels: ``[C_in, |G|, (C_out / groups) |G|, kh kw]``, or with ``sources [|G|, m]``
           ``[C_in, |G|, (C_out / groups) m, kh kw]``
         - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import make_geometry
+        >>> windows = make_geometry(C4, (2, 2), (2, 2), 0, (1, 1))
+        >>> maps, kernels = torch.randn(1, 3, 4, 8, 8), torch.randn(3, 4, 5 * 4, 2 * 2)
+        >>> correlate_transposed(maps, kernels, windows, (0, 0), 1, None).shape
+        torch.Size([1, 5, 4, 16, 16])
     """
+    if has_torch_function((maps,)):
+        # As in `correlate`.
+        y = handle_torch_function(
+            correlate_transposed, (maps,), maps, kernels, geometry, extra, groups, sources, elements_first
+        )
+        return cast(Tensor, y)
     order = kernels.shape[1]
     least = least_size(geometry, maps.shape[-2], maps.shape[-1])
     size = least[0] + extra[0], least[1] + extra[1]
