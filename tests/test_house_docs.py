@@ -20,10 +20,11 @@ def section(docstring: str, title: str) -> str:
     return found[1] if found else ""
 
 
-def parameters(thing: object) -> list[str]:
-    """The names that a caller can pass."""
-    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [name for name, parameter in inspect.signature(thing).parameters.items() if parameter.kind not in variadic]
+def parameters(thing: object, *, variadic: bool = False) -> list[str]:
+    """The names that a caller can pass, or those of ``*args`` and ``**kwargs``."""
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    named = inspect.signature(thing).parameters.items()
+    return [name for name, parameter in named if (parameter.kind in kinds) == variadic]
 
 
 def raises(thing: object) -> bool:
@@ -52,7 +53,8 @@ def faults(thing: type | object) -> Iterator[str]:
         return  # an exception is raised, not called
     entries = set(re.findall(r"^ {4}(\w+):", section(docstring, "Args"), re.MULTILINE))
     yield from (f"an entry in Args for {name}" for name in parameters(thing) if name not in entries)
-    yield from (f"no entry in Args for {name}: it takes none" for name in sorted(entries - set(parameters(thing))))
+    known = {*parameters(thing), *parameters(thing, variadic=True)}
+    yield from (f"no entry in Args for {name}: it takes none" for name in sorted(entries - known))
     built = own(thing, "__init__", "__post_init__", "forward", "__call__") if inspect.isclass(thing) else [thing]
     if any(raises(method) for method in built) and not section(docstring, "Raises"):
         yield "Raises, since it raises"

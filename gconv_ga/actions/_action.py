@@ -52,6 +52,9 @@ class Invariant(Action):
     Shape:
         - x: any; the output is the same.
 
+    Raises:
+        ValueError: The element is no element of the group.
+
     Example:
         >>> import torch
         >>> from gconv_ga.groups import C4

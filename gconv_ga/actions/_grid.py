@@ -11,6 +11,11 @@ from ..groups import Group, as_group
 class GridMove(NamedTuple):
     """A quarter turn or mirror as index moves: first transpose the last two axes, then flip rows, then columns.
 
+    Args:
+        transpose: Whether rows become columns.
+        flip_rows: Whether the rows then change their order.
+        flip_columns: Whether the columns then change their order.
+
     Example:
         >>> from gconv_ga.groups import C4
         >>> grid_move(C4, 1)  # what torch.rot90 does
@@ -31,6 +36,10 @@ def grid_move(group: Group | str, element: int) -> GridMove:
 
     Raises:
         ValueError: The element turns pixels between pixels, or it is no element.
+
+    Example:
+        >>> grid_move("D4", 4)  # the mirror
+        GridMove(transpose=False, flip_rows=False, flip_columns=True)
     """
     group = as_group(group)
     if not group.is_exact(element):
@@ -43,6 +52,10 @@ def grid_move(group: Group | str, element: int) -> GridMove:
 
 def move_grid(x: Tensor, move: GridMove) -> Tensor:
     """``x`` with its last two axes moved; the strides are whatever the moves leave.
+
+    Args:
+        x: An image, or anything else with pixels in its last two axes.
+        move: The index moves.
 
     Shape:
         - x: ``[..., H, W]``

@@ -14,7 +14,12 @@ from ._nests import nest_leaves
 
 
 class Leaf(NamedTuple):
-    """One leaf of a model's inputs or outputs: the expression that reaches it, its value, and its action.
+    """One leaf of a model's inputs or outputs.
+
+    Args:
+        name: The expression that reaches it, such as ``output['masks']``.
+        value: The tensor, or whatever else it is.
+        action: How the group moves it.
 
     Example:
         >>> import torch

@@ -1,7 +1,5 @@
 """Cross-correlation of maps with stacks of turned kernels."""
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -51,10 +49,9 @@ def correlate(
     """
     if has_torch_function((x,)):
         # Under a TorchFunctionMode this is one function: what it pads and slices is its own affair.
-        y = handle_torch_function(
+        return handle_torch_function(
             correlate, (x,), x, kernels, bias, geometry, groups, padding_mode, elements_first=elements_first
         )
-        return cast(Tensor, y)
     height, width = x.shape[-2:]
     geometry.warn_if_misaligned(height, width)
     size = geometry.output_size(height, width)

@@ -1,6 +1,6 @@
 """The adjoint of cross-correlation with stacks of turned kernels."""
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -74,10 +74,9 @@ def correlate_transposed(
     """
     if has_torch_function((maps,)):
         # As in `correlate`.
-        y = handle_torch_function(
+        return handle_torch_function(
             correlate_transposed, (maps,), maps, kernels, geometry, extra, groups, sources, elements_first
         )
-        return cast(Tensor, y)
     order = kernels.shape[1]
     least = least_size(geometry, maps.shape[-2], maps.shape[-1])
     size = least[0] + extra[0], least[1] + extra[1]

@@ -80,6 +80,12 @@ class Geometry:
 
     Raises:
         ValueError: A quarter turn of the group would change the output's size.
+
+    Example:
+        >>> from gconv_ga.groups import C4
+        >>> windows = Axis(kernel=3, stride=2, dilation=1, low=1, high=1)
+        >>> Geometry(C4, windows, windows).output_size(32, 33)
+        (16, 17)
     """
 
     group: Group
@@ -165,9 +171,22 @@ def make_geometry(
 ) -> Geometry:
     """The windows of a layer from `torch.nn.Conv2d`'s arguments.
 
+    Args:
+        group: The group.
+        kernel_size: Rows and columns.
+        stride: For rows and columns.
+        padding: An int, a pair, "valid" or "same".
+        dilation: For rows and columns.
+        shared: Whether all orientations sample the same grid, as other libraries do.
+
     Raises:
         ValueError: ``padding`` is neither an int, a pair of ints, "valid" nor "same"; "same" has a stride; or a
             quarter turn would change the output's size.
+
+    Example:
+        >>> from gconv_ga.groups import C4
+        >>> make_geometry(C4, (3, 3), (1, 1), "same", (1, 1)).output_size(32, 33)
+        (32, 33)
     """
     if isinstance(padding, str):
         one_of("padding", padding, ("valid", "same"))

@@ -13,16 +13,27 @@ class KeepsKernels(nn.Module):
     While the layer trains or gradients reach the weights, kernels are made anew at each call. Kept kernels are never
     saved, copied or moved, and are dropped when a weight changes. One change goes unseen, where looking would make an
     accelerator wait: an edit through ``weight.data`` (not ``weight`` under `torch.no_grad`) that is not on the CPU.
+    A layer calls ``self._kept(make, *weights)``.
+
+    Shape:
+        - input and output: those of the layer
+
+    Example:
+        >>> import torch
+        >>> class Symmetric(KeepsKernels, torch.nn.Conv2d):
+        ...     def forward(self, input):
+        ...         kernel = self._kept(lambda: (self.weight + self.weight.flip(-1)) / 2, self.weight)
+        ...         return torch.nn.functional.conv2d(input, kernel, self.bias)
+        >>> Symmetric(1, 2, 3)(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 2, 6, 6])
     """
 
     _turned: tuple[tuple[Any, ...], list[Tensor], Tensor] | None = None
 
     def _kept(self, make: Callable[[], Tensor], *weights: Tensor) -> Tensor:
         """What ``make`` returns, or what it returned when the weights were last as they are now."""
-        # Fake, functional and traced weights are other types: nothing of theirs may be kept.
-        real = all(type(weight) is nn.Parameter and not (weight.is_meta or weight.is_inference()) for weight in weights)
         learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in weights)
-        if self.training or learning or not real or torch.compiler.is_compiling():
+        if torch.compiler.is_compiling() or self.training or learning or not all(_is_real(w) for w in weights):
             self._turned = None
             return make()
         # torch has no public name for the count of a tensor's in-place edits.
@@ -46,3 +57,8 @@ class KeepsKernels(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "_turned"}
+
+
+def _is_real(weight: Tensor) -> bool:
+    """Whether a weight has numbers of its own; fake, functional and traced ones are of other types."""
+    return type(weight) is nn.Parameter and not (weight.is_meta or weight.is_inference())

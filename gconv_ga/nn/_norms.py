@@ -18,6 +18,7 @@ class BatchNorm2d(nn.BatchNorm3d):
         momentum: As in torch.
         affine: As in torch.
         track_running_stats: As in torch.
+        bias: As in torch.
         device: Where the parameters are made.
         dtype: Of the parameters.
 
@@ -46,6 +47,7 @@ class InstanceNorm2d(nn.InstanceNorm3d):
         momentum: As in torch.
         affine: As in torch.
         track_running_stats: As in torch.
+        bias: As in torch.
         device: Where the parameters are made.
         dtype: Of the parameters.
 

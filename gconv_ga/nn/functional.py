@@ -53,6 +53,11 @@ def lifting_conv2d(
 
     Raises:
         ValueError: The axes do not fit, or the group turns pixels between pixels.
+
+    Example:
+        >>> import torch
+        >>> lifting_conv2d(torch.randn(1, 3, 9, 12), torch.randn(8, 3, 3, 3), "C4").shape
+        torch.Size([1, 8, 4, 7, 10])
     """
     symmetry = as_group(group)
     if weight.ndim != 4:
@@ -147,6 +152,12 @@ def group_pool(f: Tensor, group: Group | str, reduction: str = "mean", *, to: Gr
 
     Raises:
         ValueError: The axes do not fit, or an option is none of those listed.
+
+    Example:
+        >>> import torch
+        >>> maps = torch.arange(8.0).view(1, 1, 8, 1, 1)
+        >>> group_pool(maps, "D4", "max", to="C4").flatten()  # each rotation with its mirror image
+        tensor([4., 5., 6., 7.])
     """
     symmetry = as_group(group)
     one_of("reduction", reduction, ("mean", "max"))
