@@ -8,6 +8,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 from .._validate import wrong_shape
 from ._geometry import Geometry, Part
 from ._one_call import common_window, enlarge, is_worth_it
+from ._orientations import take
 
 
 def correlate(
@@ -73,8 +74,8 @@ def correlate(
         low = offset[0] - part.top, offset[1] - part.left
         if len(parts) == 1:
             return _convolve(*_window(x, part, low, size), kernels, bias, part, groups, elements_first)
-        own = _take(x, part.elements) if x.ndim == 5 else x
-        stack = _take(kernels, part.elements)
+        own = take(x, part.elements, 1) if x.ndim == 5 else x
+        stack = take(kernels, part.elements, 1)
         y = _convolve(*_window(own, part, low, size), stack, bias, part, groups, elements_first)
         maps.update(zip(part.elements, y.unbind(axis), strict=True))
     return torch.stack([maps[g] for g in range(len(maps))], dim=axis)
@@ -95,12 +96,6 @@ def _window(x: Tensor, part: Part, low: tuple[int, int], size: tuple[int, int]) 
         return x, low
     high = part.height - height - low[0], part.width - width - low[1]
     return F.pad(x, (low[1], high[1], low[0], high[0])), (0, 0)
-
-
-def _take(x: Tensor, elements: tuple[int, ...]) -> Tensor:
-    """Some elements of the second axis; a list as an index would make an accelerator wait."""
-    first = elements[0]
-    return x[:, first : first + 1] if len(elements) == 1 else torch.stack([x[:, g] for g in elements], dim=1)
 
 
 def _convolve(

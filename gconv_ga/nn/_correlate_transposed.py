@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from ._geometry import Geometry, element_moves
+from ._geometry import Geometry
+from ._orientations import take
 
 
 class _Crop(NamedTuple):
@@ -89,16 +90,17 @@ def correlate_transposed(
         parts = []
         for crop, elements in crops.items():
             whole = len(elements) == order
-            index = torch.tensor(elements, device=maps.device)
-            x = maps if whole else maps.index_select(axis + 1, index)
-            weight = stack if whole else stack.index_select(axis, index)
+            x = maps if whole else take(maps, elements, axis + 1)
+            weight = stack if whole else take(stack, elements, axis)
             parts.append(_piece(x.flatten(1, 2), weight.flatten(2, 3).flatten(0, 1), crop, geometry, groups, size))
         return sum(parts[1:], parts[0]).unflatten(1, out)
     upright = maps if elements_first else maps.transpose(1, 2)
     planes: dict[int, Tensor] = {}
     for crop, elements in crops.items():
-        x, weight = upright[:, elements].flatten(1, 2), kernels[:, elements].transpose(0, 1).flatten(0, 1)
-        y = _piece(x, weight, crop, geometry, groups * len(elements), size)
+        whole = len(elements) == order
+        x = upright if whole else take(upright, elements, 1)
+        weight = (kernels if whole else take(kernels, elements, 1)).transpose(0, 1).flatten(0, 1)
+        y = _piece(x.flatten(1, 2), weight, crop, geometry, groups * len(elements), size)
         planes.update(zip(elements, y.unflatten(1, (len(elements), -1)).unbind(1), strict=True))
     count = sources.shape[1]
     given = torch.stack([planes[g] for g in range(order)], dim=1).unflatten(2, (-1, count)).transpose(2, 3)
@@ -110,7 +112,7 @@ def _crops(geometry: Geometry, extra: tuple[int, int]) -> dict[_Crop, list[int]]
     """The elements sorted by what they crop."""
     found: dict[_Crop, list[int]] = {}
     square = geometry.rows == geometry.columns
-    for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(geometry.group)):
+    for g, (transpose, flip_rows, flip_columns) in enumerate(geometry.moves):
         swap = transpose and not square
         rows, columns = (geometry.columns, geometry.rows) if swap else (geometry.rows, geometry.columns)
         own = not geometry.shared

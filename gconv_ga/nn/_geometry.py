@@ -7,7 +7,7 @@ every size; one grid for all orientations is exact only where ``r = 0``.
 """
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -92,8 +92,12 @@ class Geometry:
     rows: Axis
     columns: Axis
     shared: bool = False
+    # Looked up once: while it traces, torch.compile warns of every cache that it meets.
+    moves: tuple[GridMove, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        # A frozen dataclass takes what is derived only this way.
+        object.__setattr__(self, "moves", element_moves(self.group))
         if not self._transposes:
             return
         rows, columns, alike = self.rows, self.columns, f"the same for rows and columns under {self.group.name}"
@@ -106,7 +110,7 @@ class Geometry:
 
     @property
     def _transposes(self) -> bool:
-        return any(move.transpose for move in element_moves(self.group))
+        return any(move.transpose for move in self.moves)
 
     @property
     def padding(self) -> tuple[int, int]:
@@ -134,19 +138,22 @@ class Geometry:
             left, wide = _span(width, self.columns, pad_columns, False)
             return [Part(tuple(range(self.group.order)), self.rows, self.columns, top, left, tall, wide)]
         found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
-        for g, (transpose, flip_rows, flip_columns) in enumerate(element_moves(self.group)):
+        for g, (transpose, flip_rows, flip_columns) in enumerate(self.moves):
             rows, columns = (self.columns, self.rows) if transpose else (self.rows, self.columns)
             top, tall = _span(height, rows, pad_rows, flip_rows and not self.shared)
             left, wide = _span(width, columns, pad_columns, flip_columns and not self.shared)
             found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
         return [Part(tuple(elements), *windows) for windows, elements in found.items()]
 
+    def flipped_axes(self) -> tuple[bool, bool]:
+        """Whether any element flips the rows, and whether any flips the columns."""
+        return any(move.flip_rows for move in self.moves), any(move.flip_columns for move in self.moves)
+
     def warn_if_misaligned(self, height: int, width: int) -> None:
         """Warn where one grid for all orientations is not equivariant, and name the nearest sizes where it is."""
         if not self.shared or torch.compiler.is_compiling():
             return
-        moves = element_moves(self.group)
-        flipped = any(move.flip_rows for move in moves), any(move.flip_columns for move in moves)
+        flipped = self.flipped_axes()
         for name, n, axis, flips in (("H", height, self.rows, flipped[0]), ("W", width, self.columns, flipped[1])):
             if not flips or (axis.leftover(n) == 0 and axis.low == axis.high):
                 continue

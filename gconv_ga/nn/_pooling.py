@@ -54,7 +54,7 @@ class _Pool2d(nn.Module):
         own = not self.geometry.shared
         # Where nothing is left over, all orientations agree and one call does.
         flips = own and rows.leftover(height) > 0, own and columns.leftover(width) > 0
-        return per_orientation(self._pool, input, self.group, rows != columns, *flips)
+        return per_orientation(self._pool, input, self.geometry.moves, rows != columns, *flips)
 
     def extra_repr(self) -> str:
         text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"

@@ -11,7 +11,6 @@ from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate_transposed import correlate_transposed, least_size
-from ._geometry import element_moves
 from ._taps import with_all_planes
 
 
@@ -150,9 +149,7 @@ class GroupConvTranspose2d(Convolution):
     def _warn_if_broken(self, extra: tuple[int, int]) -> None:
         if self.sampling != "shared" or torch.compiler.is_compiling():
             return
-        moves = element_moves(self.group)
-        flips = any(move.flip_rows for move in moves), any(move.flip_columns for move in moves)
-        if any(more and flip for more, flip in zip(extra, flips, strict=True)):
+        if any(more and flips for more, flips in zip(extra, self.geometry.flipped_axes(), strict=True)):
             warnings.warn(
                 f"sampling='shared' is not equivariant with output_padding {extra}, at any size. The default "
                 "sampling='per_orientation' is exact.",

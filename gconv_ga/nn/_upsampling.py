@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
+from ._geometry import element_moves
 from ._orientations import per_orientation
 
 
@@ -44,6 +45,7 @@ class Upsample(nn.Module):
         self.scale_factor = as_int("scale_factor", scale_factor, minimum=1)
         self.mode = one_of("mode", mode, ("nearest", "bilinear", "bicubic"))
         self.group = as_group(group)
+        self._moves = element_moves(self.group)
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         if input.ndim != 5 or input.shape[2] != self.group.order:
@@ -59,7 +61,7 @@ class Upsample(nn.Module):
             y = F.interpolate(x, scale_factor=self.scale_factor, mode=self.mode)
             return F.pad(y, (0, short[1], 0, short[0]), mode="replicate") if any(short) else y
 
-        return per_orientation(enlarge, input, self.group, False, short[0] > 0, short[1] > 0)
+        return per_orientation(enlarge, input, self._moves, False, short[0] > 0, short[1] > 0)
 
     def extra_repr(self) -> str:
         return f"scale_factor={self.scale_factor}, mode={self.mode!r}, group={self.group.name!r}"
