@@ -141,6 +141,15 @@ def test_labels_are_read_at_the_nearest_pixel():
         assert not torch.equal(moved[far], truth(D8, D8.product(1, g), label)[far])
 
 
+@pytest.mark.parametrize("g", [1, 3, 9, 15])
+def test_labels_outside_the_image_are_the_fill(g):
+    """Outside is where ``g^-1 y`` lies beyond the outer edges of the outer pixels."""
+    moved = LabelMask(fill=7)(torch.ones(SIZE, SIZE, dtype=torch.long), D8, g)
+    beyond = truth(D8, g, lambda x, y: torch.maximum(x.abs(), y.abs())) > 1
+    assert torch.equal(moved, torch.where(beyond, 7, 1))
+    assert 0 < beyond.sum() < 0.3 * beyond.numel()
+
+
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.bool, torch.int32, torch.float32], ids=str)
 def test_labels_keep_their_type(dtype):
     moved = LabelMask(fill=1)(torch.zeros(9, 9, dtype=dtype), C8, 1)

@@ -181,6 +181,13 @@ def test_a_convolution_over_the_element_axis_is_named():
     assert "its kernel reaches over neighbours on the element axis: use GroupConv2d" in report.worst.why
 
 
+def test_sides_that_no_element_flips_are_not_blamed():
+    """The mirror of D_1 leaves the rows where they are, so a row may be left over."""
+    report = equivariance_report(nn.MaxPool2d(2), "D1", image(1, 4, 9, 7))
+    assert "leaves 1 of 7 columns over" in report.worst.why
+    assert "rows" not in report.worst.why
+
+
 def test_two_faults_are_both_named():
     report = equivariance_report(nn.Conv2d(2, 3, 3, 2, 1).double(), "C4", image(1, 2, 8, 8))
     assert "exact at 7 and 9" in report.worst.why

@@ -150,6 +150,16 @@ def test_parts_that_write_into_their_input_are_judged_on_what_they_were_given():
     report = equivariance_report(net, "C4", image(1, 1, 6, 5))
     assert [row.status for row in report.rows] == ["broken", "ok", "ok", "broken"]
 
+    class ShiftsTheNegative(nn.Module):
+        """Broken by the negative numbers of its input, which it then sets to zero."""
+
+        def forward(self, x):
+            y = x.clamp(min=0) + x.clamp(max=0).roll(1, -1)
+            x.relu_()
+            return y
+
+    assert blamed(equivariance_report(nn.Sequential(ShiftsTheNegative()), "C4", image(1, 1, 6, 6))) == ["0"]
+
 
 def test_parts_that_are_never_called_are_listed_as_such():
     class Unused(nn.Module):

@@ -36,7 +36,7 @@ class Stateful(nn.Module):
         self.count += 1
         self.mean = self.mean * 0.5
         self.cache.fill_(1)
-        self.seen_training += [part.training for part in self.modules()]
+        self.seen_training += [torch.is_grad_enabled(), *(part.training for part in self.modules())]
         if self.fails_at is not None and self.count >= self.fails_at:
             raise RuntimeError("failed on purpose")
         return self.net(x.add_(1)) + 0 * torch.rand(())
@@ -124,6 +124,24 @@ def test_eval_and_train_are_called_not_only_the_flags_set(check, training):
     assert module.training == training
     assert not module.norm.training
     assert (module.kept is None) == training
+
+
+class Frozen(nn.Sequential):
+    """Never trains, whatever it is told."""
+
+    def train(self, mode=True):
+        return super().train(False)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_flags_that_train_would_not_set_come_back(check):
+    module = nn.Sequential(Frozen(symmetric_net(), nn.Dropout(0.5)))
+    module.train()
+    module[0][1].training = True  # as for Monte Carlo dropout
+    module[0].training = True
+    modes = [part.training for part in module.modules()]
+    quietly(check, module, "C4", image(1, 1, 6, 6))
+    assert [part.training for part in module.modules()] == modes
 
 
 def test_training_runs_before_and_after_give_the_same_numbers():
