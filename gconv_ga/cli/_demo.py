@@ -34,10 +34,10 @@ def demo(
     try:
         where = as_device(device)
     except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--device") from None
+        raise typer.BadParameter(str(error), param_hint="'--device'") from None
     try:
         contest = prepare(group, data, steps=steps, seed=seed, device=where, folder=out)
     except NotImplementedError as error:
-        raise typer.BadParameter(str(error), param_hint="--group") from None
-    make_folder(out, "--out")
+        raise typer.BadParameter(str(error), param_hint="'--group'") from None
+    make_folder(out, "'--out'")
     report(contest, run(contest))

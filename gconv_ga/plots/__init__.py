@@ -2,24 +2,28 @@
 
 Needs matplotlib (extra ``plots``, also in ``train``).
 
-Names: `demo_figure`, `save_figure`.
+Names: `demo_figure`; `Panel` and `panel_figure` for images, kernels and maps with signs between them; `Cloud` and
+`cloud_figure` for points and their frames; `chart` for curves; `PALETTE`; `save_figure`.
 
 Example:
     >>> import torch
-    >>> from gconv_ga.plots import demo_figure
-    >>> image, truth = torch.rand(1, 32, 32), torch.zeros(32, 32, dtype=torch.int64)
-    >>> labels, labels_of_turned = truth, truth.rot90(1, (-2, -1))
-    >>> figure = demo_figure(image, truth, {"C4 U-Net": (labels, labels_of_turned)}, group="C4", element=1)
-    >>> len(figure.axes)
-    9
+    >>> from gconv_ga.plots import Panel, panel_figure
+    >>> image, kernel = torch.rand(16, 24), torch.tensor([[-1.0, 0.0, 1.0]] * 3)
+    >>> figure = panel_figure([[Panel(kernel, "$k$", colours="signed"), "*", Panel(image, "$f$")]])
+    >>> figure.axes[0].get_title()
+    '$k$'
 """
 
 from .._validate import missing_extra
 
 try:
+    from ._chart import chart
+    from ._cloud_figure import Cloud, cloud_figure
     from ._demo import demo_figure
+    from ._palette import PALETTE
+    from ._panel_figure import Panel, panel_figure
     from ._save import save_figure
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "plots", error) from error
 
-__all__ = ["demo_figure", "save_figure"]
+__all__ = ["PALETTE", "Cloud", "Panel", "chart", "cloud_figure", "demo_figure", "panel_figure", "save_figure"]

@@ -67,7 +67,8 @@ def demo_figure(
         rows[0].append(against_truth(first, truth))
         rows[1].append(against_truth(second, turned_truth))
         rows[2].append(changed(second, expected))
-        notes.append(f"{int((second != expected).sum()):,} pixels changed")
+        count = int((second != expected).sum())
+        notes.append(f"{count:,} pixel{'' if count == 1 else 's'} changed")
     several = (
         max(int(labels.max()) for labels in (truth, *(each for pair in predictions.values() for each in pair))) > 1
     )

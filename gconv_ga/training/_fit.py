@@ -69,22 +69,24 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        with _interruptible(trainer):
+        with _interruptible():
             trainer.fit(segmenter, loader)
     segmenter.cpu()
 
 
 @contextmanager
-def _interruptible(trainer: pl.Trainer) -> Iterator[None]:
+def _interruptible() -> Iterator[None]:
     """Ctrl-C as Python has it: Lightning turns it into ``sys.exit(1)`` and leaves the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
-    except SystemExit:
-        if not trainer.interrupted:
-            raise
-        signal.signal(signal.SIGINT, handler)
-        raise KeyboardInterrupt from None
+    except SystemExit as error:
+        if isinstance(error.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
+        raise
+    finally:
+        if signal.getsignal(signal.SIGINT) is not handler:
+            signal.signal(signal.SIGINT, handler)
 
 
 @contextmanager

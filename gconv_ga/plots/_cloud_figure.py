@@ -1,0 +1,178 @@
+"""Clouds of points in two and three dimensions, and the frames that ride on them."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from .._validate import invalid, wrong_shape
+from ..averaging import FrameSet
+from ._palette import INK, PALE, PALETTE
+
+SIDE, HEAD, LINE = 1.9, 0.1, 0.23  # inches
+TITLE = 10.5  # points
+
+# Jmol's grey for carbon and white for hydrogen; blue and red are ours, so that they differ for everybody.
+ATOMS = {"H": ("#ffffff", 0.6), "C": ("#6f7378", 1.0), "N": ("#0072b2", 1.0), "O": ("#d55e00", 1.0)}
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Points, what joins them, and a frame to draw on them.
+
+    Args:
+        points: The points.
+        title: Above it.
+        frames: A set of one sample; each element is drawn as its axes, at its origin. The heavier the darker.
+        bonds: Pairs of points to be joined.
+        symbols: Chemical symbols of the points, for colours and sizes; None for black dots.
+        arrows: An arrow at each point.
+
+    Shape:
+        - points: ``[N, d]``, d two or three
+        - arrows: ``[N, d]``
+
+    Raises:
+        ValueError: The points have other axes, or a frame or arrows do not fit.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.averaging import PCAFrame
+        >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
+        >>> Cloud(x, "a triangle", frames=PCAFrame("E", 2)(x[None])).points.shape
+        torch.Size([3, 2])
+    """
+
+    points: Tensor
+    title: str = ""
+    frames: FrameSet | None = None
+    bonds: Sequence[tuple[int, int]] = ()
+    symbols: Sequence[str] | None = None
+    arrows: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if self.points.ndim != 2 or self.points.shape[1] not in (2, 3):
+            raise wrong_shape("points", "[N, d] with d two or three", self.points)
+        if self.arrows is not None and self.arrows.shape != self.points.shape:
+            raise wrong_shape("arrows", f"of the shape of points, {tuple(self.points.shape)}", self.arrows)
+        if self.frames is not None and self.frames.rotations.shape[::3] != (1, self.points.shape[1]):
+            takes = f"[1, K, d={self.points.shape[1]}, d], of one sample"
+            raise wrong_shape("frames.rotations", takes, self.frames.rotations)
+        if self.symbols is not None and len(self.symbols) != len(self.points):
+            raise invalid("symbols", f"{len(self.points)} strings, one a point", self.symbols)
+
+
+def cloud_figure(
+    rows: Sequence[Sequence[Cloud | None]],
+    *,
+    labels: Sequence[str] = (),
+    view: tuple[float, float] = (24.0, 32.0),
+    reach: float | None = None,
+    dpi: int = 120,
+) -> Figure:
+    """Clouds side by side, all at one scale; first axes are blue, second ones orange, third ones green.
+
+    Args:
+        rows: The clouds; None leaves the place empty.
+        labels: Beside the rows, at the left.
+        view: For clouds in space: how far above the horizon the eye is and how far around, in degrees.
+        reach: Half the side of a panel in the units of the points; None for what the largest cloud needs.
+        dpi: Pixels of the file per inch.
+
+    Raises:
+        ValueError: There is no cloud, or there are not as many labels as rows.
+
+    Example:
+        >>> import torch
+        >>> len(cloud_figure([[Cloud(torch.rand(4, 3)), Cloud(torch.rand(4, 2))]]).axes)
+        2
+    """
+    clouds = [cloud for row in rows for cloud in row if cloud is not None]
+    if not clouds:
+        raise invalid("rows", "rows with at least one Cloud", rows)
+    if labels and len(labels) != len(rows):
+        raise invalid("labels", f"{len(rows)} strings, one a row", labels)
+    needed = max(float((cloud.points - cloud.points.mean(0)).norm(dim=1).max()) for cloud in clouds)
+    half = reach or 1.3 * max(needed, 1e-9)
+    heads = [LINE * max(_lines(cloud) for cloud in row) + HEAD for row in rows]
+    left = 0.4 if labels else 0.05
+    width = left + SIDE * max(len(row) for row in rows)
+    height = sum(heads) + SIDE * len(rows)
+    figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
+    top = height
+    for r, row in enumerate(rows):
+        top -= heads[r] + SIDE
+        for c, cloud in enumerate(row):
+            if cloud is not None:
+                x = left + c * SIDE
+                axes = figure.add_axes((x / width, top / height, SIDE / width, SIDE / height))
+                _draw(axes, cloud, half, _projection(cloud.points.shape[1], view))
+        if labels:
+            y = (top + SIDE / 2) / height
+            figure.text(0.2 / width, y, labels[r], rotation=90, ha="center", va="center", fontsize=TITLE)
+    return figure
+
+
+def _lines(cloud: Cloud | None) -> int:
+    return 0 if cloud is None or not cloud.title else cloud.title.count("\n") + 1
+
+
+def _projection(d: int, view: tuple[float, float]) -> Tensor:
+    """``[3, d]``: right, up, and towards the eye."""
+    if d == 2:
+        return torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
+    up, around = (math.radians(angle) for angle in view)
+    right = (-math.sin(around), math.cos(around), 0.0)
+    eye = (math.cos(up) * math.cos(around), math.cos(up) * math.sin(around), math.sin(up))
+    rows = torch.tensor([right, (0.0, 0.0, 0.0), eye], dtype=torch.float64)
+    rows[1] = torch.linalg.cross(rows[2], rows[0])
+    return rows
+
+
+def _draw(axes: Axes, cloud: Cloud, half: float, projection: Tensor) -> None:
+    middle = cloud.points.mean(0).double()
+    axes.set(xlim=(-half, half), ylim=(-half, half), aspect="equal")
+    axes.axis("off")
+    axes.set_title(cloud.title, fontsize=TITLE, pad=2, color=INK)
+    flat = (cloud.points.detach().double() - middle) @ projection.T
+    for i, j in cloud.bonds:
+        (x0, y0, z0), (x1, y1, z1) = flat[i].tolist(), flat[j].tolist()
+        axes.plot([x0, x1], [y0, y1], color=INK, linewidth=2, zorder=2 + 0.1 * (z0 + z1) / 2 / half, alpha=0.55)
+    for n, (x, y, depth) in enumerate(flat.tolist()):
+        fill, size = ATOMS.get(cloud.symbols[n], (PALE, 1.0)) if cloud.symbols else (INK, 0.55)
+        axes.plot(
+            x, y, "o", color=fill, markersize=11 * size, markeredgecolor=INK, markeredgewidth=0.8,
+            zorder=3 + 0.1 * depth / half,
+        )  # fmt: skip
+    if cloud.arrows is not None:
+        for tail, arrow in zip(flat.tolist(), (cloud.arrows.detach().double() @ projection.T).tolist(), strict=True):
+            _arrow(axes, tail, arrow, "#d55e00", 1.0, 1.6)
+    if cloud.frames is not None:
+        _draw_frames(axes, cloud.frames, middle, half, projection)
+
+
+def _draw_frames(axes: Axes, frames: FrameSet, middle: Tensor, half: float, projection: Tensor) -> None:
+    heaviest = float(frames.weights.max())
+    shown = zip(frames.rotations[0].detach(), frames.translations[0].detach(), frames.weights[0].tolist(), strict=True)
+    for rotation, translation, weight in shown:
+        if weight > 0:
+            tail = ((translation.double() - middle) @ projection.T).tolist()
+            for k, axis in enumerate((rotation.double().T @ projection.T).tolist()):
+                _arrow(axes, tail, [0.62 * half * a for a in axis], PALETTE[k], 0.25 + 0.75 * weight / heaviest, 2.0)
+
+
+def _arrow(axes: Axes, tail: Sequence[float], arrow: Sequence[float], colour: str, alpha: float, width: float) -> None:
+    axes.annotate(
+        "",
+        xy=(tail[0] + arrow[0], tail[1] + arrow[1]),
+        xytext=(tail[0], tail[1]),
+        arrowprops={
+            "arrowstyle": "-|>,head_width=0.22,head_length=0.4", "color": colour, "linewidth": width, "alpha": alpha,
+            "shrinkA": 0, "shrinkB": 0,
+        },
+        zorder=4 + 0.1 * arrow[2],
+    )  # fmt: skip

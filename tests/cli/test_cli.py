@@ -1,0 +1,160 @@
+"""The command line: what it says, its exit codes, and that a mistake is answered in one line."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+import gconv_ga
+from gconv_ga.cli import main
+from gconv_ga.cli._app import app
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, list(arguments), env={"NO_COLOR": "1", "COLUMNS": "200"})
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["-h"], []])
+def test_help_lists_the_commands(arguments):
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert "demo" in result.output
+    assert "Exit codes: 0 done" in result.output
+
+
+def test_help_of_the_demo_lists_its_options_and_an_example():
+    result = run("demo", "--help")
+    assert result.exit_code == 0
+    assert "Example: gconv-ga demo --group D4" in result.output
+    for option in ("--group", "--steps", "--seed", "--device", "--out", "--data", "--debug"):
+        assert option in result.output
+
+
+def test_version():
+    result = run("--version")
+    assert (result.exit_code, result.output) == (0, f"gconv_ga {gconv_ga.__version__}\n")
+
+
+def python(program, **options):
+    """A fresh interpreter that imports what this one imports."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, **options)
+
+
+WRONG = {
+    "--group": [
+        (["--group", "E4"], "group must be a group or its name"),
+        (["--group", "C1"], "C1 turns nothing"),
+    ],
+    "--steps": [(["--steps", "0"], "greater than or equal to 1"), (["--steps", "many"], "a valid integer")],
+    "--seed": [
+        (["--seed", "-1"], "greater than or equal to 0"),
+        (["--seed", "4294967296"], "less than or equal to 4294967295"),
+    ],
+    "--device": [(["--device", "abacus"], "device must be 'auto' or a device of this machine")],
+    "--data": [(["--data", "cells"], "'cells' is not one of")],
+    "--out": [(["--out", "{file}"], "cannot be made a folder"), (["--out", "{file}/new"], "cannot be made a folder")],
+    "--grp": [(["--grp", "C4"], "No such option")],
+}
+
+
+@pytest.mark.parametrize(
+    ("option", "arguments", "reason"),
+    [(option, *case) for option, cases in WRONG.items() for case in cases],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_wrong_option_is_named_in_one_line(option, arguments, reason, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    typed = [argument.format(file=file) for argument in arguments]
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--steps", "1", "--out", str(tmp_path / "out"), *typed])
+    output = capsys.readouterr()
+    assert ended.value.code == 2
+    assert output.out == ""
+    assert output.err.count("\n") == 1
+    assert output.err.startswith("gconv-ga: ")
+    assert option in output.err
+    assert reason in output.err
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_an_unknown_command_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["dmo"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "gconv-ga: No such command 'dmo'. Did you mean 'demo'?\n"
+
+
+@pytest.fixture
+def broken(monkeypatch):
+    """A command that fails by a fault of ours."""
+
+    def fail(*arguments, **options):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("gconv_ga.cli._contest.load_sample", fail)
+
+
+def test_a_fault_of_ours_is_one_line_too(broken, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--out", str(tmp_path)])
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "gconv-ga: RuntimeError: two lines (--debug shows where)\n"
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "demo"], ["demo", "--debug"]])
+def test_debug_shows_where(arguments, broken, tmp_path):
+    with pytest.raises(RuntimeError, match=r"two\nlines"):
+        main([*arguments, "--out", str(tmp_path)])
+
+
+def test_a_group_without_a_network_is_refused(monkeypatch, tmp_path, capsys):
+    def none(*arguments):
+        raise NotImplementedError("no network for C5 yet")
+
+    monkeypatch.setattr("gconv_ga.cli._contest.contestants", none)
+    with pytest.raises(SystemExit) as ended:
+        main(["demo", "--group", "C5", "--out", str(tmp_path)])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "gconv-ga: Invalid value for '--group': no network for C5 yet\n"
+
+
+MISSING = """
+import sys
+sys.modules["{package}"] = None  # as if it were not installed
+from gconv_ga.cli import main
+main(["demo", "--steps", "1"])
+"""
+
+
+@pytest.mark.parametrize("package", ["typer", "PIL", "pytorch_lightning"])
+def test_a_missing_extra_is_named_in_one_line(package, tmp_path):
+    result = python(MISSING.format(package=package), cwd=tmp_path)
+    line = rf'gconv-ga: gconv_ga\.\w+ needs {package}, which is not installed\. Run: pip install "gconv_ga\[train\]"\n'
+    assert (result.returncode, result.stdout) == (2, "")
+    assert re.fullmatch(line, result.stderr)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_loads_nothing_heavy():
+    program = (
+        "import sys\nfrom gconv_ga.cli import main\n"
+        "try: main(['demo', '--help'])\nexcept SystemExit: pass\n"
+        "print('loaded', *{name.partition('.')[0] for name in sys.modules})"
+    )
+    result = python(program)
+    assert result.returncode == 0
+    loaded = set(result.stdout.rpartition("loaded")[2].split())
+    assert "typer" in loaded
+    assert not loaded & {
+        "pytorch_lightning",
+        "torchmetrics",
+        "torchvision",
+        "matplotlib",
+        "segmentation_models_pytorch",
+    }

@@ -1,0 +1,190 @@
+"""The demonstration from end to end, in small: its table, its files, Ctrl-C."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from gconv_ga.cli import _report
+from gconv_ga.cli._app import app
+from gconv_ga.cli._contest import contestants, prepare
+from gconv_ga.data import SAMPLES, load_sample
+from gconv_ga.training import dice, load_checkpoint, predict_labels
+
+
+def demo(folder, *arguments):
+    wide = {"NO_COLOR": "1", "COLUMNS": "120"}
+    return CliRunner().invoke(app, ["demo", "--device", "cpu", "--out", str(folder), *arguments], env=wide)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+    """One short run: the folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("run") / "demo"
+    result = demo(folder, "--steps", "3", "--seed", "1")
+    assert result.exit_code == 0, result.output
+    return folder, result
+
+
+@pytest.fixture(scope="module")
+def results(done):
+    return json.loads((done[0] / "results.json").read_text())
+
+
+def test_the_folder_holds_what_the_closing_words_name(done):
+    folder, result = done
+    checkpoints = {f"{key}.safetensors" for key in ("equivariant", "plain", "plain-unaugmented")}
+    assert {path.name for path in folder.iterdir()} == {"demo.png", "results.json", *checkpoints}
+    assert all(path.name in result.output for path in folder.iterdir())
+
+
+def test_the_numbers_are_those_of_the_run(results):
+    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 3, 1)
+    assert [each["augmentation"] for each in results["networks"]] == ["D4", "D4", None]
+    ours, twin, other = results["networks"]
+    assert twin["arguments"] == other["arguments"]
+    assert ours["parameters"] / twin["parameters"] == pytest.approx(1 / 4, rel=0.01)
+
+
+def test_the_equivariant_network_changes_no_label(results):
+    ours, *plain = (each["scores"] for each in results["networks"])
+    assert ours["changed"] < 1e-4
+    assert ours["turned"] == pytest.approx(ours["upright"], abs=1e-3)
+    assert all(scores["changed"] > ours["changed"] for scores in plain)
+
+
+def test_the_table_shows_the_numbers(done, results):
+    lines = [line for line in done[1].output.splitlines() if "│" in line]
+    for each in results["networks"]:
+        (line,) = [line for line in lines if each["name"] in line]
+        scores = each["scores"]
+        for cell in (
+            f"{scores['upright']:.3f}", f"{scores['turned']:.3f}", f"{100 * scores['changed']:.3f} %",
+            f"{each['parameters']:,}",
+        ):  # fmt: skip
+            assert f" {cell} " in line
+
+
+def test_the_checkpoints_give_the_same_scores(done, results):
+    test = load_sample("nuclei").test
+    for each in results["networks"]:
+        model, config, step = load_checkpoint(done[0] / each["checkpoint"])
+        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 3)
+        score = dice(predict_labels(model, test.images), test.masks, classes=2)
+        assert score == pytest.approx(each["scores"]["upright"], abs=1e-4)
+
+
+def test_the_picture_is_a_picture(done):
+    with Image.open(done[0] / "demo.png") as file:
+        assert (file.format, file.size) == ("PNG", (2112, 1336))
+    assert (done[0] / "demo.png").stat().st_size < 400_000
+
+
+def test_the_closing_words_name_commands_that_exist(done):
+    lines = [line.split() for line in done[1].output.splitlines() if line.startswith("  gconv-ga")]
+    assert len(lines) == 3
+    for _, command, *options in lines:
+        result = CliRunner().invoke(app, [command, *options, "--help"])
+        assert result.exit_code == 0
+
+
+def test_what_is_to_be_tried_in_python_runs(done):
+    (line,) = [line for line in done[1].output.splitlines() if line.startswith("  python -c")]
+    code = line.partition('"')[2].rpartition('"')[0]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert "EquivariantUNet" in run.stdout
+
+
+def test_the_same_seed_gives_the_same_numbers(done, results, tmp_path):
+    assert demo(tmp_path, "--steps", "3", "--seed", "1").exit_code == 0
+    again = json.loads((tmp_path / "results.json").read_text())
+    assert [each["scores"] for each in again["networks"]] == [each["scores"] for each in results["networks"]]
+
+
+@pytest.mark.parametrize(("group", "data"), [("D4", "histology"), ("d1", "nuclei")])
+def test_other_groups_and_data(group, data, tmp_path):
+    result = demo(tmp_path, "--steps", "1", "--group", group, "--data", data)
+    assert result.exit_code == 0, result.output
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert (results["group"], results["data"]) == (group.upper(), data)
+    assert results["networks"][0]["scores"]["changed"] < 1e-4
+
+
+@pytest.mark.parametrize(("group", "width", "kernel_size"), [("C2", 8, 3), ("D4", 2, 3), ("C8", 2, 5), ("C16", 1, 5)])
+def test_the_plain_twin_is_as_wide_for_every_group(group, width, kernel_size):
+    ours, twin, other = (each.config.arguments for each in contestants(group, load_sample("histology")))
+    assert (ours["group"], ours["width"], ours["kernel_size"], ours["in_channels"]) == (group, width, kernel_size, 3)
+    assert twin == other == {"in_channels": 3, "classes": 2, "width": 16, "depth": 3, "kernel_size": kernel_size}
+
+
+def test_the_choice_of_data_is_that_of_the_package():
+    result = CliRunner().invoke(app, ["demo", "--help"], env={"COLUMNS": "200"})
+    assert all(name in result.output for name in SAMPLES)
+
+
+def test_ctrl_c_keeps_the_last_checkpoint_and_says_where(tmp_path):
+    command = [sys.executable, "-m", "gconv_ga.cli", "demo", "--device", "cpu", "--steps", "5000", "--out", "run"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    checkpoint = tmp_path / "run" / "equivariant.safetensors"
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True) as process:
+        try:
+            end = time.monotonic() + 200
+            while not checkpoint.exists():
+                assert process.poll() is None, process.stderr.read()
+                assert time.monotonic() < end
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            output, errors = process.communicate(timeout=60)
+        finally:
+            process.kill()
+    assert process.returncode == 130
+    assert output == ""
+    step = load_checkpoint(checkpoint).step
+    last = errors.strip().splitlines()[-1]
+    assert last == f"gconv-ga: stopped; saved so far: run/equivariant.safetensors (step {step})"
+    assert "Traceback" not in errors
+
+
+def test_ctrl_c_before_the_first_checkpoint_says_so(tmp_path, monkeypatch):
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gconv_ga.cli._train.fit", interrupted)
+    result = demo(tmp_path, "--steps", "30")
+    assert result.exit_code == 130
+    assert result.stderr.endswith("gconv-ga: stopped; nothing is saved before step 25\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_image_shown_is_the_one_that_changes_most(done, monkeypatch):
+    """Counted anew from the checkpoints."""
+    seen = {}
+
+    def look(image, truth, predictions, **options):
+        seen.update(image=image, predictions=predictions)
+        raise StopIteration
+
+    monkeypatch.setattr(_report, "demo_figure", look)
+    contest = prepare("C4", "nuclei", steps=3, seed=1, device=torch.device("cpu"), folder=done[0])
+    models = [load_checkpoint(contest.checkpoint(each)).model for each in contest.contestants]
+
+    class Result:
+        def __init__(self, contestant, model):
+            self.contestant, self.model = contestant, model
+
+    with pytest.raises(StopIteration):
+        _report.draw(contest, [Result(*pair) for pair in zip(contest.contestants, models, strict=True)])
+    images = contest.sample.test.images
+    upright, turned = (predict_labels(models[1], x) for x in (images, images.rot90(1, (-2, -1))))
+    counts = (turned.rot90(-1, (-2, -1)) != upright).sum(dim=(1, 2))
+    assert torch.equal(seen["image"], images[counts.argmax()])
+    first, second = seen["predictions"]["plain twin"]
+    assert int((second.rot90(-1, (-2, -1)) != first).sum()) == counts.max()
