@@ -1,0 +1,73 @@
+"""The bridge in one picture: turned kernels on the image, turned images under the kernel, and one mean.
+
+Usage: python figures/bridge.py [FILE]
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from gconv_ga import C4, GroupAverage, GroupPool
+from gconv_ga.actions import ScalarField
+from gconv_ga.data import load_sample
+from gconv_ga.nn.functional import lifting_conv2d
+from gconv_ga.plots import PALETTE, Panel, panel_figure, save_figure
+
+NAMES = (r"0^\circ", r"90^\circ", r"180^\circ", r"270^\circ")
+
+
+def hook(size: int = 9) -> torch.Tensor:
+    """A kernel ``[1, 1, size, size]`` that sees an edge with a corner, so that every turn of it looks different."""
+    line = torch.linspace(-1, 1, size, dtype=torch.float64)
+    y, x = torch.meshgrid(-line, line, indexing="ij")
+    bump = torch.exp(-3 * (x**2 + y**2))
+    kernel = bump * (2 * x - 2.5 * torch.exp(-12 * ((x - 0.1) ** 2 + (y - 0.55) ** 2)))
+    return (kernel - kernel.mean())[None, None]
+
+
+def main(path: Path) -> None:
+    """Computes both roads in float64, asserts that they meet, and draws them."""
+    image = load_sample("nuclei").test.images[2:3, :, 52:116, 44:108].double()
+    kernel, turn = hook(), ScalarField()
+
+    maps = lifting_conv2d(image, kernel, C4, padding=4)  # [1, 1, |G|, H, W]
+    by_design = GroupPool(C4)(maps)
+    plain = lambda x: F.conv2d(x, kernel, padding=4)  # noqa: E731
+    by_averaging = GroupAverage(plain, C4)(image)
+    difference = ((by_design - by_averaging).abs().max() / by_design.abs().max()).item()
+    assert difference < 1e-10, difference
+
+    back = [turn(image, C4, C4.inverse(g)) for g in range(4)]
+    terms = [turn(plain(x), C4, g) for g, x in enumerate(back)]
+    shown = {"colours": "signed", "limit": maps.abs().max().item() * 0.8}
+    mean = {"colours": "signed", "border": PALETTE[2], "limit": by_design.abs().max().item() * 0.8}
+
+    def row(panels: list[Panel], last: list[Panel | str]) -> list[Panel | str]:
+        return [*panels, *last]
+
+    rows = [
+        [
+            Panel(turn(kernel, C4, g)[0], rf"$L_g k$,  $g = {NAMES[g]}$", colours="signed", border=PALETTE[0])
+            for g in range(4)
+        ]
+        + [None, Panel(image[0], "image $f$")],
+        row(
+            [Panel(maps[0, :, g], r"$(L_g k) * f$", **shown) for g in range(4)],
+            [r"$\to$", Panel(by_design[0], "mean over $g$", **mean)],
+        ),
+        [Panel(x[0], rf"$L_g^{{-1}} f$,  $g = {NAMES[g]}$", border=PALETTE[1]) for g, x in enumerate(back)]
+        + [None, Panel(kernel[0], "kernel $k$", colours="signed")],
+        row(
+            [Panel(term[0], r"$L_g (k * L_g^{-1} f)$", **shown) for term in terms],
+            [r"$\to$", Panel(by_averaging[0], f"group average\n(equal to {difference:.0e})", **mean)],
+        ),
+    ]
+    labels = ["by design:\nkernels turn", "lifted maps", "by averaging:\nimages turn", "turned back"]
+    save_figure(panel_figure(rows, labels=labels, dpi=200), path)
+    print(f"{path}: the two means differ by {difference:.0e} of the largest value")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1] if len(sys.argv) > 1 else Path(__file__).with_suffix(".png")))

@@ -1,0 +1,261 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 3. The bridge
+#
+# Averaging turns images and leaves the network alone; group convolution turns kernels and leaves the image alone. One
+# identity carries one road into the other. This page shows it, says where its correction term went, draws the
+# conclusion for one layer, and ends with an action for which the usual shortcut is wrong by a factor of four.
+
+# %%
+# %matplotlib inline
+import torch
+import torch.nn.functional as F
+
+from gconv_ga import C4, D4, GroupAverage, GroupPool, LiftingConv2d, identities
+from gconv_ga.actions import ScalarField
+from gconv_ga.data import load_sample
+from gconv_ga.nn.functional import group_pool, lifting_conv2d
+from gconv_ga.plots import PALETTE, Panel, chart, panel_figure
+
+torch.manual_seed(0)
+L = ScalarField()  # L(x, group, g) is L_g x
+f = load_sample("nuclei").test.images[2:3, :, 40:112, 40:112].double()
+y, x = torch.meshgrid(-torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9), indexing="ij")
+k = x * torch.exp(-3 * (x**2 + y**2)) - 0.6 * torch.exp(-9 * (x**2 + (y - 0.5) ** 2))
+k = (k - k.mean())[None, None].double()
+
+
+def star(kernel, image):
+    """Cross-correlation, (k * f)(y) = sum_u k(u) f(y + u)."""
+    return F.conv2d(image, kernel, padding=4)
+
+
+def signed(values, title="", **options):
+    return Panel(values[0], title, colours="signed", **options)
+
+
+# %% [markdown]
+# ## The kernel rotation identity
+#
+# $$k * (L_g f) = L_g\big((L_g^{-1} k) * f\big)$$
+#
+# A kernel on the turned image sees what the kernel, turned back, sees on the upright one.
+
+# %%
+g = 1
+back = C4.inverse(g)
+limit = star(k, f).abs().max().item() * 0.8
+upper = star(k, L(f, C4, g))
+lower = star(L(k, C4, back), f)
+assert torch.allclose(upper, L(lower, C4, g), rtol=0, atol=1e-12)
+
+panel_figure(
+    [
+        [
+            Panel(L(f, C4, g)[0], "$L_g f$"),
+            r"$*$",
+            signed(k, "$k$"),
+            "$=$",
+            signed(upper, "$k * L_g f$", limit=limit, border=PALETTE[2]),
+        ],
+        [
+            Panel(f[0], "$f$"),
+            r"$*$",
+            signed(L(k, C4, back), "$L_g^{-1} k$"),
+            "$=$",
+            signed(lower, "$(L_g^{-1} k) * f$", limit=limit),
+            r"$\to$",
+            signed(L(lower, C4, g), r"$L_g$ of it", limit=limit, border=PALETTE[2]),
+        ],
+    ],
+    labels=["the image turns", "the kernel turns"],
+)
+
+# %% [markdown]
+# Line by line, at a pixel $y$:
+#
+# $$
+# \begin{aligned}
+# (k * L_g f)(y) &= \sum_u k(u)\, f(g^{-1} y + g^{-1} u) && \text{definitions} \\
+#                &= \sum_v k(g v)\, f(g^{-1} y + v) && v = g^{-1} u \\
+#                &= \big((L_g^{-1} k) * f\big)(g^{-1} y) && \text{definitions}
+# \end{aligned}
+# $$
+#
+# The same sums in plain Python, for one pixel, with coordinates from the middle of the image.
+
+# %%
+size = f.shape[-1]
+c = (size - 1) / 2
+
+
+def at(values, place):
+    """The value of an image at a place (right, up) from its middle; zero outside."""
+    row, column = round(c - place[1]), round(c + place[0])
+    inside = 0 <= row < size and 0 <= column < size
+    return values[0, 0, row, column].item() if inside else 0.0
+
+
+def tap(u):
+    """The kernel at the offset (right, up)."""
+    return k[0, 0, 4 - u[1], 4 + u[0]].item()
+
+
+def turn(v, times):
+    """A quarter turn counter-clockwise, so many times."""
+    for _ in range(times % 4):
+        v = (-v[1], v[0])
+    return v
+
+
+def add(a, b):
+    return a[0] + b[0], a[1] + b[1]
+
+
+window = [(i, j) for i in range(-4, 5) for j in range(-4, 5)]
+pixel = (-10.5, 4.5)
+before = turn(pixel, -1)  # g^-1 y
+line_1 = sum(tap(u) * at(f, turn(add(pixel, u), -1)) for u in window)
+line_2 = sum(tap(turn(v, 1)) * at(f, add(before, v)) for v in window)
+line_3 = at(star(L(k, C4, back), f), before)
+print(f"{line_1:.12f} {line_2:.12f} {line_3:.12f}")
+assert abs(line_1 - line_2) < 1e-10
+assert abs(line_2 - line_3) < 1e-10
+assert abs(line_1 - at(upper, pixel)) < 1e-10
+
+# %% [markdown]
+# ## Where the correction term went
+#
+# The middle step replaces $u$ by $v = g^{-1} u$. In an integral such a step costs a factor, $du = |\det g|\, dv$. A
+# turn or a mirror keeps areas, $|\det g| = 1$, and on the pixel grid it is a renumbering of the window: the same taps
+# in another order, each once. So the factor is there. It is one.
+
+# %%
+assert sorted(turn(u, 1) for u in window) == sorted(window)
+print("|det g| for the elements of D4:", torch.linalg.det(D4.matrices).abs().tolist())
+for g in range(D4.order):
+    assert identities.kernel_rotation(k, f, D4, g, padding=4).error < 1e-12
+    assert identities.correlation_commutes(k, f, D4, g, padding=4).error < 1e-12
+
+# %% [markdown]
+# ## The mean of the lifted maps is the group average
+#
+# Put $L_g^{-1} f$ for the image in the identity, and average over $g$:
+#
+# $$
+# \underbrace{\frac{1}{|G|} \sum_g (L_g k) * f}_{\text{lifting, then pooling by the mean}}
+#   = \underbrace{\frac{1}{|G|} \sum_g L_g\big(k * (L_g^{-1} f)\big)}_{\text{group average of the plain convolution}}
+# $$
+#
+# Above, kernels turn and the image stays. Below, images turn and the kernel stays. Column by column the terms are the
+# same, and so are the means.
+
+# %%
+maps = lifting_conv2d(f, k, C4, padding=4)
+by_design = group_pool(maps, C4)
+turned = [L(f, C4, C4.inverse(g)) for g in range(4)]
+terms = [L(star(k, image), C4, g) for g, image in enumerate(turned)]
+by_averaging = GroupAverage(lambda image: star(k, image), C4)(f)
+
+for g in range(4):
+    assert torch.allclose(maps[:, :, g], terms[g], rtol=0, atol=1e-12)
+assert torch.allclose(by_design, by_averaging, rtol=0, atol=1e-12)
+
+top = {"limit": by_design.abs().max().item() * 0.8, "border": PALETTE[2]}
+panel_figure(
+    [
+        [*(signed(L(k, C4, g), rf"$L_g k$, $g = {90 * g}^\circ$") for g in range(4)), None, Panel(f[0], "$f$")],
+        [
+            *(signed(maps[:, :, g], r"$(L_g k) * f$", limit=limit) for g in range(4)),
+            r"$\to$",
+            signed(by_design, "mean", **top),
+        ],
+        [
+            *(Panel(image[0], rf"$L_g^{{-1}} f$, $g = {90 * g}^\circ$") for g, image in enumerate(turned)),
+            None,
+            signed(k, "$k$"),
+        ],
+        [
+            *(signed(term, "$L_g (k * L_g^{-1} f)$", limit=limit) for term in terms),
+            r"$\to$",
+            signed(by_averaging, "group average", **top),
+        ],
+    ],
+    labels=["kernels turn", "lifted maps", "images turn", "turned back"],
+)
+
+# %% [markdown]
+# It holds for images of any height and width, for mirrors, and for the layers as for the functions.
+
+# %%
+for u in range(D4.order):
+    assert identities.mean_of_lifting_is_group_average(k, f[..., :50], D4, u, padding=4).error < 1e-12
+
+layer = LiftingConv2d(1, 1, 9, padding=4, bias=False, group=D4).double().requires_grad_(False)
+plain = torch.nn.Conv2d(1, 1, 9, padding=4, bias=False).double().requires_grad_(False)
+plain.weight.copy_(layer.weight)
+assert torch.allclose(GroupPool(D4)(layer(f)), GroupAverage(plain, D4)(f), rtol=0, atol=1e-12)
+
+# %% [markdown]
+# ## "Just distribute $L_g$" is not a law
+#
+# The conclusion $(L_g k) * (L_g f) = L_g (k * f)$ looks as if one could distribute $L_g$ over $*$, whatever $g$ is.
+# Take a zoom of the plane, $(L_s f)(y) = f(y / s)$. Now the substitution $v = u / s$ costs $du = s^2\, dv$:
+#
+# $$(L_s k) * (L_s f) = s^2\; L_s (k * f)$$
+#
+# Zoom both by two, and the result is four times too large.
+
+# %%
+sides = identities.scaling_counterexample(2.0, points=33)
+print(f"measured factor {sides.factor:.6f}, determinant {sides.determinant:.0f}")
+assert abs(sides.factor - 4) < 1e-9
+assert sides.error > 0.7
+assert sides.corrected_error < 1e-9
+
+limit = sides.left.abs().max().item()
+panel_figure(
+    [
+        [
+            signed(sides.left.flip(0)[None], "$(L_s k) * (L_s f)$", limit=limit),
+            r"$\neq$",
+            signed(sides.right.flip(0)[None], "$L_s (k * f)$", limit=limit),
+            None,
+            signed(4 * sides.right.flip(0)[None], r"$4\, L_s (k * f)$", limit=limit),
+        ]
+    ]
+)
+
+# %% [markdown]
+# The factor is the determinant at every scale, and one exactly where areas are kept: stretch one axis by $s$ and the
+# other by $1/s$, and the shortcut is right again. So the reason why it works for turns is not that they form a group,
+# for zooms form one too. It is that their determinant is one.
+
+# %%
+scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
+zoom = [identities.scaling_counterexample(s, points=5) for s in scales]
+squeeze = [identities.scaling_counterexample((s, 1 / s), points=5) for s in scales]
+for s, each in zip(scales, zoom, strict=True):
+    assert abs(each.factor - s**2) < 1e-8
+for each in squeeze:
+    assert each.error < 1e-8
+
+line = torch.linspace(0.5, 2, 50)
+figure, axes = chart("scale $s$", "(left side) / (right side)")
+axes.plot(line, line**2, color=PALETTE[7], linewidth=1.5, label=r"$|\det s| = s^2$")
+axes.plot(scales, [each.factor for each in zoom], "o", color=PALETTE[1], label="zoom by $s$, measured")
+axes.plot(scales, [each.factor for each in squeeze], "s", color=PALETTE[0], label="stretch by $s$ and $1/s$, measured")
+axes.legend(frameon=False)
+figure
