@@ -10,7 +10,7 @@ from ._options import Debug, Device, GroupName, Seed, make_folder
 
 def demo(
     group: GroupName = "C4",
-    steps: Annotated[int, typer.Option(min=1, help="Training steps of each network.")] = 400,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps of each network.")] = 300,
     seed: Seed = 0,
     device: Device = "auto",
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where the picture, numbers and weights go.")] = Path("demo"),

@@ -28,7 +28,7 @@ def demo(folder, *arguments):
 def done(tmp_path_factory):
     """One short run: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp("run") / "demo"
-    result = demo(folder, "--steps", "3", "--seed", "1")
+    result = demo(folder, "--steps", "20", "--seed", "1")
     assert result.exit_code == 0, result.output
     return folder, result
 
@@ -46,7 +46,7 @@ def test_the_folder_holds_what_the_closing_words_name(done):
 
 
 def test_the_numbers_are_those_of_the_run(results):
-    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 3, 1)
+    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 20, 1)
     assert [each["augmentation"] for each in results["networks"]] == ["D4", "D4", None]
     ours, twin, other = results["networks"]
     assert twin["arguments"] == other["arguments"]
@@ -55,6 +55,7 @@ def test_the_numbers_are_those_of_the_run(results):
 
 def test_the_equivariant_network_changes_no_label(results):
     ours, *plain = (each["scores"] for each in results["networks"])
+    assert ours["upright"] > 0.3, "an empty mask would not change either"
     assert ours["changed"] < 1e-4
     assert ours["turned"] == pytest.approx(ours["upright"], abs=1e-3)
     assert all(scores["changed"] > ours["changed"] for scores in plain)
@@ -76,7 +77,7 @@ def test_the_checkpoints_give_the_same_scores(done, results):
     test = load_sample("nuclei").test
     for each in results["networks"]:
         model, config, step = load_checkpoint(done[0] / each["checkpoint"])
-        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 3)
+        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 20)
         score = dice(predict_labels(model, test.images), test.masks, classes=2)
         assert score == pytest.approx(each["scores"]["upright"], abs=1e-4)
 
@@ -101,12 +102,6 @@ def test_what_is_to_be_tried_in_python_runs(done):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert "EquivariantUNet" in run.stdout
-
-
-def test_the_same_seed_gives_the_same_numbers(done, results, tmp_path):
-    assert demo(tmp_path, "--steps", "3", "--seed", "1").exit_code == 0
-    again = json.loads((tmp_path / "results.json").read_text())
-    assert [each["scores"] for each in again["networks"]] == [each["scores"] for each in results["networks"]]
 
 
 @pytest.mark.parametrize(("group", "data"), [("D4", "histology"), ("d1", "nuclei")])
@@ -173,7 +168,7 @@ def test_the_image_shown_is_the_one_that_changes_most(done, monkeypatch):
         raise StopIteration
 
     monkeypatch.setattr(_report, "demo_figure", look)
-    contest = prepare("C4", "nuclei", steps=3, seed=1, device=torch.device("cpu"), folder=done[0])
+    contest = prepare("C4", "nuclei", steps=20, seed=1, device=torch.device("cpu"), folder=done[0])
     models = [load_checkpoint(contest.checkpoint(each)).model for each in contest.contestants]
 
     class Result:
