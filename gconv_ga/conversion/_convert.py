@@ -1,25 +1,18 @@
 """From a plain network to the G-CNN that is its group average."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
-from ._conjugated import ConjugatedForward, TiedForward
-from ._errors import NotConvertible
 from ._network import ConvertedNetwork
-from ._report import ConversionReport, Row
-from ._rules import Decision, decide
-from ._verify import mark_lifting, suspects
-from ._verify import verify as measure_defect
-
-_DROPOUTS = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d, nn.AlphaDropout, nn.FeatureAlphaDropout)
-
-Modules = Iterable[str | type[nn.Module]]
+from ._rewiring import Modules, Rewiring, as_wanted
+from ._trial import Trial
 
 
 def convert(
@@ -29,6 +22,7 @@ def convert(
     *,
     conjugate: Modules = (),
     keep: Modules = (),
+    in_action: Any = "scalar",
     out_action: Any = "scalar",
     reduce: str = "mean",
     dropout: str = "independent",
@@ -43,7 +37,11 @@ def convert(
     square, and batch norm sees all orientations in one batch. Afterwards `ConvertedNetwork.open_taps` lets orientations
     mix, starting from zero.
 
-    The result is compared with the group average in float64 on ``example``, and refused if it differs.
+    The result is compared with the group average in float64 on ``example``, and refused if it differs. For this
+    comparison trainable parameters that are constant (a branch that starts at zero, say) are replaced by random
+    numbers, since what they hide would come out in training.
+
+    A network that never saw turned images can do badly on them, and its average with it: then train the average.
 
     Args:
         model: A network from images to anything; it is copied, and its parameters with it.
@@ -53,10 +51,11 @@ def convert(
         conjugate: Paths, class names or classes of modules to run whole in each orientation's frame: the way out for a
             block that mixes positions and channels. Such a block cannot be opened.
         keep: Paths, class names or classes of modules to leave alone.
+        in_action: As in `GroupAverage`: "scalar" for images, "vector", "regular", "labels" or "invariant".
         out_action: As in `GroupAverage`; one that knows the image's size is given that of the example.
-        reduce: "mean" for the group average, "none" for the maps on the group.
+        reduce: "mean" for the group average, "none" for the maps on the group; see `ConvertedNetwork`.
         dropout: "independent" draws a mask for each orientation, "tied" one for all of them, so that training too is
-            equivariant.
+            equivariant. It concerns torch's dropouts and modules named StochasticDepth or DropPath.
         verify: Whether to compare with the group average.
         tolerance: The largest difference allowed, relative to the average's largest number.
 
@@ -74,7 +73,7 @@ def convert(
         ...     torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)
         ... )
         >>> net = convert(plain, "C4", torch.randn(1, 3, 24, 32))
-        >>> print(net.report)
+        >>> print(net.report)  # doctest: +ELLIPSIS
         module  class   action  why
         ------  ------  ------  ------------
         0       Conv2d  swap    kernels turn
@@ -93,94 +92,38 @@ def convert(
     if not isinstance(model, nn.Module):
         raise invalid("model", "a torch.nn.Module", model)
     one_of("dropout", dropout, ("independent", "tied"))
-    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
-    if not inputs or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4:
-        raise invalid("example", "a batch of images [B, C, H, W], or a tuple that starts with one", example)
-    if bool((inputs[0] == inputs[0].flatten()[0]).all()):
-        raise invalid("example", "an image with some contrast", inputs[0], "a constant one proves nothing")
-    action = as_actions(out_action, "out_action")
-    for name, each in nest_leaves(action, "out_action"):
+    inputs = _checked(example)
+    actions = as_actions(in_action, "in_action"), as_actions(out_action, "out_action")
+    for name, each in nest_leaves(actions[1], "out_action"):
         if isinstance(each, LabelMask):
             raise invalid(name, "an action on something that has a mean; class indices have none", each)
-    report = ConversionReport(symmetry.name)
-    copied = _Rewiring(deepcopy(model), symmetry, tuple(conjugate), tuple(keep), dropout == "tied", report).result()
-    net = ConvertedNetwork(copied, symmetry, action, reduce, report)
-    net.train(model.training)
-    if verify:
-        report.defect = measure_defect(net, model, inputs)
-        if not report.defect <= tolerance:
-            guilty = suspects(net, model, inputs, tolerance)
-            raise NotConvertible(
-                f"{type(model).__name__} differs from its group average by {report.defect:.0e} (tolerance "
-                f"{tolerance:.0e}); suspects: {', '.join(guilty) or 'none from image to image'}. Name the block around "
-                "them in conjugate=[...], or use GroupAverage(model, group)."
-            )
-    mark_lifting(net, inputs)
+    tied = dropout == "tied"
+    rewiring = Rewiring(symmetry, as_wanted("conjugate", conjugate), as_wanted("keep", keep), tied)
+
+    def rewired(plain: nn.Module) -> ConvertedNetwork:
+        net = ConvertedNetwork(rewiring.run(plain), symmetry, *actions, reduce, tied, rewiring.report)
+        # Not net.train(): the parts keep their own modes.
+        net.training = plain.training
+        return net
+
+    lifting = Trial(model, inputs, rewired).run(verify, tolerance)
+    net = rewired(deepcopy(model))
+    for path, module in net.convolutions().items():
+        module.lifts = path in lifting
     return net
 
 
-class _Rewiring:
-    """One walk through a copied model, changing it."""
+def _checked(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+    """The arguments of the model.
 
-    def __init__(
-        self, model: nn.Module, group: Group, conjugate: tuple[Any, ...], keep: tuple[Any, ...], tied: bool,
-        report: ConversionReport,
-    ) -> None:  # fmt: skip
-        self.group = group
-        self.named = {"conjugate": conjugate, "keep": keep}
-        self.used: set[Any] = set()
-        self.tied = tied
-        self.report = report
-        self.done: dict[nn.Module, nn.Module] = {}
-        self.model = self._visit("", model)
-
-    def result(self) -> nn.Module:
-        """The changed model.
-
-        Raises:
-            ValueError: A module that the user named is not there.
-        """
-        for argument, wanted in self.named.items():
-            for one in wanted:
-                if one not in self.used:
-                    raise invalid(argument, "paths, class names or classes of modules of the model", one)
-        return self.model
-
-    def _visit(self, path: str, module: nn.Module) -> nn.Module:
-        if module in self.done:
-            return self.done[module]
-        decision = self._asked(path, module) or decide(module)
-        if decision is None:
-            self.done[module] = module
-            for name, child in list(module.named_children()):
-                new = self._visit(f"{path}.{name}" if path else name, child)
-                if new is not child:
-                    setattr(module, name, new)
-            return module
-        self.report.rows.append(Row(path, type(module).__name__, decision.action, decision.why))
-        self.done[module] = self._changed(path, module, decision)
-        return self.done[module]
-
-    def _asked(self, path: str, module: nn.Module) -> Decision | None:
-        for argument, wanted in self.named.items():
-            for one in wanted:
-                if one in (path, type(module).__name__, type(module)):
-                    self.used.add(one)
-                    return Decision(argument, "asked for")  # type: ignore[arg-type]
-        return None
-
-    def _changed(self, path: str, module: nn.Module, decision: Decision) -> nn.Module:
-        if decision.make is not None:
-            try:
-                return decision.make(module, self.group)
-            except ValueError as error:
-                raise NotConvertible(f"{path or 'the model'} ({type(module).__name__}): {error}") from error
-        if decision.action == "conjugate":
-            module.forward = ConjugatedForward(module, self.group)
-        elif self.tied and _draws(module):
-            module.forward = TiedForward(module, self.group)
-        return module
-
-
-def _draws(module: nn.Module) -> bool:
-    return isinstance(module, _DROPOUTS) or type(module).__name__ in ("StochasticDepth", "DropPath")
+    Raises:
+        ValueError: They do not start with a batch of images that can show a difference.
+    """
+    if not isinstance(example, Tensor | list | tuple):
+        raise invalid("example", "a batch of images [B, C, H, W], or a tuple that starts with one", example)
+    inputs = (example,) if isinstance(example, Tensor) else tuple(example)
+    if not inputs or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4 or not inputs[0].numel():
+        raise invalid("example", "a batch of images [B, C, H, W], or a tuple that starts with one", example)
+    if bool((inputs[0] == inputs[0].flatten()[0]).all()) or not bool(torch.isfinite(inputs[0]).all()):
+        raise invalid("example", "finite images with some contrast", inputs[0], "a constant one proves nothing")
+    return inputs

@@ -3,95 +3,127 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from .._validate import invalid, one_of
-from ..actions import Action, Leaf, ScalarField, VectorField, nest_leaves, pair_leaves, rebuild_nest
+from .._validate import invalid, one_of, wrong_shape
+from ..actions import Leaf, pair_inputs, pair_leaves, rebuild_nest
 from ..groups import Group
+from ._components import in_the_image_frame, orbit_of
 from ._convolutions import OrbitConvolution
 from ._mode import OrbitMode
-from ._orbit import to_orbit
 from ._report import ConversionReport
 
 
 class ConvertedNetwork(nn.Module):
     """What `convert` returns: the plain network, run on all orientations at once and averaged.
 
-    Parameters and ``state_dict`` keys are the plain network's, so weights load before or after converting.
+    ``state_dict`` keys are the plain network's, so weights load before or after converting. It trains as any other
+    network: batch norm sees all orientations in one batch.
 
-    Attributes:
-        model: The network with its modules swapped.
+    Args:
+        model: The network with its modules changed.
         group: The group.
+        in_action: The resolved actions of the inputs.
+        out_action: The resolved actions of the output.
+        reduce: "mean" for the average, "none" for the maps on the group, with the element axis third for images,
+            ``[B, C, |G|, H, W]``, and last for vectors, ``[B, K, |G|]``. The attribute may be changed at any time.
+        tied: Whether dropout draws once for all orientations.
         report: What was done to each module.
-        reduce: "mean" for the average, "none" for the maps on the group: images as ``[B, C, |G|, H, W]``, vectors as
-            ``[B, K, |G|]``. It may be changed at any time.
+
+    Shape:
+        - inputs: as the plain network's, with a batch axis
+        - output: as the plain network's, or with the element axis where ``reduce="none"``
+
+    Raises:
+        ValueError: Inputs differ in their batch or do not fit ``in_action``, or the output does not fit ``out_action``.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.conversion import convert
+        >>> net = convert(torch.nn.Conv2d(1, 3, 3, stride=2), "D4", torch.randn(1, 1, 12, 9))
+        >>> x = torch.randn(2, 1, 8, 10)
+        >>> net(x).shape
+        torch.Size([2, 3, 3, 4])
+        >>> net.reduce = "none"
+        >>> net(x).shape
+        torch.Size([2, 3, 8, 3, 4])
     """
 
-    def __init__(self, model: nn.Module, group: Group, out_action: Any, reduce: str, report: ConversionReport) -> None:
+    def __init__(
+        self,
+        model: nn.Module,
+        group: Group,
+        in_action: Any,
+        out_action: Any,
+        reduce: str,
+        tied: bool,
+        report: ConversionReport,
+    ) -> None:
         super().__init__()
         self.model = model
         self.group = group
+        self.in_action = in_action
         self.out_action = out_action
-        self.reduce = one_of("reduce", reduce, ("mean", "none"))
+        self.reduce = reduce
+        self.tied = tied
         self.report = report
         self.register_state_dict_post_hook(_without_prefix)
         self.register_load_state_dict_pre_hook(_with_prefix)
 
+    @property
+    def reduce(self) -> str:
+        """What becomes of the element axis: "mean" or "none".
+
+        Raises:
+            ValueError: It is set to something else.
+        """
+        return self._reduce
+
+    @reduce.setter
+    def reduce(self, reduce: str) -> None:
+        self._reduce = one_of("reduce", reduce, ("mean", "none"))
+
     def forward(self, *inputs: Any) -> Any:
-        found = nest_leaves(inputs, "input")
-        batches = {x.shape[0] for _, x in found if isinstance(x, Tensor) and x.ndim}
-        if len(batches) != 1:
-            raise invalid("inputs", "tensors of one batch", [tuple(x.shape) for _, x in found if isinstance(x, Tensor)])
-        orbit = (to_orbit(x, self.group) if isinstance(x, Tensor) and x.ndim else x for _, x in found)
-        with OrbitMode(self.group, batches.pop() * self.group.order):
+        leaves = pair_inputs(inputs, self.in_action)
+        batch = _common_batch(leaves)
+        orbit = (orbit_of(leaf, self.group) for leaf in leaves)
+        with OrbitMode(self.group, batch * self.group.order, self.tied):
             output = self.model(*rebuild_nest(inputs, orbit))
-        parts = pair_leaves(output, self.out_action, "output", "out_action")
-        return rebuild_nest(output, self._reduced(parts))
+        return rebuild_nest(output, self._reduced(pair_leaves(output, self.out_action, "output", "out_action")))
 
-    def _reduced(self, parts: list[Leaf]) -> Iterator[Any]:
-        for _, part, action in parts:
-            if not isinstance(part, Tensor):
-                yield part
+    def _reduced(self, leaves: list[Leaf]) -> Iterator[Any]:
+        for leaf in leaves:
+            if not isinstance(leaf.value, Tensor):
+                yield leaf.value
                 continue
-            maps = self._oriented(part.unflatten(0, (-1, self.group.order)), action)
-            yield maps.mean(1) if self.reduce == "mean" else (maps.movedim(1, 2) if maps.ndim > 2 else maps)
-
-    def _oriented(self, maps: Tensor, action: Action) -> Tensor:
-        """``[B, |G|, ...]``: what each orientation says, in the image's frame."""
-        # Pixels are in place already.
-        if isinstance(action, ScalarField) and not isinstance(action, VectorField):
-            return maps
-        turned = []
-        for g, y in enumerate(maps.unbind(1)):
-            if isinstance(action, VectorField):
-                # A pixel alone has only components to turn.
-                pixels = action(y.flatten(2).movedim(2, 1)[..., None, None], self.group, g)
-                turned.append(pixels[..., 0, 0].movedim(1, 2).unflatten(2, y.shape[2:]))
-            else:
-                turned.append(action.after(self.group, self.group.inverse(g))(y, self.group, g))
-        return torch.stack(turned, dim=1)
+            if leaf.value.ndim == 0 or leaf.value.shape[0] % self.group.order:
+                axes = f"[B |G|, ...] with |G|={self.group.order}"
+                raise wrong_shape(leaf.name, axes, leaf.value, "the model must keep the batch axis, first")
+            maps = in_the_image_frame(leaf, self.group)
+            yield maps.mean(1) if self.reduce == "mean" else maps.movedim(1, min(2, maps.ndim - 1))
 
     def convolutions(self) -> dict[str, OrbitConvolution]:
         """The convolutions that can be opened, by path; the first layer is not among them."""
         return {
             path: module
             for path, module in self.model.named_modules()
-            if isinstance(module, OrbitConvolution) and not getattr(module, "lifts", False)
+            if isinstance(module, OrbitConvolution) and not module.lifts
         }
 
     def open_taps(
         self,
-        layers: Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
+        layers: str | Iterable[str] | Callable[[str, nn.Module], bool] | None = None,
         group_kernel_size: int | None = None,
     ) -> None:
         """Let convolutions mix orientations: add kernels for more elements, which start at zero.
 
         The output stays what it was, and equivariant whatever the new kernels become in training. The first layer is
-        left alone: all orientations show it the same image, so that further kernels there would say nothing new.
+        left alone: all orientations show it the same image, so that further kernels there would say nothing new. Make
+        the optimiser afterwards, and open a network before loading the weights of an opened one.
 
         Args:
-            layers: Paths of convolutions, or a function of path and module; None for all but the first.
+            layers: Paths of convolutions, as in `convolutions`, or a function of path and module that says which; None
+                for all.
             group_kernel_size: How many elements, nearest the identity first, as in `GroupConv2d`; None for all.
 
         Raises:
@@ -112,17 +144,15 @@ class ConvertedNetwork(nn.Module):
         elif callable(layers):
             chosen = [path for path, module in able.items() if layers(path, module)]
         else:
-            chosen = list(layers)
-            for path in chosen:
-                if path not in able:
-                    raise invalid(
-                        "layers", "paths of convolutions after the first, such as those of .convolutions()", path
-                    )
+            chosen = [layers] if isinstance(layers, str) else list(layers)
+        for path in chosen:
+            if path not in able:
+                raise invalid("layers", f"paths among those of .convolutions(), {list(able)}", path)
         for path in chosen:
             able[path].open(self.group.order if group_kernel_size is None else group_kernel_size)
 
     def param_groups(self, lr: float, tap_scale: float | None = None) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser: taps learn slower, since they all move together.
+        """Parameter groups for an optimiser: taps learn slower, since ``|G|`` times as many numbers move together.
 
         Args:
             lr: The learning rate of the plain network's parameters.
@@ -138,9 +168,9 @@ class ConvertedNetwork(nn.Module):
         for name, number in (("lr", lr), ("tap_scale", scale)):
             if not number > 0:
                 raise invalid(name, "a positive number", number)
-        named = list(self.named_parameters())
-        taps = [p for name, p in named if name.rpartition(".")[2] == "taps"]
-        rest = [p for name, p in named if name.rpartition(".")[2] != "taps"]
+        taps = [m.taps for m in self.modules() if isinstance(m, OrbitConvolution) and m.taps is not None]
+        apart = {id(parameter) for parameter in taps}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": lr}]
         return [*groups, {"params": taps, "lr": lr * scale}] if taps else groups
 
@@ -159,3 +189,16 @@ def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: A
 def _rename(state: dict[str, Any], old: str, new: str) -> None:
     for key in [key for key in state if key.startswith(old)]:
         state[new + key[len(old) :]] = state.pop(key)
+
+
+def _common_batch(leaves: list[Leaf]) -> int:
+    """The size of the batch axis that all tensors share."""
+    tensors = [leaf for leaf in leaves if isinstance(leaf.value, Tensor) and leaf.value.ndim]
+    if not tensors:
+        values = [leaf.value for leaf in leaves]
+        raise invalid("inputs", "tensors with a batch axis, or nests with at least one", values)
+    batch: int = tensors[0].value.shape[0]
+    for leaf in tensors[1:]:
+        if leaf.value.shape[0] != batch:
+            raise wrong_shape(leaf.name, f"[B={batch}, ...] like {tensors[0].name}", leaf.value, "batches come first")
+    return batch

@@ -22,6 +22,13 @@ class ConversionReport:
         rows: One for each module that was decided on, in the model's order.
         defect: The largest difference from the group average on the example, relative to the average's largest
             number; None if it was not verified.
+
+    Example:
+        >>> print(ConversionReport("C4", [Row("head", "Linear", "keep", "commutes")], 2e-16))
+        module  class   action  why
+        ------  ------  ------  --------
+        head    Linear  keep    commutes
+        C4: 1 keep, 0 swap, 0 conjugate; differs from the group average by 2.0e-16
     """
 
     group: str
@@ -29,7 +36,7 @@ class ConversionReport:
     defect: float | None = None
 
     def count(self, action: str) -> int:
-        """How many modules were kept, swapped or conjugated."""
+        """How many modules were kept, swapped, conjugated or refused: "keep", "swap", "conjugate", "refuse"."""
         return sum(row.action == action for row in self.rows)
 
     def __str__(self) -> str:
@@ -40,6 +47,7 @@ class ConversionReport:
             "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
         ]
         table.insert(1, "  ".join("-" * width for width in widths))
-        counts = ", ".join(f"{self.count(action)} {action}" for action in ("keep", "swap", "conjugate"))
+        actions = ["keep", "swap", "conjugate", *(["refuse"] if self.count("refuse") else [])]
+        counts = ", ".join(f"{self.count(action)} {action}" for action in actions)
         verdict = "not verified" if self.defect is None else f"differs from the group average by {self.defect:.1e}"
         return "\n".join([*table, f"{self.group}: {counts}; {verdict}"])

@@ -8,23 +8,27 @@ from torch import nn
 
 from .._validate import invalid, one_of
 from ..groups import Group
-from ._convolutions import OrbitConv2d, OrbitConvTranspose2d
+from ._conv2d import OrbitConv2d
+from ._conv_transpose2d import OrbitConvTranspose2d
+from ._orbit import moves_of
 
-Action = Literal["keep", "swap", "conjugate"]
+Action = Literal["keep", "swap", "conjugate", "refuse"]
 Rule = str | Callable[[nn.Module, Group], nn.Module]
 
-# They act on each channel or each sample alone, or pool to a square whatever the size.
+# They act on each channel or each sample alone.
 _COMMUTING: tuple[type[nn.Module], ...] = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm,
-    nn.LocalResponseNorm, nn.Linear, nn.Bilinear, nn.Identity, nn.Flatten, nn.Unflatten, nn.Embedding,
-    nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.ChannelShuffle,
-    nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin, nn.MultiheadAttention, nn.AdaptiveAvgPool2d,
-    nn.AdaptiveMaxPool2d,
-    # Their functions are caught where they do not commute.
-    nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.ZeroPad2d,
-    nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d,
+    nn.LocalResponseNorm, nn.Linear, nn.Bilinear, nn.Identity, nn.Unflatten, nn.Embedding, nn.Dropout, nn.Dropout1d,
+    nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.ChannelShuffle, nn.Softmax, nn.Softmax2d, nn.LogSoftmax,
+    nn.Softmin, nn.MultiheadAttention,
 )  # fmt: skip
-_BY_NAME = {"Permute": "keep", "StochasticDepth": "keep", "DropPath": "keep"}
+# Their functions are caught by OrbitMode where they do not commute.
+_CAUGHT = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.Upsample, nn.PixelShuffle, nn.PixelUnshuffle, nn.Flatten)
+_PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+_ADAPTIVE = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+# Torch's activations, and those of a package that has its own.
+_POINTWISE = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+_BY_NAME = ("Permute", "StochasticDepth", "DropPath")
 
 _registered: dict[type[nn.Module], Rule] = {}
 
@@ -35,8 +39,9 @@ def register(module_class: type[nn.Module], rule: Rule) -> None:
     Args:
         module_class: The class; subclasses have their own rules, or none.
         rule: "keep" if the module commutes with the group when images lie in the batch; "conjugate" to run it in each
-            orientation's frame, which is right for any module from one image to one image; or a function of the module
-            and the group that returns a module for orbits ``[B |G|, C, H, W]``.
+            orientation's frame, which is right for any module from images to images; or a function of the module and
+            the group that returns what takes its place: a module for orbits ``[B |G|, C, H, W]``, or a
+            `torch.nn.Conv2d` or `torch.nn.ConvTranspose2d`, which is then swapped as any other and can be opened.
 
     Raises:
         ValueError: ``module_class`` is no class of modules, or ``rule`` is none of those.
@@ -57,14 +62,14 @@ def register(module_class: type[nn.Module], rule: Rule) -> None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a module, and why."""
+    """What becomes of a module, and why; ``make`` returns what takes its place."""
 
     action: Action
     why: str
     make: Callable[[Any, Group], nn.Module] | None = None
 
 
-def decide(module: nn.Module) -> Decision | None:
+def decide(module: nn.Module, group: Group) -> Decision | None:
     """The rule for a module; None for a container whose children are decided one by one."""
     kind = type(module)
     if kind in _registered:
@@ -72,21 +77,45 @@ def decide(module: nn.Module) -> Decision | None:
         if callable(rule):
             return Decision("swap", "registered", rule)
         return Decision("keep" if rule == "keep" else "conjugate", "registered")
-    # An old-style weight norm recomputes the weight before each call: the weight is no parameter then.
-    plain = not module._forward_pre_hooks  # noqa: SLF001  torch has no public name for them
-    if kind is nn.Conv2d and plain:
-        return Decision("swap", "kernels turn", OrbitConv2d.of)
-    if kind is nn.ConvTranspose2d and plain:
-        return Decision("swap", "kernels turn", OrbitConvTranspose2d.of)
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        return Decision("conjugate", "a convolution whose weight or padding is its own")
+    decision = _convolution(module) or _windowed(module, group)
+    if decision is not None:
+        return decision
     if isinstance(module, nn.LayerNorm):
         one_axis = len(module.normalized_shape) == 1
         return Decision("keep", "channels only") if one_axis else Decision("conjugate", "weights have positions")
-    if isinstance(module, _COMMUTING) or kind.__module__ == "torch.nn.modules.activation":
-        return Decision("keep", "commutes")
-    if kind.__name__ in _BY_NAME:
+    if isinstance(module, _COMMUTING) or kind.__module__ in _POINTWISE or kind.__name__ in _BY_NAME:
         return Decision("keep", "commutes")
     if any(True for _ in module.children()) or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return None
     return Decision("conjugate", "unknown")
+
+
+def _convolution(module: nn.Module) -> Decision | None:
+    # Weights that are made anew before each call (old-style weight norm, pruning) are no parameters.
+    own = isinstance(module._parameters.get("weight"), nn.Parameter)  # noqa: SLF001  torch has no public name
+    if type(module) is nn.Conv2d and own:
+        return Decision("swap", "kernels turn", OrbitConv2d.of)
+    if type(module) is nn.ConvTranspose2d and own:
+        return Decision("swap", "kernels turn", OrbitConvTranspose2d.of)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return Decision("conjugate", "a convolution whose weight or padding is its own")
+    return None
+
+
+def _windowed(module: nn.Module, group: Group) -> Decision | None:
+    transposes = any(move.transpose for move in moves_of(group))
+    if isinstance(module, _CAUGHT):
+        return Decision("keep", "each orientation from its own edge")
+    if isinstance(module, _ADAPTIVE):
+        size = module.output_size
+        rows, columns = size if isinstance(size, tuple | list) else (size, size)
+        if transposes and rows != columns:
+            why = f"a quarter turn would change output_size={(rows, columns)}; C2, D1 and D2 have none"
+            return Decision("refuse", why)
+        return Decision("keep", "commutes")
+    if isinstance(module, _PADS):
+        left, right, top, bottom = module.padding
+        if left == right and top == bottom and (left == top or not transposes):
+            return Decision("keep", "commutes")
+        return Decision("conjugate", "pads sides differently")
+    return None
