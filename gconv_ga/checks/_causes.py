@@ -10,7 +10,6 @@ from ..actions import GridMove, ScalarField, good_sizes_near, grid_move, leftove
 from ..groups import Group
 
 AXES = ("rows", "columns")
-ADVICE = "the layers of gconv_ga.nn are exact at every size"
 
 
 def causes(module: nn.Module, group: Group, size: tuple[int, int]) -> list[str]:
@@ -77,7 +76,9 @@ def _leftover(module: nn.Module, moves: list[GridMove], group: Group, size: tupl
             below, above = good_sizes_near(n, kernel, stride, padding, dilation)
             window = f"kernel {kernel}, stride {stride}, padding {padding}"
             good = f"{below} and {above}" if below != above else f"{above}"
-            yield f"{window} leaves {rest} of {n} {AXES[axis]} over at the far end; exact at {good}; {ADVICE}"
+            ours = "sampling='per_orientation' is" if hasattr(module, "sampling") else "the layers of gconv_ga.nn are"
+            over = f"{rest} of {n} {AXES[axis]} over at the far end"
+            yield f"{window} leaves {over}; exact at {good}; {ours} exact at every size"
 
 
 def _same_padding(module: nn.Module, moves: list[GridMove], group: Group, size: tuple[int, int]) -> Iterator[str]:

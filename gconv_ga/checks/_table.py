@@ -21,7 +21,8 @@ class ReportRow:
         shapes: The shapes of the tensors that it was given.
         fields: How the group acts on its inputs and outputs.
         error: The worst relative error over the elements, NaN if it was not tested.
-        status: "ok", "broken", "no evidence", "not tested" or "not called".
+        status: "ok", "broken", "harmless" (broken, inside a part that is equivariant as a whole), "no evidence",
+            "not tested" or "not called".
         why: What breaks it, or what else there is to say.
 
     Example:
@@ -88,7 +89,7 @@ class Report:
         lines = [self._headline()]
         for cells, row in zip(table, (None, *self.rows), strict=True):
             lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
-            if row is not None and row.why:
+            if row is not None and row.why and row.status != "harmless":
                 lines += textwrap.wrap(row.why, WIDTH, initial_indent="    ", subsequent_indent="    ")
         return "\n".join(lines)
 

@@ -1,15 +1,15 @@
 """One part of a network, tested alone on what it was called with."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from torch import Tensor
 
-from ..actions import Action, Invariant, Leaf, nest_leaves, rebuild_nest
+from ..actions import Action, Invariant, Leaf, grid_move, nest_leaves, rebuild_nest
 from ..groups import Group
-from ._field_types import channels_last, infer, name_of
+from ._field_types import UnknownFieldError, channels_last, infer, name_of
 from ._measure import Limit, Measurement, Subject, measure
 from ._recording import Part
 
@@ -70,6 +70,10 @@ def try_part(part: Part, group: Group, known: list[Leaf], view: float, limit: Li
 def _try_call(part: Part, call: dict[str, Any], group: Group, known: list[Leaf], view: float, limit: Limit) -> Trial:
     values = nest_leaves(call, "")
     shapes = tuple(tuple(value.shape) for _, value in values if isinstance(value, Tensor))
+    told = next((value for value in size_arguments(call) if value[0] != value[1]), None)
+    if told is not None and any(group.is_exact(g) and grid_move(group, g).transpose for g in range(group.order)):
+        text = f"it is told a size, {told}, which does not turn with the image: use a square image"
+        return Trial(part, shapes, failure=UnknownFieldError(text))
     last_before, last_after = channels_last(part.module, shapes[0] if shapes else ())
     read: list[Leaf] = []
     ran = False
@@ -92,6 +96,23 @@ def _try_call(part: Part, call: dict[str, Any], group: Group, known: list[Leaf],
     except Exception as error:  # noqa: BLE001 - whatever somebody's module raises belongs in its row
         return Trial(part, shapes, _in_words(inputs, read), failure=error, ran=ran and bool(read))
     return Trial(part, shapes, _in_words(inputs, read), measurement, ran=True)
+
+
+def size_arguments(nest: Any) -> list[tuple[int, int]]:
+    """Every pair of ints in a nest: the size that an up-sampling is told, say.
+
+    Example:
+        >>> import torch
+        >>> size_arguments({"args": (3, torch.Size([17, 22])), "kwargs": {"size": [8, 8]}})
+        [(17, 22), (8, 8)]
+    """
+    if isinstance(nest, tuple | list):
+        if len(nest) == 2 and all(type(value) is int for value in nest):
+            return [(nest[0], nest[1])]
+        return [pair for part in nest for pair in size_arguments(part)]
+    if isinstance(nest, Mapping):
+        return [pair for part in nest.values() for pair in size_arguments(part)]
+    return []
 
 
 def _with_actions(leaves: list[tuple[str, Any]], group: Group, known: list[Leaf], last: bool) -> list[Leaf]:

@@ -24,13 +24,12 @@ def make_report(trials: list[Trial], group: Group, name: str) -> Report:
     for trial in trials:
         part = trial.part
         why = _why(trial, group, [path for path in culprits if _inside(path, part.path)], trials)
+        status: str = trial.status
         ancestor = _ancestor(part.path, fine)
-        if trial.status == "broken" and ancestor is not None:
-            why = f"does no harm: {ancestor or 'the whole'} is equivariant with it"
-        kind = type(part.module).__name__
-        rows.append(
-            ReportRow(part.path, kind, len(part.calls), trial.shapes, trial.fields, trial.error, trial.status, why)
-        )
+        if status == "broken" and ancestor is not None:
+            status, why = "harmless", f"broken by itself; {ancestor or 'the whole'} is equivariant with it"
+        kind, calls = type(part.module).__name__, len(part.calls)
+        rows.append(ReportRow(part.path, kind, calls, trial.shapes, trial.fields, trial.error, status, why))
     return Report(group, name, tuple(rows), culprits)
 
 

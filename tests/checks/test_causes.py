@@ -188,6 +188,14 @@ def test_sides_that_no_element_flips_are_not_blamed():
     assert "rows" not in report.worst.why
 
 
+def test_our_own_layers_are_told_of_their_own_switch():
+    """Any layer with a window and ``sampling``; the layers themselves live in a room above."""
+    layer = nn.MaxPool2d(2)
+    layer.sampling = "shared"
+    report = equivariance_report(layer, "C4", image(1, 4, 7, 7))
+    assert report.worst.why.endswith("exact at 6 and 8; sampling='per_orientation' is exact at every size")
+
+
 def test_two_faults_are_both_named():
     report = equivariance_report(nn.Conv2d(2, 3, 3, 2, 1).double(), "C4", image(1, 2, 8, 8))
     assert "exact at 7 and 9" in report.worst.why

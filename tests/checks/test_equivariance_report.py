@@ -122,12 +122,13 @@ def test_a_part_inside_something_equivariant_does_no_harm():
     assert report.ok
     assert blamed(report) == []
     inner = row(report, "0.net")
-    assert (inner.status, inner.calls) == ("broken", 4)
-    assert inner.why == "does no harm: the whole is equivariant with it"
+    assert (inner.status, inner.calls) == ("harmless", 4)
+    assert inner.why == "broken by itself; the whole is equivariant with it"
+    assert str(report).count("\n    ") == 0, "in the text one word says it"
     # and where the whole is broken elsewhere, the average is named
     report = equivariance_report(nn.Sequential(Average(), nn.MaxPool2d(2)), "C4", image(1, 1, 6, 7))
     assert blamed(report) == ["1"]
-    assert row(report, "0.net").why == "does no harm: 0 is equivariant with it"
+    assert row(report, "0.net").why == "broken by itself; 0 is equivariant with it"
 
 
 def test_a_part_that_is_called_twice_is_judged_by_its_worst_call():
@@ -248,6 +249,31 @@ def test_tokens_are_listed_as_not_tested():
     assert report.ok
     assert row(report, "mix").status == "not tested"
     assert row(report, "mix").why == "no rule tells how C4 acts on a tensor of shape (1, 36, 1)"
+
+
+def test_a_part_that_is_told_a_size_is_tested_where_the_size_can_turn():
+    class Resize(nn.Module):
+        def forward(self, x, size):
+            return F.interpolate(x, size=size, mode="bilinear")
+
+    class Decoder(nn.Module):
+        def __init__(self, shift):
+            super().__init__()
+            self.up, self.shift = Resize(), shift
+
+        def forward(self, x):
+            return self.up(F.avg_pool2d(x, 2), x.shape[-2:]).roll(self.shift, -1)
+
+    report = equivariance_report(Decoder(0), "C4", image(1, 1, 6, 8))
+    assert report.ok
+    assert row(report, "up").status == "not tested"
+    assert "it is told a size, (6, 8), which does not turn with the image" in row(report, "up").why
+    # It is not blamed for what its parent does.
+    report = equivariance_report(Decoder(1), "C4", image(1, 1, 6, 8))
+    assert blamed(report) == [""]
+    assert report.worst.why.endswith("or in what was not tested: up")
+    for group, size in (("C4", (6, 6)), ("D2", (6, 8))):
+        assert row(equivariance_report(Decoder(0), group, image(1, 1, *size)), "up").status == "ok"
 
 
 def test_maps_on_the_group_are_regular_fields():
