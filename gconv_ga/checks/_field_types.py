@@ -30,6 +30,10 @@ class UnknownFieldError(Exception):
     """No rule says how the group acts on this tensor."""
 
 
+class FixedSizeError(UnknownFieldError):
+    """A size among the inputs does not turn with the image."""
+
+
 def infer(x: Tensor, group: Group, known: list[Leaf], last: bool) -> Action:
     """The action on ``x``: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]`` regular, ``[B, K]`` and fewer axes invariant.
 

@@ -8,7 +8,7 @@ from .._validate import invalid
 from ..actions import Leaf, as_actions, pair_inputs, pair_leaves
 from ..groups import Group, as_group
 from ._error import check_view
-from ._field_types import UnknownFieldError
+from ._field_types import FixedSizeError, UnknownFieldError
 from ._recording import copied, record
 from ._table import Report
 from ._tolerance import checked_tolerance, default_tolerance
@@ -96,6 +96,8 @@ def _refuse(whole: Trial) -> None:
     Raises:
         ValueError: It could not be measured, or the measurement proves nothing.
     """
+    if isinstance(whole.failure, FixedSizeError):
+        raise ValueError(f"inputs must turn with the image, but {whole.failure}.")
     if isinstance(whole.failure, UnknownFieldError):
         raise invalid("out_action", "given for this module", None, str(whole.failure))
     if whole.measurement is not None and whole.measurement.flaw:

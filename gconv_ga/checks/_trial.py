@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..actions import Action, Invariant, Leaf, grid_move, nest_leaves, rebuild_nest
 from ..groups import Group
-from ._field_types import UnknownFieldError, channels_last, infer, name_of
+from ._field_types import FixedSizeError, channels_last, infer, name_of
 from ._measure import Limit, Measurement, Subject, measure
 from ._recording import Part
 
@@ -73,7 +73,7 @@ def _try_call(part: Part, call: dict[str, Any], group: Group, known: list[Leaf],
     told = next((value for value in size_arguments(call) if value[0] != value[1]), None)
     if told is not None and any(group.is_exact(g) and grid_move(group, g).transpose for g in range(group.order)):
         text = f"it is told a size, {told}, which does not turn with the image: use a square image"
-        return Trial(part, shapes, failure=UnknownFieldError(text))
+        return Trial(part, shapes, failure=FixedSizeError(text))
     last_before, last_after = channels_last(part.module, shapes[0] if shapes else ())
     read: list[Leaf] = []
     ran = False

@@ -4,6 +4,7 @@ import math
 
 from ..groups import Group
 from ._causes import causes
+from ._field_types import UnknownFieldError
 from ._table import Report, ReportRow, some
 from ._trial import Trial
 
@@ -48,7 +49,8 @@ def _why(trial: Trial, group: Group, blamed: list[str], trials: list[Trial]) -> 
     if trial.status == "not called":
         return "never called; if its parameters are used all the same, then by a function outside its forward"
     if trial.status == "not tested":
-        return f"{type(trial.failure).__name__}: {trial.failure}".removeprefix("UnknownFieldError: ")
+        known = isinstance(trial.failure, UnknownFieldError)
+        return str(trial.failure) if known else f"{type(trial.failure).__name__}: {trial.failure}"
     if trial.status == "no evidence" and measurement is not None and measurement.flaw is not None:
         return measurement.flaw.text
     if trial.status == "ok":

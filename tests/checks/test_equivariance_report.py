@@ -453,6 +453,16 @@ def test_bad_arguments_are_refused(call, match):
         call(image(1, 1, 5, 5))
 
 
+def test_a_size_among_the_users_inputs_must_be_able_to_turn():
+    class Resize(nn.Module):
+        def forward(self, x, size):
+            return F.interpolate(x, size=size, mode="bilinear")
+
+    assert equivariance_report(Resize(), "C4", image(1, 1, 5, 5), (7, 7)).ok
+    with pytest.raises(ValueError, match=r"^inputs must turn with the image, but it is told a size, \(7, 8\)"):
+        equivariance_report(Resize(), "C4", image(1, 1, 5, 5), (7, 8))
+
+
 def test_a_module_that_cannot_run_says_so_itself():
     with pytest.raises(RuntimeError, match="channels"):
         equivariance_report(nn.Conv2d(3, 1, 1).double(), "C4", image(1, 1, 5, 5))
