@@ -70,7 +70,8 @@ class Segmenter(pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW, its rate set anew at every step."""
         optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
-        cycle = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=int(self.trainer.estimated_stepping_batches), pct_start=0.1
-        )
+        steps = int(self.trainer.estimated_stepping_batches)
+        # A rise of exactly one step makes torch divide by zero.
+        rise = 0.1 if steps != 10 else 0.2
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=rise)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

@@ -56,6 +56,18 @@ def test_the_same_seed_gives_the_same_weights(sample, config):
     assert not torch.equal(run(0, 1), first)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 9, 10, 11, 20])
+def test_any_number_of_steps(steps, sample):
+    """The rate never exceeds its maximum, and ends near nothing where there are steps enough to get there."""
+    rates = []
+    segmenter = Segmenter(nn.Conv2d(1, 2, 1), learning_rate=0.5)
+    look = ReportSteps(lambda step, loss: rates.append(segmenter.optimizers().param_groups[0]["lr"]))
+    fit(segmenter, stream(sample, 2 * steps), batch_size=2, callbacks=[look])
+    assert len(rates) == steps
+    assert max(rates) <= 0.5
+    assert rates[-1] < (0.05 if steps >= 9 else 0.5)
+
+
 def test_what_the_model_draws_is_seeded(sample):
     def run(seed):
         torch.manual_seed(5)
