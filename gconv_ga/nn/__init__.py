@@ -5,7 +5,8 @@ and group pooling comes back to an image. On such maps torch's own pointwise lay
 `torch.nn.Dropout`), and so are `torch.nn.GroupNorm` and `torch.nn.AdaptiveAvgPool3d` with ``(None, n, n)``.
 
 Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d`, `GroupPool`; `BatchNorm2d`, `InstanceNorm2d`,
-`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `Upsample` for maps on the group; `functional`.
+`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `Upsample` for maps on the group; the layers as functions in `functional`, and what
+they are made of in `authoring`.
 
 Example:
     >>> import torch
@@ -23,7 +24,7 @@ Example:
     (torch.Size([1, 2, 32, 24]), True)
 """
 
-from . import functional
+from . import authoring, functional
 from ._group_conv import GroupConv2d
 from ._group_pool import GroupPool
 from ._lifting import LiftingConv2d
@@ -43,5 +44,6 @@ __all__ = [
     "LiftingConv2d",
     "MaxPool2d",
     "Upsample",
+    "authoring",
     "functional",
 ]
