@@ -80,7 +80,8 @@ def draw(contest: Contest, results: Sequence[Result]) -> None:
     turned = ScalarField()(images, contest.group, ELEMENT)
     pairs = [[predict_labels(result.model, x) for x in (images, turned)] for result in results]
     upright, moved = pairs[1]
-    changed = LabelMask()(upright, contest.group, ELEMENT) != moved
+    move, inside = LabelMask(), torch.ones_like(upright)
+    changed = move(upright, contest.group, ELEMENT) != moved * move(inside, contest.group, ELEMENT)
     shown = int(changed.flatten(1).sum(dim=1).argmax())
     predictions = {
         result.contestant.title: (upright[shown], moved[shown])

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -23,7 +24,8 @@ def demo_figure(
     """One image and its prediction by several segmenters, upright and turned, and what the turn changed.
 
     Rows: the image as it is, the image moved by ``element``, the difference of the two answers. Columns: the image,
-    the truth, one for each segmenter. Colours are safe for the colour-blind.
+    the truth, one for each segmenter. Colours are safe for the colour-blind. At angles off the grid, what comes from
+    outside the image is white and counts in no difference.
 
     Args:
         image: The image, in any units.
@@ -56,6 +58,7 @@ def demo_figure(
         for labels, shape in zip(maps, (truth.shape, turned_truth.shape), strict=True):
             if labels.shape != shape:
                 raise wrong_shape(f"predictions[{name!r}]", f"[H, W] = {tuple(shape)}", labels)
+    inside = move(torch.ones_like(truth), symmetry, element)  # 0 where a turn off the grid shows what is not there
     rows = [
         [picture(image), region(truth)],
         [picture(ScalarField()(image, symmetry, element)), region(turned_truth)],
@@ -63,12 +66,14 @@ def demo_figure(
     ]
     notes = []
     for first, second in predictions.values():
-        expected = move(first, symmetry, element)
+        expected, second = move(first, symmetry, element), second * inside
         rows[0].append(against_truth(first, truth))
         rows[1].append(against_truth(second, turned_truth))
         rows[2].append(changed(second, expected))
         count = int((second != expected).sum())
         notes.append(f"{count:,} pixel{'' if count == 1 else 's'} changed")
+    for pixels in rows[1] + rows[2]:
+        pixels[inside.numpy() == 0] = 1.0  # white
     several = (
         max(int(labels.max()) for labels in (truth, *(each for pair in predictions.values() for each in pair))) > 1
     )

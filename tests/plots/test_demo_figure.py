@@ -65,6 +65,21 @@ def test_the_panels_are_the_images_and_maps(scene):
     assert np.array_equal(colour_map(change), expected)
 
 
+def test_off_the_grid_what_is_outside_is_white_and_counts_nowhere():
+    truth = torch.ones(33, 33, dtype=torch.int64)
+    everywhere = {"one": (truth, truth)}
+    *_, turned_image, turned_truth, moved, change = panels(
+        demo_figure(truth[None].float(), truth, everywhere, group="C8", element=1)
+    )
+    corners = np.add.outer(*[abs(np.arange(33) - 16)] * 2) > 16 * 2**0.5 + 1
+    middle = np.add.outer(*[abs(np.arange(33) - 16)] * 2) < 16 * 2**0.5 - 1
+    for pixels in (turned_image, turned_truth, moved, change):
+        assert (pixels[corners] == 1).all()
+    assert set(colour_map(moved)[middle]) == {"HIT"}
+    assert set(colour_map(change)[middle]) == {"FAINT"}
+    assert "CHANGED" not in colour_map(change)
+
+
 def test_the_captions_say_what_is_seen(scene):
     figure = draw(scene, ["first network", "second network"])
     titles = [axes.get_title() for axes in figure.axes if axes.get_title()]
