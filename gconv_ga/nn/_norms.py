@@ -63,6 +63,11 @@ class InstanceNorm2d(nn.InstanceNorm3d):
         torch.Size([2, 8, 4, 16, 16])
     """
 
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        # torch looks at the first sample before it looks whether there is one.
+        return super().forward(input) if input.shape[0] else input.clone()
+
     def _check_input_dim(self, input: Tensor) -> None:
         _check_map(input, self.num_features)
 

@@ -1,0 +1,137 @@
+"""What layers save, copy and carry over; layers made on the meta device or on devices that are not there."""
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+from layer_catalogue import CATALOGUE, CONVOLUTIONS, scrambled
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+LEARNT = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
+
+
+def layer_and_input(name, group="C4", size=(8, 11)):
+    entry = CATALOGUE[name]
+    return scrambled(entry.make(group)), entry.input(group, size)
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_the_state_is_what_was_learnt_in_both_modes(name):
+    layer, x = layer_and_input(name)
+    keys = list(layer.train().state_dict())
+    assert set(keys) == {key for key, _ in [*layer.named_parameters(), *layer.named_buffers()] if key in LEARNT}
+    layer.eval()
+    with torch.no_grad():
+        layer(x)
+    assert list(layer.state_dict()) == keys
+    assert list(layer.train().state_dict()) == keys
+
+
+@pytest.mark.parametrize("modes", [("train", "eval"), ("eval", "train"), ("eval", "eval")], ids="-".join)
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_saved_in_one_mode_and_loaded_in_another(name, modes):
+    layer, x = layer_and_input(name)
+    other, _ = layer_and_input(name)
+    with torch.no_grad():
+        expected, before = layer(x), other(x)
+        getattr(layer, modes[0])()
+        getattr(other, modes[1])()
+        file = io.BytesIO()
+        torch.save(layer.state_dict(), file)
+        file.seek(0)
+        assert str(other.load_state_dict(torch.load(file, weights_only=True))) == "<All keys matched successfully>"
+        assert torch.equal(other.eval()(x), expected)
+    assert not list(layer.parameters()) or not torch.equal(before, expected)
+
+
+def pickled(layer):
+    return pickle.loads(pickle.dumps(layer))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, pickled], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_copies_compute_the_same_and_live_on_their_own(name, copied):
+    layer, x = layer_and_input(name)
+    with torch.no_grad():
+        expected = layer(x)
+        other = copied(layer)
+        assert not any("_turned" in module.__dict__ for module in other.modules())
+        assert torch.equal(other(x), expected)
+        for parameter in other.parameters():
+            parameter.zero_()
+        assert torch.equal(layer(x), expected)
+
+
+def test_a_whole_layer_is_saved_and_loaded(tmp_path):
+    layer, x = layer_and_input("GroupConv2d, stride 2")
+    torch.save(layer, tmp_path / "layer.pt")
+    assert torch.equal(torch.load(tmp_path / "layer.pt", weights_only=False)(x), layer(x))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_layer_made_on_the_meta_device_comes_to_life(name):
+    entry = CATALOGUE[name]
+    with torch.device("meta"):
+        layer = entry.make("C4")
+    assert {tensor.device.type for tensor in [*layer.parameters(), *layer.buffers()]} <= {"meta"}
+    alive = layer.to_empty(device="cpu")
+    for module in alive.modules():
+        if hasattr(module, "reset_parameters"):
+            torch.manual_seed(3)
+            module.reset_parameters()
+    torch.manual_seed(3)
+    twin, x = entry.make("C4"), entry.input("C4", (8, 11), dtype=torch.float32)
+    assert torch.equal(alive.eval()(x), twin.eval()(x))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_a_layer_made_on_the_meta_device_is_loaded(name, assign):
+    layer, x = layer_and_input(name)
+    empty = CATALOGUE[name].make("C4", device="meta", dtype=torch.float64)
+    if not assign:
+        empty.to_empty(device="cpu")
+    empty.load_state_dict(layer.state_dict(), assign=assign)
+    assert torch.equal(empty.eval()(x), layer(x))
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_tensor_is_where_the_layer_is(name, mode):
+    """On a device that need not be there: a table left on the CPU would stop the layer on an accelerator."""
+    entry = CATALOGUE[name]
+    with FakeTensorMode():
+        layer = getattr(entry.make("D4", device="cuda"), mode)()
+        x = torch.empty(entry.shape("D4", (8, 11)), device="cuda")
+        found = [*layer.parameters(), *layer.buffers(), layer(x)]
+        with torch.no_grad():
+            found.append(layer(x))
+        assert {tensor.device.type for tensor in found} == {"cuda"}
+
+
+@pytest.mark.parametrize("table", ["turn_and_shift_index", "bias"])
+def test_a_tensor_left_behind_is_seen(table):
+    with FakeTensorMode():
+        layer = CATALOGUE["GroupConv2d"].make("C4", device="cuda")
+        holder = layer._buffers if table in layer._buffers else layer._parameters
+        holder[table] = holder[table].cpu()
+        with pytest.raises(RuntimeError, match="device"):
+            layer(torch.empty(2, 2, 4, 8, 8, device="cuda"))
+
+
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_moved_layer_leaves_nothing_behind(name):
+    layer = CATALOGUE[name].make("C4").to("meta", torch.bfloat16)
+    tensors = [*layer.parameters(), *layer.buffers()]
+    assert {tensor.device.type for tensor in tensors} <= {"meta"}
+    assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} <= {torch.bfloat16}
+
+
+def test_batch_norm_becomes_the_synchronised_one():
+    layer, f = layer_and_input("BatchNorm2d")
+    net = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(copy.deepcopy(layer)))
+    assert type(net[0]) is nn.SyncBatchNorm
+    assert torch.equal(net.eval()(f), layer(f))
