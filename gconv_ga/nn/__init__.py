@@ -5,8 +5,8 @@ and group pooling comes back to an image. On such maps torch's own pointwise lay
 `torch.nn.Dropout`), and so are `torch.nn.GroupNorm` and `torch.nn.AdaptiveAvgPool3d` with ``(None, n, n)``.
 
 Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d`, `GroupPool`; `BatchNorm2d`, `InstanceNorm2d`,
-`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `Upsample` for maps on the group; the layers as functions in `functional`, and what
-they are made of in `authoring`.
+`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `Upsample` for maps on the group; the layers as functions in `functional`, and
+what they are made of in `authoring`.
 
 Example:
     >>> import torch
