@@ -33,8 +33,8 @@ def execute(notebook: NotebookNode, folder: Path) -> NotebookNode:
 
 
 if __name__ == "__main__":
-    # A frozen-modules note of the debugger would be an output.
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    # That a progress bar cannot be shown as a widget would be an output.
+    os.environ["PYTHONWARNINGS"] = "ignore:IProgress not found"
     for source in map(Path, sys.argv[1:] or sorted(map(str, FOLDER.glob("*.py")))):
         start = time.perf_counter()
         nbformat.write(execute(read(source), source.parent), source.with_suffix(".ipynb"))

@@ -162,7 +162,9 @@ def _draw_frames(axes: Axes, frames: FrameSet, middle: Tensor, half: float, proj
         if weight > 0:
             tail = ((translation.double() - middle) @ projection.T).tolist()
             for k, axis in enumerate((rotation.double().T @ projection.T).tolist()):
-                _arrow(axes, tail, [0.62 * half * a for a in axis], PALETTE[k], 0.25 + 0.75 * weight / heaviest, 2.0)
+                # Axes of several elements may lie on each other: the first are longest, and below the others.
+                arrow = [(0.68 - 0.14 * k) * half * a for a in axis]
+                _arrow(axes, tail, arrow, PALETTE[k], 0.25 + 0.75 * weight / heaviest, 2.0)
 
 
 def _arrow(axes: Axes, tail: Sequence[float], arrow: Sequence[float], colour: str, alpha: float, width: float) -> None:

@@ -106,25 +106,34 @@ def panel_figure(rows: Sequence[Sequence[Panel | str | None]], *, labels: Sequen
         raise invalid("labels", f"{len(rows)} strings, one a row", labels)
     count = max(len(row) for row in rows)
     columns = [[row[c] for row in rows if c < len(row)] for c in range(count)]
-    widths = [SIDE if any(isinstance(panel, Panel) for panel in column) else WORD for column in columns]
+    widths = [max(_size(panel)[0] for panel in column) for column in columns]
+    heights = [max(_size(panel)[1] for panel in row) for row in rows]
     heads = [_head(row) for row in rows]
-    left = LINE * 1.3 * max((label.count("\n") + 1 for label in labels if label), default=0) + GAP / 2
+    left = LINE * 1.4 * max((label.count("\n") + 1 for label in labels if label), default=0) + GAP / 2
     width = left + sum(widths) + GAP * (count - 1) + GAP / 2
-    height = sum(heads) + len(rows) * (SIDE + GAP)
+    height = sum(heads) + sum(heights) + len(rows) * GAP
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
-    top = height
+    bottom = height
     for r, row in enumerate(rows):
-        top -= heads[r] + SIDE
+        bottom -= heads[r] + heights[r] + GAP / 2
         for c, panel in enumerate(row):
             x = left + sum(widths[:c]) + GAP * c
             if panel is not None:
-                axes = figure.add_axes((x / width, (top + GAP / 2) / height, widths[c] / width, SIDE / height))
+                axes = figure.add_axes((x / width, bottom / height, widths[c] / width, heights[r] / height))
                 _fill(axes, panel)
         if labels:
-            y = (top + GAP / 2 + SIDE / 2) / height
+            y = (bottom + heights[r] / 2) / height
             figure.text((left - GAP) / width, y, labels[r], rotation=90, ha="right", va="center", fontsize=TITLE)
-        top -= GAP
+        bottom -= GAP / 2
     return figure
+
+
+def _size(panel: Panel | str | None) -> tuple[float, float]:
+    """Width and height in inches."""
+    if not isinstance(panel, Panel):
+        return WORD, 0.0
+    rows, columns = panel.values.shape[-2:]
+    return SIDE * columns / max(rows, columns), SIDE * rows / max(rows, columns)
 
 
 def _head(row: Sequence[Panel | str | None]) -> float:
