@@ -7,7 +7,10 @@ For images and other things that a finite group moves: `GroupAverage`. For point
 `FrameAverage` with one of the frames `PointFrame` (the default choice, exact on symmetric clouds too), `PCAFrame`,
 `LandmarkFrame`, `MeanFrame` (translations only), or a `Frame` of yours that returns a `FrameSet`; `Canonicalize` takes
 one element of the frame instead of all. Frames raise `DegenerateFrameError` and `FrameSizeError` rather than be
-inexact. How tensors move is said by names, or by a `FrameAction` of yours.
+inexact. `QuadratureFrame` and `HaarFrame` list or draw rotations that do not look at the input: the average over all of
+SO(2) or SO(3), as good as the rule. How tensors move is said by names, or by a `FrameAction` of yours.
+
+For sets, whose order should not matter: `PermutationAverage`.
 
 Example:
     >>> import torch
@@ -22,6 +25,7 @@ Example:
 """
 
 from ._canonicalize import Canonicalize
+from ._constant_frames import HaarFrame, QuadratureFrame
 from ._frame import DegenerateFrameError, Frame, FrameSet, FrameSizeError
 from ._frame_actions import FrameAction
 from ._frame_average import FrameAverage
@@ -29,6 +33,7 @@ from ._group_average import GroupAverage
 from ._landmark_frame import LandmarkFrame
 from ._mean_frame import MeanFrame
 from ._pca_frame import PCAFrame
+from ._permutation_average import PermutationAverage
 from ._point_frame import PointFrame
 
 __all__ = [
@@ -40,8 +45,11 @@ __all__ = [
     "FrameSet",
     "FrameSizeError",
     "GroupAverage",
+    "HaarFrame",
     "LandmarkFrame",
     "MeanFrame",
     "PCAFrame",
+    "PermutationAverage",
     "PointFrame",
+    "QuadratureFrame",
 ]
