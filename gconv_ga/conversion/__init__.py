@@ -1,6 +1,7 @@
 """The bridge for whole networks: a trained CNN becomes the G-CNN that is its group average, and trains beyond it.
 
-Names: `convert`, `ConvertedNetwork`, `ConversionReport`, `NotConvertible`, `register`.
+Names: `convert`, `ConvertedNetwork`, `ConversionReport`, `NotConvertible`, `register` (teach `convert` a layer), `fold`
+(plain torch layers, for export).
 
 Example:
     >>> import torch
@@ -15,8 +16,9 @@ Example:
 
 from ._convert import convert
 from ._errors import NotConvertible
+from ._fold import fold
 from ._network import ConvertedNetwork
 from ._report import ConversionReport
 from ._rules import register
 
-__all__ = ["ConversionReport", "ConvertedNetwork", "NotConvertible", "convert", "register"]
+__all__ = ["ConversionReport", "ConvertedNetwork", "NotConvertible", "convert", "fold", "register"]

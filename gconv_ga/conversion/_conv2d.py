@@ -26,7 +26,7 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         if not self._mixes_all:
             return super()._laid_out()
         # The maps lie beside each other element by element: planes come before columns.
-        stack = self.turned().unflatten(2, (-1, self.group.order))
+        stack = self.turned(True).unflatten(2, (-1, self.group.order))
         return stack.permute(1, 0, 3, 2, 4).flatten(2, 3).transpose(0, 1)
 
     def forward(self, input: Tensor) -> Tensor:

@@ -90,10 +90,15 @@ class OrbitConvolution(KeepsKernels):
         weights = self.weight if self.taps is None else torch.cat((self.weight, self.taps))
         return weights.unflatten(0, (self.count, -1)).permute(1, 2, 0, 3, 4)
 
-    def turned(self) -> Tensor:
-        """The stack of turned kernels, ``[rows, |G|, J, kh kw]``, J = (column, plane); all planes shift too."""
+    def turned(self, shifted: bool) -> Tensor:
+        """The stack of turned kernels, ``[rows, |G|, J, kh kw]``, J = (column, plane).
+
+        Args:
+            shifted: Whether plane ``h`` belongs to orientation ``h`` of the input, ``k_(g^-1 h)``, and not to ``g u``;
+                that takes a plane for every element.
+        """
         tables = {"turn_index": self.turn_index, "turn_and_shift_index": self.turn_and_shift_index}
-        if self._mixes_all:
+        if shifted:
             return self.filters.turn_and_shift(self.planes(), tables)
         return self.filters.turn(self.planes().flatten(1, 2), tables)
 
@@ -103,7 +108,7 @@ class OrbitConvolution(KeepsKernels):
 
     def _laid_out(self) -> Tensor:
         """`turned`, with elements first in memory: the order in which a convolution reads it."""
-        return self.turned().transpose(0, 1).contiguous().transpose(0, 1)
+        return self.turned(self._mixes_all).transpose(0, 1).contiguous().transpose(0, 1)
 
     def _kernels(self) -> Tensor:
         return self._kept(self._laid_out, *self._weights)

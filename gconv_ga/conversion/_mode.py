@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ..groups import Group
@@ -16,6 +16,8 @@ from ._windows import POOLS, Given, commutes, pool_on_own_edges
 _REORDERING = {F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle}
 _RESHAPES = {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape}
 _DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout}
+_PADS = {F.pad, torch.constant_pad_nd}
+_CAUGHT = _REORDERING | _RESHAPES | _DROPOUTS | POOLS | _PADS | {F.interpolate}
 
 
 class OrbitMode(TorchFunctionMode):
@@ -42,17 +44,17 @@ class OrbitMode(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         x = args[0] if args else kwargs.get("input")
-        if not isinstance(x, Tensor) or x.ndim == 0 or x.shape[0] != self.batch:
+        # A parameter is no orbit, even if it has as many rows.
+        if func not in _CAUGHT or not isinstance(x, Tensor) or isinstance(x, nn.Parameter):
             return func(*args, **kwargs)
         rest = args[1:]
         kwargs = {name: value for name, value in kwargs.items() if name != "input"}
-        if self.tied and func in _DROPOUTS:
-            training = kwargs.get("training", kwargs.get("train", rest[1] if len(rest) > 1 else True))
-            return tie(lambda ones: func(ones, *rest, **kwargs), x, self.group) if training else x
-        if x.ndim != 4:
-            return func(x, *rest, **kwargs)
+        if func in _DROPOUTS:
+            return self._drop(func, x, rest, kwargs)
         if func in _RESHAPES:
             return self._reshape(func, x, rest, kwargs)
+        if x.ndim != 4 or x.shape[0] != self.batch:
+            return func(x, *rest, **kwargs)
         if func in _REORDERING:
             return conjugate(lambda upright: func(upright, *rest, **kwargs), x, self.group)
         if func in POOLS:
@@ -61,16 +63,20 @@ class OrbitMode(TorchFunctionMode):
             given = Given(F.interpolate, rest, kwargs)
             free = not commutes(x, given)
             return on_own_edges(lambda flipped: func(flipped, **given), x, self.group, free, free)
-        if func is F.pad or func is torch.constant_pad_nd:
-            left, right, top, bottom = [*(rest[0] if rest else kwargs["pad"]), 0, 0, 0, 0][:4]
-            sides = top != bottom, left != right
-            return on_own_edges(lambda flipped: func(flipped, *rest, **kwargs), x, self.group, *sides)
-        return func(x, *rest, **kwargs)
+        left, right, top, bottom = [*(rest[0] if rest else kwargs["pad"]), 0, 0, 0, 0][:4]
+        sides = top != bottom, left != right
+        return on_own_edges(lambda flipped: func(flipped, *rest, **kwargs), x, self.group, *sides)
+
+    def _drop(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        training = kwargs.get("training", kwargs.get("train", rest[1] if len(rest) > 1 else True))
+        if not (self.tied and training and x.ndim and x.shape[0] == self.batch):
+            return func(x, *rest, **kwargs)
+        return tie(lambda ones: func(ones, *rest, **kwargs), x, self.group)
 
     def _reshape(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         plain = func(x, *rest, **kwargs)
-        vectors = isinstance(plain, Tensor) and plain.ndim == 2 and plain.shape[0] == self.batch
-        if not vectors or x.shape[-2:] == (1, 1):
+        vectors = x.ndim == 4 and isinstance(plain, Tensor) and plain.ndim == 2
+        if not vectors or not (x.shape[0] == plain.shape[0] == self.batch) or x.shape[-2:] == (1, 1):
             return plain
         # Upright images are no views of x any more, so `view` would refuse them.
         return conjugate(lambda upright: upright.flatten(1), x, self.group)

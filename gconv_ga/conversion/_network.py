@@ -83,7 +83,8 @@ class ConvertedNetwork(nn.Module):
     def reduce(self, reduce: str) -> None:
         self._reduce = one_of("reduce", reduce, ("mean", "none"))
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, input: Any, *more: Any) -> Any:
+        inputs = (input, *more)
         leaves = pair_inputs(inputs, self.in_action)
         batch = _common_batch(leaves)
         orbit = (orbit_of(leaf, self.group) for leaf in leaves)
