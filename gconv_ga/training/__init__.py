@@ -3,7 +3,8 @@
 Needs the extra ``train``.
 
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
-`load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `as_device`.
+`load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`
+(images of any size); `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -34,6 +35,7 @@ try:
     from ._orientation import OrientationScores, orientation_scores
     from ._scores import dice, predict_labels
     from ._segmenter import Segmenter
+    from ._tiled import Tiled
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "train", error) from error
 
@@ -45,6 +47,7 @@ __all__ = [
     "SaveCheckpoints",
     "Segmenter",
     "SegmenterConfig",
+    "Tiled",
     "as_device",
     "dice",
     "fit",
