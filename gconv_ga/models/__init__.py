@@ -1,6 +1,6 @@
-"""Segmenters: the equivariant U-Net and its plain twin.
+"""Ready-made networks: the equivariant U-Net and its plain twin, and a geometric network on point clouds.
 
-Names: `EquivariantUNet`, `UNet`.
+Names: `EquivariantUNet`, `UNet`; `FrameAveragedGNN`, and `PointOutputs`, what it returns.
 
 Example:
     >>> import torch
@@ -11,6 +11,7 @@ Example:
 """
 
 from ._equivariant_unet import EquivariantUNet
+from ._gnn import FrameAveragedGNN, PointOutputs
 from ._unet import UNet
 
-__all__ = ["EquivariantUNet", "UNet"]
+__all__ = ["EquivariantUNet", "FrameAveragedGNN", "PointOutputs", "UNet"]
