@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from .._validate import one_of
 from ..groups import Group, as_group
-from .functional import group_pool
+from .functional import group_pool, subgroup_elements
 
 
 class GroupPool(nn.Module):
@@ -44,7 +44,7 @@ class GroupPool(nn.Module):
         # Not self.to: that is what moves a module to a device.
         self.subgroup = None if to is None else as_group(to, "to")
         if self.subgroup is not None:
-            self.group.subgroup(self.subgroup)
+            subgroup_elements(self.group, self.subgroup)
 
     def forward(self, input: Tensor) -> Tensor:
         return group_pool(input, self.group, self.reduction, to=self.subgroup)

@@ -12,11 +12,12 @@ Example:
 import torch
 from torch import Tensor
 
-from .._validate import as_pair, one_of, wrong_shape
+from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
 from ._geometry import make_geometry
+from ._orientations import take
 from ._taps import nearest_elements, with_all_planes
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
@@ -164,21 +165,33 @@ def group_pool(f: Tensor, group: Group | str, reduction: str = "mean", *, to: Gr
     if f.ndim != 5 or f.shape[2] != symmetry.order:
         raise wrong_shape("input", f"[B, C, |G|={symmetry.order}, H, W]", f)
     if to is not None:
-        cosets = _cosets(symmetry, symmetry.subgroup(as_group(to, "to")))
-        # [B, C, |H|, coset, H, W]: the coset axis is the one to pool.
-        f = f[:, :, torch.tensor(cosets, device=f.device)].transpose(2, 3)
+        # [B, C, coset, |H|, H, W]: the coset axis is the one to pool.
+        f = torch.stack([take(f, members, 2) for members in _cosets(symmetry, subgroup_elements(symmetry, to))], dim=2)
     return f.mean(2) if reduction == "mean" else f.amax(2)
 
 
+def subgroup_elements(group: Group, to: Group | str) -> tuple[int, ...]:
+    """Where the elements of a subgroup are in the group.
+
+    Raises:
+        ValueError: ``to`` is no group, or none of the subgroups.
+    """
+    subgroup = as_group(to, "to")
+    try:
+        return group.subgroup(subgroup)
+    except ValueError:
+        raise invalid("to", f"a subgroup of {group.name}", to) from None
+
+
 def _cosets(group: Group, subgroup: tuple[int, ...]) -> list[list[int]]:
-    """``h t`` for each ``h`` of the subgroup and the first element ``t`` of each coset ``H t``."""
+    """The cosets ``H t``, each in the order of the subgroup, ``t`` the first element of each."""
     representatives: list[int] = []
     seen: set[int] = set()
     for t in range(group.order):
         if t not in seen:
             representatives.append(t)
             seen.update(group.product(h, t) for h in subgroup)
-    return [[group.product(h, t) for t in representatives] for h in subgroup]
+    return [[group.product(h, t) for h in subgroup] for t in representatives]
 
 
 def _tables(filters: GridFilters, weight: Tensor) -> dict[str, Tensor]:

@@ -180,7 +180,7 @@ def test_the_repr_can_be_typed(name):
 REPRS = [
     (gnn.LiftingConv2d(3, 8, 3, group="C4"), "3, 8, kernel_size=(3, 3), stride=(1, 1), group='C4'"),
     (
-        gnn.GroupConv2d(4, 8, 3, 2, "valid", 2, 4, False, "reflect", group="D2", group_kernel_size=3, sampling="shared"),
+        gnn.GroupConv2d(4, 8, 3, 2, 0, 2, 4, False, "reflect", group="D2", group_kernel_size=3, sampling="shared"),
         (
             "4, 8, kernel_size=(3, 3), stride=(2, 2), dilation=(2, 2), groups=4, bias=False, padding_mode='reflect', "
             "sampling='shared', group='D2', group_kernel_size=3"
