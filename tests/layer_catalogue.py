@@ -120,6 +120,10 @@ CATALOGUE = {
     "GroupConvTranspose2d, blocks": _convolution("GroupConvTranspose2d", 4, 2, 4, 2, 1, groups=2, dilation=2),
     "GroupConvTranspose2d, one tap": _convolution("GroupConvTranspose2d", 2, 2, 2, 3, 0, 2, count=1),
     "GroupConvTranspose2d, two taps": _convolution("GroupConvTranspose2d", 2, 2, 3, 2, 0, 1, bias=False, count=2),
+    "LiftingConv2d, steerable": _convolution("LiftingConv2d", 2, 2, 5, 2, 2, filters="steerable"),
+    "GroupConv2d, steerable": _convolution("GroupConv2d", 2, 2, 3, 2, 1, filters="steerable"),
+    "GroupConv2d, steerable, two taps": _convolution("GroupConv2d", 2, 2, 3, padding=1, filters="steerable", count=2),
+    "GroupConvTranspose2d, steerable": _convolution("GroupConvTranspose2d", 2, 2, 3, 2, 1, 1, filters="steerable"),
     "GroupPool, mean": Entry(
         gnn.GroupPool, lambda layer, f, group: slow.pooled(f, "mean"), (), {"reduction": "mean"}, out="image"
     ),

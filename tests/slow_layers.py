@@ -76,6 +76,17 @@ def with_weight(plain: nn.Module, weight: Tensor) -> nn.Module:
     return plain
 
 
+def planes(layer: nn.Module, count: int) -> Tensor:
+    """The kernels of the identity, ``[C_out, C_in, m, kh, kw]``; steerable weights are not kernels themselves."""
+    if layer.weight.shape[-2:] == layer.kernel_size:
+        return layer.weight if layer.weight.ndim == 5 else layer.weight.unsqueeze(2)
+    upright = layer.turned_kernels()[:, 0].detach()
+    shape = (*layer.weight.shape[:2], -1, *layer.kernel_size)
+    # Planes that are not there are zeros, if they are there.
+    stack = upright.view(shape)
+    return stack if stack.shape[2] == count else stack[:, :, layer.taps]
+
+
 def plain_convolution(layer: nn.Module, plane: Tensor) -> nn.Module:
     made = nn.Conv2d(
         layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding, layer.dilation,
@@ -98,7 +109,7 @@ def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
 
 def lifting(layer: nn.Module, x: Tensor, group: str) -> Tensor:
     """``out(., g) = L_g conv(k, L_g^-1 x)``."""
-    plain = plain_convolution(layer, layer.weight)
+    plain = plain_convolution(layer, planes(layer, 1)[:, :, 0])
     return add_bias(torch.stack([conjugated(plain, x, g, None) for g in elements(group)], dim=2), layer.bias)
 
 
@@ -106,9 +117,10 @@ def group_convolution(layer: nn.Module, f: Tensor, group: str, count: int | None
     """``out(., g) = sum_u L_g conv(k_u, L_g^-1 f(., g u))``."""
     maps = []
     for i, g in enumerate(elements(group)):
-        planes = zip(taps(group, count), layer.weight.unbind(2), strict=True)
+        near = taps(group, count)
         terms = [
-            conjugated(plain_convolution(layer, k), f[:, :, product_table(group)[i][u]], g, None) for u, k in planes
+            conjugated(plain_convolution(layer, k), f[:, :, product_table(group)[i][u]], g, None)
+            for u, k in zip(near, planes(layer, len(near)).unbind(2), strict=True)
         ]
         maps.append(torch.stack(terms).sum(0))
     return add_bias(torch.stack(maps, dim=2), layer.bias)
@@ -120,7 +132,7 @@ def transposed_convolution(
     """``out(., g u) = sum_u L_g conv_transpose(k_u, L_g^-1 f(., g))``."""
     maps: list[Tensor | float] = [0.0] * f.shape[2]
     for i, g in enumerate(elements(group)):
-        for u, k in zip(taps(group, count), layer.weight.unbind(2), strict=True):
+        for u, k in zip(taps(group, count), planes(layer, len(taps(group, count))).unbind(2), strict=True):
             h = product_table(group)[i][u]
             maps[h] = maps[h] + conjugated(plain_transposed(layer, k), f[:, :, i], g, size)
     return add_bias(torch.stack(maps, dim=2), layer.bias)
