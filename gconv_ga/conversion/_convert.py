@@ -37,9 +37,10 @@ def convert(
     square, and batch norm sees all orientations in one batch. Afterwards `ConvertedNetwork.open_taps` lets orientations
     mix, starting from zero.
 
-    The result is compared with the group average in float64 on ``example``, and refused if it differs. For this
-    comparison trainable parameters that are constant (a branch that starts at zero, say) are replaced by random
-    numbers, since what they hide would come out in training.
+    The result is compared with the group average in float64 on ``example``, and refused if it differs. The comparison
+    is of structures, not of weights: trainable parameters that are constant (a branch that starts at zero, say) are
+    replaced by random numbers for it, and the statistics of batch norms by those of the example, since what such
+    numbers hide would come out in training.
 
     A network that never saw turned images can do badly on them, and its average with it: then train the average.
 
@@ -57,7 +58,7 @@ def convert(
         dropout: "independent" draws a mask for each orientation, "tied" one for all of them, so that training too is
             equivariant. It concerns torch's dropouts and modules named StochasticDepth or DropPath.
         verify: Whether to compare with the group average.
-        tolerance: The largest difference allowed, relative to the average's largest number.
+        tolerance: The largest difference allowed; see `ConversionReport`.
 
     Returns:
         The network; see `ConvertedNetwork`. ``print(net.report)`` lists what became of each module.

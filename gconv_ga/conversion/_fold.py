@@ -74,8 +74,9 @@ def fold(net: nn.Module) -> nn.Module:
     """
     if not isinstance(net, nn.Module):
         raise invalid("net", "a torch.nn.Module", net)
-    folded = _fold(deepcopy(net).eval(), {})
-    return folded.eval().requires_grad_(False)
+    folded = _fold(deepcopy(net).eval(), {}).eval().requires_grad_(False)
+    first = next(folded.parameters(), None)
+    return folded if first is None else folded.to(first.device)
 
 
 def _fold(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:

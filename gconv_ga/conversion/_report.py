@@ -21,7 +21,8 @@ class ConversionReport:
         group: The group's name.
         rows: One for each module that was decided on, in the model's order.
         defect: The largest difference from the group average on the example, relative to the average's largest
-            number; None if it was not verified.
+            number, or to how far the output moves when the image is another one, if that is less; None if it was not
+            verified.
 
     Example:
         >>> print(ConversionReport("C4", [Row("head", "Linear", "keep", "commutes")], 2e-16))

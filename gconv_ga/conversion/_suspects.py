@@ -11,16 +11,24 @@ from ._network import ConvertedNetwork
 from ._orbit import conjugate
 
 
-def defect(actual: Any, expected: Any) -> float:
-    """The largest difference of any leaf, relative to that leaf's largest number; NaN if there is one."""
+def defect(actual: Any, expected: Any, spread: list[float] | None = None) -> float:
+    """The largest difference of any tensor, relative to its largest number; NaN if there is one.
+
+    Args:
+        actual: A nest.
+        expected: A nest of the same structure.
+        spread: For each tensor what to measure it by in place of its largest number, if that is less and not zero.
+    """
     worst = torch.zeros((), dtype=torch.float64)
-    for (_, a), (_, b) in zip(nest_leaves(actual, ""), nest_leaves(expected, ""), strict=True):
-        if isinstance(a, Tensor) and a.numel():
-            if a.shape != b.shape:
-                return float("inf")
-            scale = b.abs().max()
-            error = (a - b).abs().max() / torch.where(scale > 0, scale, torch.ones_like(scale))
-            worst = torch.maximum(worst, error.detach().double().cpu())
+    pairs = zip(nest_leaves(actual, ""), nest_leaves(expected, ""), strict=True)
+    tensors = [(a, b) for (_, a), (_, b) in pairs if isinstance(a, Tensor) and a.numel()]
+    for i, (a, b) in enumerate(tensors):
+        if a.shape != b.shape:
+            return float("inf")
+        scale = float(b.abs().max())
+        if spread is not None and 0 < spread[i] < scale:
+            scale = spread[i]
+        worst = torch.maximum(worst, ((a - b).abs().max() / (scale or 1.0)).detach().double().cpu())
     return worst.item()
 
 

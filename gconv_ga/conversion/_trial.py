@@ -11,6 +11,7 @@ from .._validate import invalid
 from ..actions import nest_leaves, pair_leaves, rebuild_nest
 from ..averaging import GroupAverage
 from ._conv2d import OrbitConv2d
+from ._enliven import enliven
 from ._errors import NotConvertible
 from ._network import ConvertedNetwork
 from ._report import Row
@@ -33,10 +34,11 @@ class Trial:
         self, model: nn.Module, example: tuple[Any, ...], rewired: Callable[[nn.Module], ConvertedNetwork]
     ) -> None:
         self.name = type(model).__name__
-        self.plain = deepcopy(model).double().eval()
-        enliven(self.plain)
-        self.net = rewired(deepcopy(self.plain)).eval()
         self.example = example
+        self.plain = deepcopy(model).double().eval()
+        # Errors that the plain network makes alone are not ours to explain.
+        enliven(self.plain, self._inputs())
+        self.net = rewired(deepcopy(self.plain)).eval()
 
     @torch.no_grad()
     def run(self, verify: bool, tolerance: float) -> set[str]:
@@ -44,40 +46,51 @@ class Trial:
 
         Raises:
             NotConvertible: The converted network differs from the group average, or there is no such average.
-            ValueError: ``out_action`` does not fit, or the model answers the example with nothing but zeros.
+            ValueError: ``out_action`` does not fit, or the model's answer does not depend on the image.
         """
         devices = {x.device for _, x in nest_leaves(self.example, "") if isinstance(x, Tensor)}
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
             if verify:
+                spread = self._spread()
                 expected = self._average()
             lifting, actual = self._converted()
             if verify:
-                self._compare(actual, expected, tolerance)
+                self._compare(actual, expected, spread, tolerance)
         return lifting
 
-    def _inputs(self) -> Any:
-        """The arguments in float64, in memory of their own."""
-        values = (
-            (x.double() if x.is_floating_point() else x).clone() if isinstance(x, Tensor) else x
-            for _, x in nest_leaves(self.example, "example")
-        )
-        return rebuild_nest(self.example, values)
+    def _inputs(self, other: bool = False) -> Any:
+        """The arguments in float64, in memory of their own; ``other`` images have their pixels shuffled and dimmed."""
+        values = []
+        for _, x in nest_leaves(self.example, "example"):
+            if isinstance(x, Tensor):
+                x = (x.double() if x.is_floating_point() else x).clone()
+                if other and x.ndim == 4 and x.is_floating_point():
+                    pixels = torch.randperm(x.shape[2] * x.shape[3], generator=torch.Generator().manual_seed(0))
+                    x = 0.9 * x.flatten(2)[:, :, pixels.to(x.device)].unflatten(2, x.shape[2:])
+            values.append(x)
+        return rebuild_nest(self.example, iter(values))
+
+    def _spread(self) -> list[float]:
+        """How far each tensor of the plain output moves when the image is another one.
+
+        Differences are measured by it: to a network that hardly looks at the image every difference is small.
+        """
+        output, moved = self.plain(*self._inputs()), self.plain(*self._inputs(other=True))
+        leaves = pair_leaves(output, self.net.out_action, "output", "out_action")
+        pairs = zip(leaves, nest_leaves(moved, ""), strict=True)
+        spread = [float((a.value - b).abs().max()) for a, (_, b) in pairs if isinstance(b, Tensor) and b.numel()]
+        if all(distance == 0 for distance in spread):
+            takes = "one that the model's answer depends on"
+            raise invalid("example", takes, self.example[0], "with its pixels shuffled the answer is the same")
+        return spread
 
     def _average(self) -> Any:
-        # Errors that the plain network makes alone are not ours to explain.
-        output = self.plain(*self._inputs())
-        pair_leaves(output, self.net.out_action, "output", "out_action")
         group = self.net.group
         try:
-            average = GroupAverage(self.plain, group, self.net.in_action, self.net.out_action)(*self._inputs())
+            return GroupAverage(self.plain, group, self.net.in_action, self.net.out_action)(*self._inputs())
         except Exception as error:
             text = f"{self.name} has no average under {group.name} on this example: {error}"
             raise NotConvertible(text, self.net.report) from error
-        tensors = [x for _, x in nest_leaves(average, "") if isinstance(x, Tensor)]
-        if all(bool((x == 0).all()) for x in tensors):
-            takes = "one that the model answers with more than zeros"
-            raise invalid("example", takes, self.example[0], "they prove nothing")
-        return average
 
     def _converted(self) -> tuple[set[str], Any]:
         """The convolutions that see the same in every orientation, and the output."""
@@ -110,9 +123,9 @@ class Trial:
                 hook.remove()
         return {path for path, is_same in same.items() if is_same}, output
 
-    def _compare(self, actual: Any, expected: Any, tolerance: float) -> None:
+    def _compare(self, actual: Any, expected: Any, spread: list[float], tolerance: float) -> None:
         report = self.net.report
-        report.defect = defect(actual, expected)
+        report.defect = defect(actual, expected, spread)
         if report.defect <= tolerance:
             return
         suspects, ends = find_suspects(self.net, self.plain, self._inputs(), tolerance)
@@ -131,20 +144,3 @@ class Trial:
             "Name the block around the fault in conjugate=[...], or use GroupAverage(model, group).",
             report,
         )
-
-
-@torch.no_grad()
-def enliven(model: nn.Module) -> None:
-    """Random numbers in place of trainable parameters that are constant, in place.
-
-    A branch that is multiplied by zero, or a table of positions that starts at zero, would pass every comparison.
-    """
-    generator = torch.Generator().manual_seed(0)
-    for parameter in model.parameters():
-        first = parameter.flatten()[:1]
-        constant = bool((parameter == first).all()) if parameter.numel() else False
-        if parameter.requires_grad and constant and (parameter.numel() > 1 or first.item() == 0):
-            low, high = (0.5, 1.5) if parameter.ndim < 2 else (-1.0, 1.0)
-            scale = max(1, parameter.numel() // parameter.shape[0]) ** -0.5 if parameter.ndim > 1 else 1.0
-            numbers = torch.rand(parameter.shape, generator=generator, dtype=parameter.dtype)
-            parameter.copy_(scale * (low + (high - low) * numbers))
