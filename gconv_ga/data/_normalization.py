@@ -1,7 +1,7 @@
 """From grey levels to numbers of mean zero and standard deviation one."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -51,11 +51,11 @@ class Normalization:
             raise invalid("percentile", "above 0 and up to 100, or None", self.percentile)
 
     @classmethod
-    def measure(cls, images: Sequence[Tensor] | Tensor, percentile: float | None = None) -> "Normalization":
+    def measure(cls, images: Iterable[Tensor] | Tensor, percentile: float | None = None) -> "Normalization":
         """The normalisation that gives these images mean zero and standard deviation one, channel by channel.
 
         Args:
-            images: The training images, each ``[C, H, W]``.
+            images: The training images, each ``[C, H, W]``; read one after the other.
             percentile: As for the class.
         """
         sums = torch.stack([_moments(_scale(image, percentile)) for image in images]).sum(dim=0)
