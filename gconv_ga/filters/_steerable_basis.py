@@ -34,6 +34,14 @@ class SteerableBasis:
         energy: Of that kernel's output, for weights of variance 1 and a photograph of variance 1.
         rectified_energy: The same for a photograph that has passed a ReLU and has a second moment of 1.
         curve: How many functions there would be up to each value of ``max_error``, as (functions, error).
+        _kernels: The numbers of `kernels` for the rotations, flat.
+
+    Example:
+        >>> basis = steerable_basis("D8", 3)
+        >>> len(basis), basis.frequency, basis.parity
+        (6, (0, 0, 1, 1, 2, 2), (1, 1, 1, -1, 1, -1))
+        >>> basis.kernels.shape  # [F, |G|, k, k]
+        torch.Size([6, 16, 3, 3])
     """
 
     group: Group
