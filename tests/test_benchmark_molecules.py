@@ -8,6 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from clouds import PYRIDINE, read_extxyz
 from frame_modules import random_motion
 from house import ROOT
 
@@ -92,3 +93,16 @@ def test_molecules_as_they_are_in_the_file(tasks: ModuleType, shared_data: Calla
     assert torch.equal(counts.sum(1).long(), qm7.train.mask.sum(1))
     # What is left of the energy is orthogonal to the numbers of atoms.
     assert float((qm7.train.energy @ counts).abs().max()) < 1e-4 * float(counts.norm() * qm7.train.energy.norm())
+
+
+def test_ase_reads_what_our_own_reader_reads(shared_data: Callable[[str], Path], tmp_path: Path) -> None:
+    ase = pytest.importorskip("ase.io", reason="ASE, from the extra molecules, is not installed")
+    path = shared_data("molecules") / "g2.extxyz"
+    ours, theirs = read_extxyz(path), ase.read(path, ":")
+    assert len(ours) == len(theirs) == 148
+    for atoms in theirs:
+        assert torch.equal(torch.from_numpy(atoms.positions), ours[atoms.info["name"]])
+    plain = tmp_path / "pyridine.xyz"
+    lines = [f"{s} {x} {y} {z}" for s, (x, y, z) in zip("NCCCCCHHHHH", PYRIDINE.tolist(), strict=True)]
+    plain.write_text("\n".join(("11", "pyridine", *lines)) + "\n")
+    assert torch.equal(torch.from_numpy(ase.read(plain).positions), PYRIDINE)

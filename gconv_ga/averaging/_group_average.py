@@ -36,7 +36,8 @@ class GroupAverage(nn.Module):
 
     Args:
         module: What to average: a module, or any callable.
-        group: The group or its name.
+        group: The group or its name. For groups too large to list there are `PermutationAverage` (the order of a set)
+            and `FrameAverage` with `QuadratureFrame`, `HaarFrame` or, exactly, `PointFrame` (rotations of points).
         in_action: How the group acts on the inputs: an action, its name, or a mapping or sequence of them nested as
             the inputs are. With several inputs a sequence has one entry for each. One action stands for everything
             below it. Inputs which do not turn with the image are "invariant"; tensors ``[B]`` and ``[B, K]``, which
