@@ -196,6 +196,33 @@ def test_other_dimensions(average: str, d: int) -> None:
     assert equivariance_error(network(average, d=d), x, torch.rand(2, 5, 3).double(), mirrored=True) <= 1e-10
 
 
+@pytest.mark.parametrize("average", AVERAGES)
+def test_messages_written_out(average: str) -> None:
+    net = network(average, in_vectors=1, depth=1)
+    inner = net.net.module if average == "whole" else net.net
+    layer, seen = inner.layers[0], []
+    layer.update.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    x, v, mask = GENERIC[None], torch.randn(1, 6, 3).double(), torch.tensor([[True] * 5 + [False]])
+    with torch.no_grad():
+        inner(x, species(GENERIC)[None], v[:, :, None], mask)
+        h = inner.embed(species(GENERIC))
+        hidden = torch.einsum("cv,nvd->ncd", inner.embed_vectors.weight, v[0, :, None])
+        for i in range(5):
+            total, moves, collected = 0, 0, 0
+            for j in set(range(5)) - {i}:
+                apart = x[0, j] - x[0, i]
+                square = apart @ apart
+                parts = [torch.exp(-square * rate) for rate in layer.log_rates.exp()] + [torch.log1p(square)]
+                edge = torch.stack(parts + (list(apart) if average == "whole" else []))
+                m = layer.message(layer.receiver(h[i]) + layer.sender(h[j]) + layer.between(edge))
+                push, pull = layer.gates(m)
+                total, moves, collected = total + m, moves + push * apart, collected + pull * hidden[j]
+            _, vectors, _, messages, _ = seen[0]
+            torch.testing.assert_close(messages[0, i], total, rtol=0, atol=1e-13)
+            torch.testing.assert_close(vectors[0, i, 2], moves, rtol=0, atol=1e-13)
+            torch.testing.assert_close(vectors[0, i, -3:], collected, rtol=0, atol=1e-13)
+
+
 def test_updates_pass_messages_once() -> None:
     # The edge network of "updates" sees one sample, that of "whole" every element of its frame.
     sizes = {}
