@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ._demo import demo
 from ._options import Debug
+from ._train_command import train
 
 
 class OneLineErrors(TyperGroup):
@@ -45,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(train)
 
 
 def show_version(value: bool) -> None:

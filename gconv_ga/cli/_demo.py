@@ -21,7 +21,7 @@ def demo(
 ) -> None:
     """Train an equivariant U-Net and its plain twin on real images, then turn the images.
 
-    Takes two minutes of one core; groups off the grid, such as C8, take several times as long. Writes demo.png,
+    Takes two minutes of one core; groups off the grid, such as C8, take twice as long. Writes demo.png,
     results.json and three checkpoints.
 
     Example: [bold]gconv-ga demo --group D4 --data histology --out demo-D4[/bold]
