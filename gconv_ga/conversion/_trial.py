@@ -39,6 +39,7 @@ class Trial:
         # Errors that the plain network makes alone are not ours to explain.
         enliven(self.plain, self._inputs())
         self.net = rewired(deepcopy(self.plain)).eval()
+        self.net.reduce = "mean"
 
     @torch.no_grad()
     def run(self, verify: bool, tolerance: float) -> set[str]:
