@@ -83,3 +83,10 @@ def shared_data() -> Callable[[str], Path]:
         return folder / name
 
     return find
+
+
+@pytest.fixture
+def fake_cuda() -> None:
+    """Skips where torch was built without CUDA: its fake tensors cannot move on a CUDA device then."""
+    if not torch.backends.cuda.is_built():
+        pytest.skip("this torch was built without CUDA, which fake CUDA tensors need")

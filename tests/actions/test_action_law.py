@@ -148,6 +148,7 @@ def test_actions_are_traced_without_a_break(case, name):
     torch.testing.assert_close(traced(x), action(x, group, 1), rtol=0, atol=1e-12)
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("name", ["D4", "C8"])
 @pytest.mark.parametrize("case", CASES)
 def test_actions_run_on_fake_tensors_of_another_device(case, name):

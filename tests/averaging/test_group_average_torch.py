@@ -181,6 +181,7 @@ def test_an_empty_batch(size: tuple[int, int], device: torch.device) -> None:
     assert y.shape == (0, *GroupAverage(normed(device), "D4").eval()(image(size, device)).shape[1:])
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("group", ["D4", "C8"])
 def test_runs_on_fake_tensors(group: str) -> None:
     with FakeTensorMode():

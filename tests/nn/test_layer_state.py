@@ -98,6 +98,7 @@ def test_a_layer_made_on_the_meta_device_is_loaded(name, assign):
     assert torch.equal(empty.eval()(x), layer(x))
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("mode", ["train", "eval"])
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_every_tensor_is_where_the_layer_is(name, mode):
@@ -112,6 +113,7 @@ def test_every_tensor_is_where_the_layer_is(name, mode):
         assert {tensor.device.type for tensor in found} == {"cuda"}
 
 
+@pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("table", ["turn_and_shift_index", "bias"])
 def test_a_tensor_left_behind_is_seen(table):
     with FakeTensorMode():
