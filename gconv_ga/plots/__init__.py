@@ -3,7 +3,7 @@
 Needs matplotlib (extra ``plots``, also in ``train``).
 
 Names: `demo_figure`; `Panel` and `panel_figure` for images, kernels and maps with signs between them; `Cloud` and
-`cloud_figure` for points and their frames; `chart` for curves; `PALETTE`; `save_figure`.
+`cloud_figure` for points and their frames; `chart` for curves, `learning_curves`; `PALETTE`; `save_figure`.
 
 Example:
     >>> import torch
@@ -20,10 +20,21 @@ try:
     from ._chart import chart
     from ._cloud_figure import Cloud, cloud_figure
     from ._demo import demo_figure
+    from ._learning_curves import learning_curves
     from ._palette import PALETTE
     from ._panel_figure import Panel, panel_figure
     from ._save import save_figure
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "plots", error) from error
 
-__all__ = ["PALETTE", "Cloud", "Panel", "chart", "cloud_figure", "demo_figure", "panel_figure", "save_figure"]
+__all__ = [
+    "PALETTE",
+    "Cloud",
+    "Panel",
+    "chart",
+    "cloud_figure",
+    "demo_figure",
+    "learning_curves",
+    "panel_figure",
+    "save_figure",
+]

@@ -3,8 +3,9 @@
 Needs the extra ``train``.
 
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
-`load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`
-(images of any size); `as_device`.
+`load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
+`predict_image`, `ImagePrediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a training in a folder);
+`as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -33,6 +34,9 @@ try:
     from ._fit import fit
     from ._losses import CrossEntropyDice
     from ._orientation import OrientationScores, orientation_scores
+    from ._predict_image import ImagePrediction, predict_image
+    from ._run import read_run, train_run
+    from ._run_config import RunConfig
     from ._scores import dice, predict_labels
     from ._segmenter import Segmenter
     from ._tiled import Tiled
@@ -42,8 +46,10 @@ except ModuleNotFoundError as error:
 __all__ = [
     "Checkpoint",
     "CrossEntropyDice",
+    "ImagePrediction",
     "OrientationScores",
     "ReportSteps",
+    "RunConfig",
     "SaveCheckpoints",
     "Segmenter",
     "SegmenterConfig",
@@ -53,6 +59,9 @@ __all__ = [
     "fit",
     "load_checkpoint",
     "orientation_scores",
+    "predict_image",
     "predict_labels",
+    "read_run",
     "save_checkpoint",
+    "train_run",
 ]

@@ -35,7 +35,7 @@ def predict_labels(
     """
     if images.ndim != 4:
         raise wrong_shape("images", "[N, C, H, W]", images)
-    with torch.no_grad(), _evaluating(model.to(device)):
+    with torch.no_grad(), evaluating(model.to(device)):
         parts = images.split(as_int("batch_size", batch_size, minimum=1))
         return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
 
@@ -72,7 +72,7 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int) -> float:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
     """Eval mode for a while; afterwards every module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()

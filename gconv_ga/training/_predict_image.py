@@ -1,0 +1,70 @@
+"""What a segmenter says of one image of any size."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .._validate import wrong_shape
+from ._scores import evaluating
+from ._tiled import Tiled
+
+
+class ImagePrediction(NamedTuple):
+    """The classes of an image's pixels.
+
+    Args:
+        labels: ``[H, W]``, int64, the most likely class.
+        probabilities: ``[classes, H, W]``, float32, if they were asked for, else None.
+
+    Example:
+        >>> ImagePrediction._fields
+        ('labels', 'probabilities')
+    """
+
+    labels: Tensor
+    probabilities: Tensor | None
+
+
+def predict_image(
+    model: nn.Module,
+    image: Tensor,
+    *,
+    tile: int = 512,
+    device: str | torch.device = "cpu",
+    probabilities: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
+) -> ImagePrediction:
+    """Classes of an image by tiles, as `Tiled` cuts them; of the logits no more is held than a row of tiles.
+
+    Args:
+        model: It gives logits; it is used in eval mode, on ``device``, and left in the modes it came in.
+        image: The image, normalised as in training.
+        tile: Height and width of a tile.
+        device: Where the network computes. The model stays there; the image and the result do not go there as a whole.
+        probabilities: Whether to give the softmax of the logits too.
+        progress: As for `Tiled`.
+
+    Shape:
+        - image: ``[C, H, W]``
+
+    Raises:
+        ValueError: The image has other axes, or ``tile`` is no positive int.
+
+    Example:
+        >>> import torch
+        >>> labels, probabilities = predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 70, 45), tile=32)
+        >>> labels.shape, probabilities
+        (torch.Size([70, 45]), None)
+    """
+    if image.ndim != 3:
+        raise wrong_shape("image", "[C, H, W]", image)
+    tiled = Tiled(model, tile, device=device, progress=progress)
+    labels, shares = [], []
+    with torch.no_grad(), evaluating(model.to(device)):
+        for band in tiled.bands(image.unsqueeze(0)):
+            labels.append(band[0].argmax(dim=0))
+            if probabilities:
+                shares.append(band[0].to(torch.float32).softmax(dim=0))
+    return ImagePrediction(torch.cat(labels), torch.cat(shares, dim=1) if probabilities else None)

@@ -1,0 +1,83 @@
+"""A training run in words: all that decides its result."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+from .._validate import as_int, invalid
+from ..groups import as_group
+from ._config import SegmenterConfig
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is made of beside the image files; it goes to JSON and back.
+
+    Args:
+        segmenter: The network, its classes, the normalisation.
+        split: For the name of each image, without its ending: "train", "val" or "test".
+        steps: How many.
+        batch_size: Crops a step.
+        crop: Height and width of a crop.
+        learning_rate: The highest rate.
+        augmentation: Crops are moved by a random element of this group; None for none.
+        seed: Of the initial weights, crops and turns.
+
+    Raises:
+        ValueError: A number is out of its range, or no image is for training.
+
+    Example:
+        >>> from gconv_ga.data import Normalization
+        >>> arguments = dict(in_channels=1, classes=2, group="C4", width=4, depth=3)
+        >>> segmenter = SegmenterConfig("EquivariantUNet", arguments, ("none", "cell"), Normalization([0.3], [0.2]))
+        >>> config = RunConfig(segmenter, {"a": "train", "b": "val"}, steps=100, batch_size=8, crop=64)
+        >>> RunConfig.from_json(config.to_json()) == config
+        True
+    """
+
+    segmenter: SegmenterConfig
+    split: Mapping[str, str]
+    steps: int
+    batch_size: int
+    crop: int
+    learning_rate: float = 1e-2
+    augmentation: str | None = "D4"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 1), ("batch_size", 1), ("crop", 1), ("seed", 0)):
+            as_int(name, getattr(self, name), minimum=least)
+        if self.augmentation is not None:
+            as_group(self.augmentation, "augmentation")
+        object.__setattr__(self, "split", dict(self.split))
+        if "train" not in self.split.values():
+            raise invalid("split", "one that has images for training", self.split)
+
+    def names(self, part: str) -> list[str]:
+        """The names of the images of a part of the split.
+
+        Args:
+            part: "train", "val" or "test".
+        """
+        return sorted(name for name, where in self.split.items() if where == part)
+
+    def to_json(self) -> str:
+        """The configuration as JSON."""
+        return json.dumps(asdict(self), indent=2)
+
+    @classmethod
+    def from_json(cls, text: str) -> "RunConfig":
+        """The configuration that `to_json` wrote, checked as if it had been typed.
+
+        Args:
+            text: The JSON.
+
+        Raises:
+            ValueError: It is no JSON, or a field is missing, superfluous or wrong.
+        """
+        try:
+            fields = json.loads(text)
+            return cls(**{**fields, "segmenter": SegmenterConfig.from_json(json.dumps(fields["segmenter"]))})
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            advice = f"Python says: {type(error).__name__}: {error}"
+            raise invalid("text", "a configuration of a run as JSON", text, advice) from None
