@@ -6,25 +6,30 @@ import torch
 from torch import Tensor
 
 from .._validate import invalid
-from ..actions import Action, Invariant, LabelMask, Leaf, ScalarField
+from ..actions import Action, Invariant, LabelMask, Leaf, ScalarField, nest_leaves
 from ..groups import Group
 from ._orbit import to_orbit
 
 
-def orbit_of(leaf: Leaf, group: Group) -> Any:
-    """An input for all orientations, ``[B |G|, ...]``; what is no tensor stays.
+def check_in_action(actions: Any) -> None:
+    """Refuse actions on inputs that move something other than pixels and components.
 
     Raises:
-        ValueError: The action moves something other than pixels and components.
+        ValueError: There is one.
     """
+    for name, action in nest_leaves(actions, "in_action"):
+        if not isinstance(action, ScalarField | LabelMask | Invariant):
+            advice = "coordinates of another frame do not fit an image that is not turned; use GroupAverage"
+            raise invalid(name, "an action on images, or 'invariant'", action, advice)
+
+
+def orbit_of(leaf: Leaf, group: Group) -> Any:
+    """An input for all orientations, ``[B |G|, ...]``; what is no tensor stays."""
     x, action = leaf.value, leaf.action
     if not isinstance(x, Tensor) or x.ndim == 0:
         return x
-    if isinstance(action, Invariant | LabelMask) or type(action) is ScalarField:
+    if not isinstance(action, ScalarField) or type(action) is ScalarField:
         return to_orbit(x, group)
-    if not isinstance(action, ScalarField):
-        takes = "an action on images, or 'invariant'"
-        raise invalid("in_action", takes, action, f"average with GroupAverage, since {leaf.name} has coordinates")
     turned = [_turn_components(action, x, group, group.inverse(g)) for g in range(group.order)]
     return torch.stack(turned, dim=1).flatten(0, 1)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
+from ._components import check_in_action
 from ._network import ConvertedNetwork
 from ._rewiring import Modules, Rewiring, as_wanted
 from ._trial import Trial
@@ -95,6 +96,7 @@ def convert(
     one_of("dropout", dropout, ("independent", "tied"))
     inputs = _checked(example)
     actions = as_actions(in_action, "in_action"), as_actions(out_action, "out_action")
+    check_in_action(actions[0])
     for name, each in nest_leaves(actions[1], "out_action"):
         if isinstance(each, LabelMask):
             raise invalid(name, "an action on something that has a mean; class indices have none", each)

@@ -58,7 +58,9 @@ def find_suspects(
             ends.append(path)
             continue
         module = plain.get_submodule(path)
-        found[path] = min(_defect_of(module, inputs, output, net.group, last) for last in (False, True))
+        found[path] = _defect_of(module, inputs, output, net.group, last=False)
+        if _may_have_channels_last(module, inputs):
+            found[path] = min(found[path], _defect_of(module, inputs, output, net.group, last=True))
     guilty = {path: error for path, error in found.items() if not error <= tolerance}
     smallest = {p: e for p, e in guilty.items() if not any(other != p and _inside(other, p) for other in guilty)}
     # What makes tokens of images is no fault by itself, so it is named only where nothing smaller is.
@@ -80,6 +82,12 @@ def _defect_of(module: nn.Module, inputs: Any, output: Any, group: Group, last: 
         return defect(_permuted(output, order), conjugate(upright, _permuted(inputs, order), group))
     except Exception:  # noqa: BLE001  whatever a module says to images that are none of its own
         return float("inf")
+
+
+def _may_have_channels_last(module: nn.Module, inputs: Any) -> bool:
+    """Whether the last axis of an image fits a weight, as in the blocks of transformers."""
+    lengths = {x.shape[-1] for _, x in nest_leaves(inputs, "") if isinstance(x, Tensor) and x.ndim == 4}
+    return any(lengths & set(parameter.shape) for parameter in module.parameters())
 
 
 def _permuted(nest: Any, order: tuple[int, ...]) -> Any:

@@ -26,7 +26,7 @@ class Between(nn.Module):
         return self.last(self.part(torch.tanh(self.first(x))))
 
 
-def same_size(pad):
+def to_a_multiple(pad):
     """Pads to the next multiple of four, as many networks do to their input, then pools."""
 
     def forward(x):
@@ -36,83 +36,92 @@ def same_size(pad):
     return forward
 
 
-PARTS = {
+LAYERS = {
     # convolutions
-    "stride 2": nn.Conv2d(6, 6, 3, 2, 1),
-    "stride 3": nn.Conv2d(6, 6, 5, 3, 1),
-    "patches": nn.Conv2d(6, 6, 4, 4),
-    "a single tap with a stride": nn.Conv2d(6, 6, 1, 2),
-    "dilated and strided": nn.Conv2d(6, 6, 3, 2, 2, 2),
-    "same, even kernel": nn.Conv2d(6, 6, 4, padding="same"),
-    "same, dilated": nn.Conv2d(6, 6, 3, padding="same", dilation=2),
-    "a line": nn.Sequential(nn.Conv2d(6, 6, (1, 7), padding=(0, 3)), nn.Conv2d(6, 6, (7, 1), padding=(3, 0))),
-    "depthwise, strided": nn.Conv2d(6, 6, 3, 2, 1, groups=6),
-    "grouped": nn.Conv2d(6, 6, 3, groups=3),
-    "reflect": nn.Conv2d(6, 6, 3, 2, 1, padding_mode="reflect"),
-    "circular": nn.Conv2d(6, 6, 4, padding="same", padding_mode="circular"),
-    "replicate": nn.Conv2d(6, 6, 5, 2, 2, padding_mode="replicate"),
-    "without bias": nn.Conv2d(6, 6, 3, 2, bias=False),
-    "transposed": nn.ConvTranspose2d(6, 6, 2, 2),
-    "transposed, output padding": nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, groups=2),
-    "transposed, a line": nn.ConvTranspose2d(6, 6, (3, 1), padding=(1, 0), dilation=1),
-    "transposed, dilated": nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, dilation=2, bias=False),
+    "stride 2": lambda: nn.Conv2d(6, 6, 3, 2, 1),
+    "stride 3": lambda: nn.Conv2d(6, 6, 5, 3, 1),
+    "patches": lambda: nn.Conv2d(6, 6, 4, 4),
+    "a single tap with a stride": lambda: nn.Conv2d(6, 6, 1, 2),
+    "dilated and strided": lambda: nn.Conv2d(6, 6, 3, 2, 2, 2),
+    "same, even kernel": lambda: nn.Conv2d(6, 6, 4, padding="same"),
+    "same, dilated": lambda: nn.Conv2d(6, 6, 3, padding="same", dilation=2),
+    "a line": lambda: nn.Sequential(nn.Conv2d(6, 6, (1, 7), padding=(0, 3)), nn.Conv2d(6, 6, (7, 1), padding=(3, 0))),
+    "depthwise, strided": lambda: nn.Conv2d(6, 6, 3, 2, 1, groups=6),
+    "grouped": lambda: nn.Conv2d(6, 6, 3, groups=3),
+    "reflect": lambda: nn.Conv2d(6, 6, 3, 2, 1, padding_mode="reflect"),
+    "circular": lambda: nn.Conv2d(6, 6, 4, padding="same", padding_mode="circular"),
+    "replicate": lambda: nn.Conv2d(6, 6, 5, 2, 2, padding_mode="replicate"),
+    "without bias": lambda: nn.Conv2d(6, 6, 3, 2, bias=False),
+    "transposed": lambda: nn.ConvTranspose2d(6, 6, 2, 2),
+    "transposed, output padding": lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, groups=2),
+    "transposed, a line": lambda: nn.ConvTranspose2d(6, 6, (3, 1), padding=(1, 0), dilation=1),
+    "transposed, dilated": lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, dilation=2, bias=False),
     # convolutions whose weights are made anew
-    "weight norm": parametrizations.weight_norm(nn.Conv2d(6, 6, 3, 2, 1)),
-    "spectral norm": parametrizations.spectral_norm(nn.Conv2d(6, 6, 3, 2, 1)),
-    "orthogonal": parametrizations.orthogonal(nn.Conv2d(6, 6, 3, 2, 1)),
-    "old spectral norm": nn.utils.spectral_norm(nn.Conv2d(6, 6, 3, 2, 1)),
-    "pruned": prune.l1_unstructured(nn.Conv2d(6, 6, 3, 2, 1), "weight", 0.3),
+    "weight norm": lambda: parametrizations.weight_norm(nn.Conv2d(6, 6, 3, 2, 1)),
+    "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(6, 6, 3, 2, 1)),
+    "orthogonal": lambda: parametrizations.orthogonal(nn.Conv2d(6, 6, 3, 2, 1)),
+    "old spectral norm": lambda: nn.utils.spectral_norm(nn.Conv2d(6, 6, 3, 2, 1)),
+    "pruned": lambda: prune.l1_unstructured(nn.Conv2d(6, 6, 3, 2, 1), "weight", 0.3),
     # pools
-    "max pool": nn.MaxPool2d(2),
-    "max pool 3 2 1": nn.MaxPool2d(3, 2, 1),
-    "max pool, ceil": nn.MaxPool2d(3, 2, ceil_mode=True),
-    "max pool, dilated": nn.MaxPool2d(2, 3, dilation=2),
-    "max pool, a line": nn.MaxPool2d((3, 1), 1, (1, 0)),
-    "average pool": nn.AvgPool2d(3, 2, 1, count_include_pad=False),
-    "average pool, ceil": nn.AvgPool2d(4, 3, ceil_mode=True),
-    "power pool": nn.LPPool2d(2, 3, 2),
+    "max pool": lambda: nn.MaxPool2d(2),
+    "max pool 3 2 1": lambda: nn.MaxPool2d(3, 2, 1),
+    "max pool, ceil": lambda: nn.MaxPool2d(3, 2, ceil_mode=True),
+    "max pool, dilated": lambda: nn.MaxPool2d(2, 3, dilation=2),
+    "max pool, a line": lambda: nn.MaxPool2d((3, 1), 1, (1, 0)),
+    "average pool": lambda: nn.AvgPool2d(3, 2, 1, count_include_pad=False),
+    "average pool, ceil": lambda: nn.AvgPool2d(4, 3, ceil_mode=True),
+    "power pool": lambda: nn.LPPool2d(2, 3, 2),
+    "adaptive": lambda: nn.AdaptiveMaxPool2d(5),
+    # sizes
+    "nearest": lambda: nn.Upsample(scale_factor=2),
+    "nearest by half": lambda: nn.Upsample(scale_factor=1.5, mode="nearest"),
+    "pixel shuffle": lambda: nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2)),
+    "F.pixel_shuffle": lambda: nn.Sequential(
+        nn.Conv2d(6, 24, 1), nn.Conv2d(24, 24, 1), nn.PixelShuffle(2), nn.MaxPool2d(3)
+    ),
+    "pixel unshuffle": lambda: nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.PixelUnshuffle(2), nn.Conv2d(24, 6, 1)),
+    "channel shuffle": lambda: nn.ChannelShuffle(3),
+    # padding
+    "zeros on one side": lambda: nn.ZeroPad2d((0, 1, 0, 1)),
+    "crossed sides": lambda: nn.ReflectionPad2d((1, 2, 2, 1)),
+    "constant": lambda: nn.ConstantPad2d((1, 0, 1, 0), 0.7),
+    "symmetric": lambda: nn.ReplicationPad2d(2),
+    # channels
+    "group norm": lambda: nn.GroupNorm(2, 6),
+    "instance norm": lambda: nn.InstanceNorm2d(6, affine=True),
+    "local response norm": lambda: nn.LocalResponseNorm(3),
+    "batch norm": lambda: nn.BatchNorm2d(6),
+    "PReLU": lambda: nn.PReLU(6),
+    "GLU": lambda: nn.Sequential(nn.Conv2d(6, 12, 1), nn.GLU(1)),
+    "softmax": lambda: nn.Softmax2d(),
+    "in place": lambda: nn.Sequential(nn.Hardswish(inplace=True), nn.ELU(inplace=True)),
+}
+FUNCTIONS = {
     "F.max_pool2d": lambda x: F.max_pool2d(x, 3, stride=2),
     "torch.max_pool2d": lambda x: torch.max_pool2d(x, 2),
     "F.max_pool2d by name": lambda x: F.max_pool2d(input=x, kernel_size=(2, 2)),
     "F.avg_pool2d, divisor": lambda x: F.avg_pool2d(x, 3, 2, divisor_override=5),
     "F.lp_pool2d": lambda x: F.lp_pool2d(x, 2, 2),
-    "adaptive": nn.AdaptiveMaxPool2d(5),
     "F.adaptive": lambda x: F.adaptive_avg_pool2d(x, (7, 7)),
-    # sizes
-    "nearest": nn.Upsample(scale_factor=2),
-    "nearest by half": nn.Upsample(scale_factor=1.5, mode="nearest"),
     "nearest to a size": lambda x: F.interpolate(F.avg_pool2d(x, 3, 2), x.shape[-2:]),
     "nearest-exact to a size": lambda x: F.interpolate(F.avg_pool2d(x, 3, 2), x.shape[-2:], None, "nearest-exact"),
     "bilinear by half": lambda x: F.interpolate(x, scale_factor=0.5, mode="bilinear"),
     "bicubic to a size": lambda x: F.interpolate(F.avg_pool2d(x, 2), x.shape[-2:], mode="bicubic", align_corners=True),
     "area": lambda x: F.interpolate(x, (5, 5), mode="area"),
-    "pixel shuffle": nn.Sequential(nn.Conv2d(6, 24, 1), nn.PixelShuffle(2)),
-    "F.pixel_shuffle": nn.Sequential(nn.Conv2d(6, 24, 1), nn.Conv2d(24, 24, 1), nn.PixelShuffle(2), nn.MaxPool2d(3)),
-    "pixel unshuffle": nn.Sequential(nn.AdaptiveAvgPool2d(8), nn.PixelUnshuffle(2), nn.Conv2d(24, 6, 1)),
-    "channel shuffle": nn.ChannelShuffle(3),
-    # padding
-    "zeros on one side": nn.ZeroPad2d((0, 1, 0, 1)),
-    "crossed sides": nn.ReflectionPad2d((1, 2, 2, 1)),
-    "constant": nn.ConstantPad2d((1, 0, 1, 0), 0.7),
-    "symmetric": nn.ReplicationPad2d(2),
-    "F.pad to a multiple": same_size({}),
-    "F.pad to a multiple, replicate": same_size({"mode": "replicate"}),
-    # channels
-    "group norm": nn.GroupNorm(2, 6),
-    "instance norm": nn.InstanceNorm2d(6, affine=True),
-    "local response norm": nn.LocalResponseNorm(3),
-    "batch norm": nn.BatchNorm2d(6),
-    "PReLU": nn.PReLU(6),
-    "GLU": nn.Sequential(nn.Conv2d(6, 12, 1), nn.GLU(1)),
-    "softmax": nn.Softmax2d(),
-    "in place": nn.Sequential(nn.Hardswish(inplace=True), nn.ELU(inplace=True)),
+    "F.pad to a multiple": to_a_multiple({}),
+    "F.pad to a multiple, replicate": to_a_multiple({"mode": "replicate"}),
 }
+PARTS = [*LAYERS, *FUNCTIONS]
+
+
+def between(name):
+    return randomised(Between(LAYERS[name]() if name in LAYERS else FUNCTIONS[name]), image(2, 3, 17, 20))
 
 
 @pytest.mark.parametrize("name", PARTS)
 @torch.no_grad()
 def test_parts(name):
-    model = randomised(Between(PARTS[name]), image(2, 3, 17, 20))
+    model = between(name)
     sizes = [(17, 20), (18, 18), (23, 16), (19, 19)]
     for group, example, other in (("C4", 0, 1), ("D4", 2, 3), ("C4", 2, 1)):
         net = convert(model, group, image(1, 3, *sizes[example]))
@@ -128,7 +137,7 @@ HARMLESS = {"channel shuffle", "max pool, a line", "nearest"}
 @pytest.mark.parametrize("name", sorted({*CAUGHT, "bilinear by half"} - HARMLESS))
 @torch.no_grad()
 def test_parts_fail_where_functions_are_not_caught(name, monkeypatch):
-    model = randomised(Between(PARTS[name]), image(2, 3, 17, 20))
+    model = between(name)
     monkeypatch.setattr("gconv_ga.conversion._mode._CAUGHT", set())
 
     def convert_at_every_size():
@@ -312,6 +321,37 @@ def test_blocks_with_several_images_are_conjugated_whole():
         net = convert(model, "C4", image(1, 3, *size), conjugate=Merge)
         x = image(2, 3, 14, 19, seed=7)
         assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+class Skip(nn.Module):
+    """A transposed convolution that is told the size of the skip."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down, self.up = nn.Conv2d(3, 6, 3, 2, 1), nn.ConvTranspose2d(6, 4, 3, 2, 1)
+        self.last = nn.Conv2d(7, 2, 3)
+
+    def forward(self, x):
+        up = self.up(self.down(x), output_size=x.shape[-2:])
+        return self.last(torch.cat((x, up), dim=1))
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("size", [(16, 16), (17, 20), (23, 16)], ids=str)
+@torch.no_grad()
+def test_a_transposed_convolution_that_is_told_a_size(size, opened):
+    model = randomised(Skip(), image(1, 3, 17, 20))
+    net = convert(model, "C4", image(1, 3, 17, 20))
+    if opened:
+        net.open_taps()
+    x = image(2, 3, *size, seed=7)
+    assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+def test_a_size_out_of_reach_is_torchs_to_refuse():
+    net = convert(Skip().double(), "C4", image(1, 3, 17, 20))
+    with pytest.raises(ValueError, match="requested an output size"):
+        net.model.up(image(4, 6, 5, 5), output_size=(20, 20))
 
 
 @torch.no_grad()

@@ -1,0 +1,279 @@
+"""What convert refuses, and that it says where, why, by how much, and what to do."""
+
+from collections import OrderedDict
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conversion_nets import image, of_smp, of_timm, of_torchvision, randomised
+from slow_average import relative, slow_average
+from tolerances import TOLERANCES
+from torch import nn
+
+from gconv_ga.actions import Points
+from gconv_ga.conversion import ConversionReport, NotConvertible, convert
+
+X = image(1, 3, 16, 20)
+
+
+def conv(*args, **options):
+    return nn.Conv2d(3, 4, 3, *args, **options).double()
+
+
+class Focus(nn.Module):
+    """Half the pixels, four times the channels: positions become channels."""
+
+    def forward(self, x):
+        return torch.cat([x[..., i::2, j::2] for i in (0, 1) for j in (0, 1)], dim=1)
+
+
+class Detector(nn.Module):
+    """A container whose block is not a leaf, so that nothing conjugates it unasked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(Focus(), nn.Conv2d(12, 6, 3))
+        self.block = nn.Sequential(nn.Conv2d(6, 6, 3), Strip(), nn.ReLU())
+        self.head = nn.Conv2d(6, 2, 1)
+
+    def forward(self, x):
+        return self.head(self.block(self.stem(x)))
+
+
+class Strip(nn.Module):
+    """Attends to the columns only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(6, 6, 1)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.gate(x.mean(-1, keepdim=True)))
+
+
+def test_the_smallest_block_at_fault_is_named_with_its_defect():
+    model = randomised(Detector(), X)
+    with pytest.raises(NotConvertible) as caught:
+        convert(model, "C4", X)
+    message = str(caught.value)
+    assert message.startswith("Detector differs from its group average by ")
+    assert "(tolerance 1e-08). Suspects: block.1 (Strip, " in message
+    assert message.endswith("Name the block around the fault in conjugate=[...], or use GroupAverage(model, group).")
+    report = caught.value.report
+    assert report.defect > 1e-3
+    (refused,) = [row for row in report.rows if row.action == "refuse"]
+    assert (refused.path, refused.kind) == ("block.1", "Strip")
+    assert refused.why.startswith("differs by ")
+    assert "1 refuse; differs from the group average by " in str(report)
+
+
+@pytest.mark.parametrize("name", ["block.1", "Strip", Strip, "block"])
+@torch.no_grad()
+def test_the_way_out_is_to_conjugate_the_block(name):
+    model = randomised(Detector(), X)
+    for wanted in (name, [name], (name, "stem")):
+        net = convert(model, "C4", X, conjugate=wanted)
+        x = image(2, 3, 18, 14, seed=7)
+        assert relative(net(x), slow_average(model, "C4", x)) <= TOLERANCES[torch.float64]
+    assert {row.path: row.why for row in net.report.rows}["stem"] == "asked for"
+
+
+def test_conjugating_the_wrong_block_does_not_help():
+    with pytest.raises(NotConvertible, match="block.1"):
+        convert(randomised(Detector(), X), "C4", X, conjugate="stem")
+
+
+@pytest.mark.parametrize("keep", ["stem.1", nn.Conv2d, "Focus", ["stem"]])
+def test_a_wrong_keep_is_refused(keep):
+    model = nn.Sequential(OrderedDict(stem=Detector().stem)).double()
+    assert convert(model, "C4", X).report.defect < 1e-12
+    with pytest.raises(NotConvertible, match="Suspects: stem"):
+        convert(model, "C4", X, keep=keep)
+
+
+def test_a_right_keep_is_taken():
+    net = convert(nn.Sequential(conv(padding=1), nn.Sigmoid()), "C4", X, keep="1")
+    assert [row.why for row in net.report.rows] == ["kernels turn", "asked for"]
+
+
+def test_two_refused_at_once():
+    model = nn.Sequential(conv((2, 1)), nn.AdaptiveMaxPool2d((2, None)))
+    with pytest.raises(NotConvertible) as caught:
+        convert(model, "C4", X)
+    message = str(caught.value)
+    assert "0 (Conv2d): stride must be the same for rows and columns under C4, but got stride=(2, 1)" in message
+    assert "1 (AdaptiveMaxPool2d): a quarter turn would change output_size=(2, None)" in message
+    assert [row.action for row in caught.value.report.rows] == ["refuse", "refuse"]
+    assert str(caught.value.report).endswith("C4: 0 keep, 0 swap, 0 conjugate, 2 refuse; not verified")
+
+
+@pytest.mark.parametrize("group", ["C2", "D1", "D2"])
+@torch.no_grad()
+def test_what_only_a_quarter_turn_would_break_is_fine_without_one(group):
+    model = nn.Sequential(conv((2, 1), (2, 0)), nn.AdaptiveAvgPool2d((5, 7)), nn.Conv2d(4, 2, (3, 1)).double())
+    net = convert(model, group, X)
+    x = image(2, 3, 19, 14, seed=7)
+    assert relative(net(x), slow_average(model, group, x)) <= TOLERANCES[torch.float64]
+
+
+class Called(nn.Module):
+    """Calls a function of the map, and owns a parameter that no layer knows."""
+
+    def __init__(self, function) -> None:
+        super().__init__()
+        self.conv, self.function = nn.Conv2d(3, 4, 3, padding=1), function
+        self.own = nn.Parameter(torch.zeros(4, 16, 16))
+
+    def forward(self, x):
+        return self.function(self, self.conv(x))
+
+
+FAULTS = {
+    "a table of positions that starts at zero": lambda m, y: y + m.own,
+    "a branch that starts at zero": lambda m, y: y + m.own.mean(0) * y,
+    "its own kernel": lambda m, y: (
+        F.conv2d(y, m.own[:, :3, :3].reshape(4, 1, 3, 3) + 1, groups=4) + y.roll(1, -1)[..., 2:, 2:]
+    ),
+    "roll": lambda m, y: y.roll(1, -1),
+    "every other pixel": lambda m, y: y[..., ::2, ::2],
+    "crop": lambda m, y: y[..., 1:, 1:],
+    "softmax along the rows": lambda m, y: y.softmax(-1),
+    "cumulative sum": lambda m, y: y.cumsum(-2),
+    "a ramp": lambda m, y: y + torch.linspace(0, 1, y.shape[-1]).to(y),
+    "unfold": lambda m, y: F.fold(F.unfold(y, 2, stride=2).roll(1, 1), (16, 16), 2, stride=2),
+    "reshaped without a transposition": lambda m, y: y.flatten(2).transpose(1, 2).reshape(y.shape),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_positions_in_a_forward_are_seen(fault):
+    """A network that calls such a function is refused; so is one whose weights hide it for now."""
+    with pytest.raises(NotConvertible, match=r"Suspects: \(model\) \(Called, "):
+        convert(Called(FAULTS[fault]).double(), "C4", image(1, 3, 16, 16))
+
+
+def test_what_one_orientation_fails_at_is_named():
+    """Sizes that come out of a block have to fit."""
+
+    class Rows(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Identity()
+
+        def forward(self, x):
+            return self.inner(x)[..., :8, :]
+
+    model = nn.Sequential(conv(padding=1), Rows(), nn.Conv2d(4, 2, 1).double())
+    with pytest.raises(NotConvertible, match="Sequential has no average under C4 on this example: "):
+        convert(model, "C4", X)
+    with pytest.raises(NotConvertible, match=r"the converted Sequential fails at 1 \(Rows\): .* in conjugate="):
+        convert(model, "C4", X, conjugate="1", verify=False)
+
+
+def test_what_the_plain_network_refuses_is_told_in_its_own_words():
+    with pytest.raises(RuntimeError, match="to have 3 channels, but got 2 channels"):
+        convert(conv(), "C4", image(1, 2, 16, 20))
+
+
+def test_transformers_are_refused():
+    vit = of_timm("vit_tiny_patch16_224", img_size=32, num_classes=3)()
+    with pytest.raises(
+        NotConvertible, match=r"something else at patch_embed \(PatchEmbed\).*GroupAverage\(model, group\)"
+    ):
+        convert(vit, "C4", image(1, 3, 32, 32))
+    swin = of_torchvision("swin_t")()
+    with pytest.raises(NotConvertible, match=r"features.1.0.attn \(ShiftedWindowAttention, .* and \d+ more"):
+        convert(swin, "C4", image(1, 3, 32, 32))
+
+
+@torch.no_grad()
+def test_manet_needs_its_attention_conjugated():
+    """Its block reads channels as positions: no turned kernel can be right."""
+    model = randomised(of_smp("MAnet")(), image(1, 3, 32, 64))
+    with pytest.raises(NotConvertible, match=r"Suspects: decoder.center \(PABBlock, "):
+        convert(model, "C4", image(1, 3, 32, 64))
+    net = convert(model, "C4", image(1, 3, 32, 64), conjugate="PABBlock")
+    x = image(1, 3, 64, 32, seed=7)
+    assert relative(net(x), slow_average(model, "C4", x)) <= TOLERANCES[torch.float64]
+
+
+class Lost(nn.Module):
+    def __init__(self, answer) -> None:
+        super().__init__()
+        self.conv, self.answer = nn.Conv2d(3, 4, 3), answer
+
+    def forward(self, x):
+        return self.answer(self.conv(x))
+
+
+def test_an_answer_that_does_not_depend_on_the_image_proves_nothing():
+    with pytest.raises(ValueError, match="example must be one that the model's answer depends on"):
+        convert(Lost(lambda y: torch.ones_like(y)).double(), "C4", X)
+    # Nearly so is seen as well: the difference is measured by what the image does.
+    faint = Lost(lambda y: 1 + 1e-12 * y.roll(1, -1)).double()
+    with pytest.raises(NotConvertible):
+        convert(faint, "C4", image(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("answer", [lambda y: y.argmax(1), lambda y: y.mean(), lambda y: y.flatten(0, 1).sum((1, 2))])
+def test_an_answer_without_a_mean_is_refused(answer):
+    with pytest.raises(NotConvertible, match="has no average under C4 on this example: output"):
+        convert(Lost(answer).double(), "C4", X)
+
+
+def test_an_answer_that_has_lost_its_batch_is_refused_unverified_too():
+    lost = Lost(lambda y: y.mean((0, 2, 3))[:3]).double()
+    with pytest.raises(ValueError, match=r"output must be a tensor \[B \|G\|, ...\] with \|G\|=4, but got \(3,\)"):
+        convert(lost, "C4", X, verify=False)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"group": "C8"}, "group must be one of C1, C2, C4, D1, D2, D4, but got group='C8'. Average with GroupAverage"),
+        ({"group": "C4x"}, "group must be"),
+        ({"model": conv}, "model must be a torch.nn.Module, but got model="),
+        ({"example": "x"}, r"example must be a batch of images \[B, C, H, W\], or a tuple that starts with one"),
+        ({"example": ()}, "example must be a batch of images"),
+        ({"example": (1, X)}, "example must be a batch of images"),
+        ({"example": X[0]}, "example must be a batch of images"),
+        ({"example": X[:0]}, "example must be a batch of images"),
+        (
+            {"example": torch.ones(1, 3, 8, 8)},
+            "example must be finite images with some contrast.* A constant one proves",
+        ),
+        ({"example": X / 0}, "example must be finite images"),
+        ({"dropout": "shared"}, "dropout must be one of 'independent', 'tied'"),
+        ({"reduce": "max"}, "reduce must be one of 'mean', 'none'"),
+        ({"conjugate": "0.conv"}, "conjugate must be paths, class names or classes of modules of the model.*'0.conv'"),
+        ({"conjugate": [3]}, "conjugate must be paths, class names or classes of modules, but got conjugate=3"),
+        ({"conjugate": int}, "conjugate must be paths, class names or classes of modules"),
+        ({"keep": ["Conv2D"]}, "keep must be paths, class names or classes of modules of the model"),
+        ({"out_action": "vectors"}, "out_action must be"),
+        ({"out_action": "labels"}, "out_action must be an action on something that has a mean"),
+        ({"out_action": {"a": "scalar"}}, "out_action must be one action, or actions nested as output is"),
+        ({"in_action": Points()}, "in_action must be an action on images, or 'invariant'.* use GroupAverage"),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+)
+def test_arguments(options, match):
+    arguments = {"model": conv(), "group": "C4", "example": X} | options
+    with pytest.raises(ValueError, match=match):
+        convert(arguments.pop("model"), arguments.pop("group"), arguments.pop("example"), **arguments)
+
+
+def test_dropout_that_also_shifts_cannot_be_tied():
+    model = nn.Sequential(conv(), nn.AlphaDropout(0.5))
+    assert convert(model, "C4", X).report.count("keep") == 1
+    with pytest.raises(NotConvertible, match=r"1 \(AlphaDropout\): dropout='tied' is for masks that only multiply"):
+        convert(model, "C4", X, dropout="tied")
+
+
+def test_without_verification_the_report_says_so():
+    net = convert(Called(FAULTS["roll"]).double(), "C4", image(1, 3, 16, 16), verify=False)
+    assert net.report.defect is None
+    assert str(net.report).endswith("C4: 0 keep, 1 swap, 0 conjugate; not verified")
+
+
+def test_a_report_of_nothing():
+    assert str(ConversionReport("C4")).splitlines()[-1] == "C4: 0 keep, 0 swap, 0 conjugate; not verified"
