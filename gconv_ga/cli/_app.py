@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ._demo import demo
 from ._options import Debug
+from ._predict_command import predict
 from ._train_command import train
 
 
@@ -47,6 +48,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(train)
+app.command()(predict)
 
 
 def show_version(value: bool) -> None:

@@ -33,7 +33,7 @@ def refuse(option: str, text: str, cause: Exception | None = None) -> NoReturn:
     raise typer.BadParameter(text, param_hint=f"'{option}'") from cause
 
 
-def refuse_files(option: str, problems: Sequence["Problem"]) -> None:
+def refuse_files(option: str, problems: Sequence["Problem"], rest: str = "nothing was written") -> None:
     """Prints what is wrong with files as a table and ends the command, if there is anything wrong.
 
     Raises:
@@ -47,4 +47,4 @@ def refuse_files(option: str, problems: Sequence["Problem"]) -> None:
     if problems[SHOWN:]:
         table.add_row("...", f"and {len(problems) - SHOWN} more")
     Console(file=sys.stderr).print(table)
-    refuse(option, f"{len(problems)} problem{'s' if problems[1:] else ''} in the files; nothing was written")
+    refuse(option, f"{len(problems)} problem{'s' if problems[1:] else ''} in the files; {rest}")

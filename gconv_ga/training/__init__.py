@@ -4,8 +4,8 @@ Needs the extra ``train``.
 
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
-`predict_image`, `ImagePrediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a training in a folder);
-`as_device`.
+`predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
+training in a folder); `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -35,6 +35,7 @@ try:
     from ._losses import CrossEntropyDice
     from ._orientation import OrientationScores, orientation_scores
     from ._predict_image import ImagePrediction, predict_image
+    from ._predictions import save_prediction
     from ._run import read_run, train_run
     from ._run_config import RunConfig
     from ._scores import dice, predict_labels
@@ -63,5 +64,6 @@ __all__ = [
     "predict_labels",
     "read_run",
     "save_checkpoint",
+    "save_prediction",
     "train_run",
 ]
