@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from ._check_command import check
 from ._demo import demo
 from ._options import Debug
 from ._predict_command import predict
@@ -49,6 +50,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(predict)
+app.command()(check)
 
 
 def show_version(value: bool) -> None:

@@ -1,0 +1,92 @@
+"""``gconv-ga check``: is it equivariant, and if not, which part breaks it?"""
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ._options import Debug, check_group
+from ._refusals import naming, refuse
+from ._runs import load_run
+
+
+def _check_group(name: str | None) -> str | None:
+    return None if name is None else check_group(name)
+
+
+def check(
+    run: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Folder of a run, or a checkpoint (safetensors; no pickle).")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(metavar="PACKAGE.MODULE:FACTORY", help="Called without arguments, gives the network.")
+    ] = None,
+    group: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", callback=_check_group, help="C2, C4, D4 ...; else that of the network, or C4."),
+    ] = None,
+    size: Annotated[str, typer.Option(metavar="HxW", help="Of the image that is turned.")] = "64x48",
+    channels: Annotated[
+        int | None, typer.Option(min=1, help="Of the image; else the network's in_channels, or 3.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of the image, which is noise.")] = 0,
+    debug: Debug = False,
+) -> None:
+    """Turn an image, compare, and print a table of the network's parts: which one breaks the symmetry, and why.
+
+    Computes in float64. Exit code 1 if the network is not equivariant, so that a script can tell.
+
+    Example: [bold]gconv-ga check --model torchvision.models:resnet18 --group D4 --size 64x64[/bold]
+    """
+    import torch
+
+    from ..checks import equivariance_report
+
+    height, width = _size(size)
+    if (run is None) == (model is None):
+        refuse("--run", "give one of --run and --model")
+    option = "--run" if model is None else "--model"
+    network = load_run(run).model if run is not None else _made(str(model))
+    name: str = group or getattr(getattr(network, "group", None), "name", "C4")
+    depth: int = channels or getattr(network, "in_channels", 3)
+    image = torch.randn(
+        1, depth, height, width, dtype=torch.float64,
+        generator=torch.Generator().manual_seed(seed),
+    )  # fmt: skip
+    try:
+        report = equivariance_report(network.double().eval(), name, image)
+    except (RuntimeError, ValueError) as error:
+        refuse(option, f"the network does not take an image {tuple(image.shape)} (--size, --channels): {error}", error)
+    print(report)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _size(text: str) -> tuple[int, int]:
+    found = re.fullmatch(r"([1-9]\d*)[xX]([1-9]\d*)", text)
+    if found is None:
+        refuse("--size", f"{text!r} is not of the form HEIGHTxWIDTH, such as 64x48")
+    return int(found[1]), int(found[2])
+
+
+def _made(place: str) -> Any:
+    """What the factory gives. Its package is looked for where Python looks, and in the current folder."""
+    import torch
+
+    module, colon, factory = place.partition(":")
+    if not (module and colon and factory):
+        refuse("--model", f"{place!r} is not of the form package.module:factory")
+    sys.path.append(str(Path.cwd()))
+    try:
+        with naming("--model"):
+            made = getattr(importlib.import_module(module), factory)()
+    except (ImportError, AttributeError, TypeError) as error:
+        refuse("--model", f"{place} gives no network: {error}", error)
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not isinstance(made, torch.nn.Module):
+        refuse("--model", f"{place} gives a {type(made).__name__}, no torch.nn.Module")
+    return made

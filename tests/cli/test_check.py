@@ -1,0 +1,90 @@
+"""``gconv-ga check``: the verdict, the table, the exit code."""
+
+import pytest
+import torch
+
+NETWORKS = """
+from torch import nn
+
+def good():
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.MaxPool2d(2))
+
+def bad():
+    return nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 3))
+
+def text():
+    return "no network"
+
+def needy(width):
+    return nn.Identity()
+"""
+
+
+@pytest.fixture
+def networks(tmp_path, monkeypatch):
+    """A module in the current folder."""
+    (tmp_path / "networks_to_check.py").write_text(NETWORKS)
+    monkeypatch.chdir(tmp_path)
+    return "networks_to_check"
+
+
+def test_a_run_is_equivariant_under_its_group(invoke, trained):
+    result = invoke("check", "--run", trained)
+    assert "EquivariantUNet is equivariant under C4." in result.stdout
+    assert "1x1x64x48" in result.stdout
+
+
+def test_a_run_is_not_equivariant_under_a_larger_group(invoke, trained):
+    result = invoke("check", "--run", trained, "--group", "D4", "--size", "32x32", code=1)
+    assert "EquivariantUNet is not equivariant under D4" in result.stdout
+    assert "1x1x32x32" in result.stdout
+    assert result.stderr == ""
+
+
+@pytest.mark.parametrize("group", ["C2", "d4"])
+def test_a_model_of_ones_own(group, invoke, networks):
+    result = invoke("check", "--model", f"{networks}:good", "--group", group, "--channels", 2)
+    assert f"Sequential is equivariant under {group.upper()}." in result.stdout
+
+
+def test_what_breaks_it_is_named(invoke, networks):
+    result = invoke("check", "--model", f"{networks}:bad", "--channels", 2, code=1)
+    assert "not equivariant under C4, because of 1." in result.stdout
+    odd = invoke("check", "--model", f"{networks}:good", "--channels", 2, "--size", "33x32", code=1)
+    assert "leaves 1 of 33 rows over" in odd.stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "option", "said"),
+    [
+        ([], "--run", "give one of --run and --model"),
+        (["--run", "{run}", "--model", "a:b"], "--run", "give one of --run and --model"),
+        (["--run", "nowhere"], "--run", "There is no such file"),
+        (["--run", "{run}", "--size", "64"], "--size", "not of the form"),
+        (["--run", "{run}", "--size", "0x8"], "--size", "not of the form"),
+        (["--run", "{run}", "--size", "1x1"], "--run", "does not take an image (1, 1, 1, 1)"),
+        (["--run", "{run}", "--channels", "2"], "--run", "does not take an image"),
+        (["--run", "{run}", "--group", "E4"], "--group", "group must be a group"),
+        (["--model", "networks_to_check"], "--model", "not of the form package.module:factory"),
+        (["--model", "nowhere_at_all:net"], "--model", "No module named"),
+        (["--model", "networks_to_check:none"], "--model", "gives no network"),
+        (["--model", "networks_to_check:needy"], "--model", "gives no network"),
+        (["--model", "networks_to_check:text"], "--model", "gives a str"),
+        (["--model", "networks_to_check:good"], "--model", "does not take an image (1, 3, 64, 48)"),
+    ],
+)
+def test_a_wrong_option_is_named(typed, option, said, invoke, trained, networks):
+    result = invoke("check", *[part.format(run=trained) for part in typed], code=2)
+    assert option in result.stderr
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.output
+
+
+def test_a_pickle_is_refused(invoke, tmp_path):
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "weights.pt")
+    assert "pickles are never opened" in invoke("check", "--run", tmp_path / "weights.pt", code=2).stderr
+
+
+def test_help_shows_an_example(invoke):
+    assert "Example: gconv-ga check --model" in invoke("check", "--help").output
