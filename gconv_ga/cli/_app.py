@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from ._check_command import check
 from ._demo import demo
+from ._evaluate_command import evaluate
 from ._options import Debug
 from ._predict_command import predict
 from ._train_command import train
@@ -50,6 +51,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(train)
 app.command()(predict)
+app.command()(evaluate)
 app.command()(check)
 
 

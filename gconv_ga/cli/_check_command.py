@@ -50,8 +50,8 @@ def check(
         refuse("--run", "give one of --run and --model")
     option = "--run" if model is None else "--model"
     network = load_run(run).model if run is not None else _made(str(model))
-    name: str = group or getattr(getattr(network, "group", None), "name", "C4")
-    depth: int = channels or getattr(network, "in_channels", 3)
+    name = str(getattr(getattr(network, "group", None), "name", "C4")) if group is None else group
+    depth = int(getattr(network, "in_channels", 3)) if channels is None else channels
     image = torch.randn(
         1, depth, height, width, dtype=torch.float64,
         generator=torch.Generator().manual_seed(seed),

@@ -12,14 +12,26 @@ if TYPE_CHECKING:  # the room takes seconds to load
 
 
 def scanned(
-    images: Path, masks: Path, *, classes: int | None = None, channels: int | None = None
+    images: Path,
+    masks: Path,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    may_be_empty: bool = False,
 ) -> tuple[Sequence["PairFiles"], "Scan"]:
     """The pairs of two folders, all of them good.
+
+    Args:
+        images: The folder of images.
+        masks: The folder of masks.
+        classes: How many there are; None to count them.
+        channels: How many the images have; None for what most have.
+        may_be_empty: Whether a class may be in no mask.
 
     Raises:
         typer.BadParameter: There are none, or something is wrong with one; a table says what.
     """
-    from ..data import find_images, match_masks, scan_pairs
+    from ..data import EMPTY_CLASS, find_images, match_masks, scan_pairs
 
     with naming("--images"):
         files = find_images(images)
@@ -30,6 +42,6 @@ def scanned(
         scan = scan_pairs(
             pairs, classes=classes, channels=channels, progress=lambda done: bars.update(task, completed=done)
         )
-    # A class that no file has is no fault of a file unless there is a file.
-    refuse_files("--images", [*problems, *scan.problems])
+    found = [problem for problem in scan.problems if not (may_be_empty and problem.file == EMPTY_CLASS)]
+    refuse_files("--images", [*problems, *found])
     return pairs, scan

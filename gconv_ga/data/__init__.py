@@ -4,7 +4,7 @@ Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs torchv
 
 Names: `load_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`; `RandomSymmetry`, `CropStream`; for folders
 `find_images`, `match_masks`, `PairFiles`, `scan_pairs`, `Scan`, `Problem`, `draw_split`, `read_split`, `PairDataset`,
-`read_image`.
+`read_image`, `EMPTY_CLASS`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -25,12 +25,13 @@ try:
     from ._images import read_image
     from ._normalization import Normalization
     from ._sample import SAMPLES, Sample, Split, load_sample
-    from ._scan import PairDataset, Scan, scan_pairs
+    from ._scan import EMPTY_CLASS, PairDataset, Scan, scan_pairs
     from ._symmetry import RandomSymmetry
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
+    "EMPTY_CLASS",
     "SAMPLES",
     "CropStream",
     "Normalization",

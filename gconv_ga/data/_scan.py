@@ -14,6 +14,9 @@ from ._folders import PairFiles, Problem
 from ._images import read_image, read_mask
 from ._normalization import Normalization
 
+EMPTY_CLASS = "masks"
+"""What `Problem.file` says of a class that no mask has: it is no fault of one file."""
+
 
 @dataclass(frozen=True)
 class Scan:
@@ -116,7 +119,7 @@ def _empty(pixels: Counter[int], classes: int) -> list[Problem]:
         return []
     some = ", ".join(str(index) for index in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
     values = ", ".join(str(value) for value in sorted(pixels)[:5]) + (" ..." if len(pixels) > 5 else "")
-    return [Problem("masks", f"no pixel of class {some}; the values there are {values}")]
+    return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values there are {values}")]
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):

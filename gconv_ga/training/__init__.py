@@ -5,7 +5,7 @@ Needs the extra ``train``.
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
 `predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
-training in a folder); `as_device`.
+training in a folder); `evaluate_image`, `ImageScores`, `mean_score`; `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -31,6 +31,7 @@ try:
     from ._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from ._config import SegmenterConfig
     from ._devices import as_device
+    from ._evaluation import ImageScores, evaluate_image, mean_score
     from ._fit import fit
     from ._losses import CrossEntropyDice
     from ._orientation import OrientationScores, orientation_scores
@@ -48,6 +49,7 @@ __all__ = [
     "Checkpoint",
     "CrossEntropyDice",
     "ImagePrediction",
+    "ImageScores",
     "OrientationScores",
     "ReportSteps",
     "RunConfig",
@@ -57,8 +59,10 @@ __all__ = [
     "Tiled",
     "as_device",
     "dice",
+    "evaluate_image",
     "fit",
     "load_checkpoint",
+    "mean_score",
     "orientation_scores",
     "predict_image",
     "predict_labels",

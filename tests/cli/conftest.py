@@ -4,10 +4,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 import gconv_ga.data
 from gconv_ga.cli._app import app
+from gconv_ga.data import Normalization, read_image
+from gconv_ga.training import SegmenterConfig, save_checkpoint
 
 SAMPLE = Path(gconv_ga.data.__file__).parent / "sample" / "nuclei"
 
@@ -56,3 +59,19 @@ def trained(data, tmp_path_factory):
     result = CliRunner().invoke(app, ["train", *data, "--out", str(folder), "--steps", "4", *TINY])
     assert result.exit_code == 0, result.output
     return folder
+
+
+@pytest.fixture(scope="session")
+def balanced(tmp_path_factory):
+    """Checkpoints of an equivariant and a plain network with random weights, both of which find both classes."""
+    folder, image = tmp_path_factory.mktemp("balanced"), read_image(SAMPLE / "images" / "00.png")
+    normalization, arguments = Normalization([24.0], [30.0]), {"in_channels": 1, "classes": 2, "width": 2, "depth": 2}
+    checkpoints = {}
+    for name, more in (("EquivariantUNet", {"group": "C4"}), ("UNet", {})):
+        config = SegmenterConfig(name, {**arguments, **more}, ("<b>background</b>", "cell"), normalization)
+        model = config.build(seed=0).eval()
+        with torch.no_grad():
+            background, cell = model(normalization(image)[None])[0]
+            model.segmentation_head.bias[1] -= (cell - background).median()
+        checkpoints[name] = save_checkpoint(folder / f"{name}.safetensors", model, config)
+    return checkpoints

@@ -9,16 +9,14 @@ import torch
 from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
-from gconv_ga.data import Normalization, read_image
-from gconv_ga.training import ImagePrediction, SegmenterConfig, load_checkpoint, save_checkpoint, save_prediction
+from gconv_ga.data import read_image
+from gconv_ga.training import ImagePrediction, load_checkpoint, save_prediction
 
 
-@pytest.fixture(scope="module")
-def plain(tmp_path_factory):
+@pytest.fixture
+def plain(balanced):
     """A checkpoint of a plain network."""
-    arguments = {"in_channels": 1, "classes": 2, "width": 2, "depth": 2}
-    config = SegmenterConfig("UNet", arguments, ("background", "class 1"), Normalization([24.0], [30.0]))
-    return save_checkpoint(tmp_path_factory.mktemp("plain") / "plain.safetensors", config.build(seed=0), config)
+    return balanced["UNet"]
 
 
 @pytest.fixture
@@ -42,20 +40,22 @@ def logits(network, image, normalization):
         return network(normalization(read_image(image))[None])[0]
 
 
-def test_labels_are_those_of_the_network(invoke, trained, data, tmp_path):
-    result = invoke("predict", "--run", trained, "--images", data[1], "--out", tmp_path / "out", "--device", "cpu")
+def test_labels_are_those_of_the_network(invoke, balanced, data, tmp_path):
+    run = balanced["EquivariantUNet"]
+    result = invoke("predict", "--run", run, "--images", data[1], "--out", tmp_path / "out", "--device", "cpu")
     assert "4 images done" in result.stdout
-    model, config, _ = load_checkpoint(trained / "model.safetensors")
+    model, config, _ = load_checkpoint(run)
     for file in Path(data[1]).iterdir():
         expected = logits(model, file, config.normalization).argmax(dim=0)
+        assert expected.unique().tolist() == [0, 1]
         assert labels(tmp_path / "out" / file.name).tolist() == expected.tolist()
         assert labels(tmp_path / "out" / file.name).dtype == np.uint8
 
 
 @pytest.mark.parametrize("average", [None, "D4"])
-def test_turned_files_give_turned_predictions(average, invoke, trained, plain, pictures, tmp_path):
+def test_turned_files_give_turned_predictions(average, invoke, balanced, plain, pictures, tmp_path):
     """By tiles, both: the equivariant network, and the average of the plain one."""
-    typed = ["--run", trained] if average is None else ["--run", plain, "--average", average]
+    typed = ["--run", balanced["EquivariantUNet"]] if average is None else ["--run", plain, "--average", average]
     invoke("predict", *typed, "--images", pictures, "--out", tmp_path / "out", "--tile", 16, "--probabilities")
     upright, turned = (np.load(tmp_path / f"out/{name}.npy") for name in "ab")
     assert upright.shape == (2, 53, 38)
