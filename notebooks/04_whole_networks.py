@@ -127,8 +127,8 @@ panel_figure(
 
 # %%
 unet = UNet(1, 2, width=8, depth=3)
-stream = CropStream(nuclei.train, length=100 * 8, crop=64, symmetry=None, seed=0)
-fit(Segmenter(unet), stream, batch_size=8)
+stream = CropStream(nuclei.train, length=100 * 6, crop=64, symmetry=None, seed=0)
+fit(Segmenter(unet), stream, batch_size=6)
 unet.eval()
 
 image, truth = nuclei.test.images[5:6], nuclei.test.masks[5:6]
@@ -202,8 +202,8 @@ print(
 
 fit(
     Segmenter(net, learning_rate=2e-3),
-    CropStream(nuclei.train, length=40 * 8, crop=64, symmetry=None, seed=1),
-    batch_size=8,
+    CropStream(nuclei.train, length=40 * 6, crop=64, symmetry=None, seed=1),
+    batch_size=6,
 )
 net.eval()
 error = equivariance_error(net, C4, wide).max()

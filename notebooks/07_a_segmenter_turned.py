@@ -46,17 +46,17 @@ for name, (net, symmetry) in networks.items():
 # %% [markdown]
 # ## Training
 #
-# 120 steps of 8 crops each. The stream gives every network the same crops.
+# 120 steps of 6 crops each. The stream gives every network the same crops.
 
 # %%
 steps, losses = 120, {}
 for name, (net, symmetry) in networks.items():
     curve = losses[name] = []
-    stream = CropStream(nuclei.train, length=8 * steps, crop=64, symmetry=symmetry, seed=0)
+    stream = CropStream(nuclei.train, length=6 * steps, crop=64, symmetry=symmetry, seed=0)
     fit(
         Segmenter(net),
         stream,
-        batch_size=8,
+        batch_size=6,
         device=device,
         callbacks=[ReportSteps(lambda step, loss, curve=curve: curve.append(loss))],
     )

@@ -1,0 +1,120 @@
+"""Notebooks and figures: what is committed is what the sources say, and was run from top to bottom."""
+
+import importlib
+import re
+
+import pytest
+from house import ROOT, inside
+
+nbformat = pytest.importorskip("nbformat")
+jupytext = pytest.importorskip("jupytext")
+
+FOLDER, FIGURES = ROOT / "notebooks", ROOT / "figures"
+SOURCES = sorted(FOLDER.glob("*.py"))
+MEGABYTE = 2**20
+OUR_NAME = re.compile(r"`(gconv_ga(?:\.\w+)+)`")
+
+
+def faults(source, notebook):
+    """What is wrong with a notebook, one line each.
+
+    Args:
+        source: The notebook that jupytext reads from the Python file.
+        notebook: The one with outputs.
+    """
+    found = []
+    written, shown = ([(cell.cell_type, cell.source.strip()) for cell in each.cells] for each in (source, notebook))
+    if written != shown:
+        found.append("its cells are not those of the source: make it again")
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("its cells were not run once each, from top to bottom")
+    outputs = [output for cell in cells for output in cell.outputs]
+    if any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs):
+        found.append("it holds an error or a warning")
+    if not any("image/png" in output.get("data", {}) for output in outputs):
+        found.append("it has no picture")
+    text = "".join(output.get("text", "") for output in outputs)
+    if re.search(r"/(home|root|tmp|usr)/", text):
+        found.append("it shows a path of the machine that it was run on")
+    return found
+
+
+def names_that_lead_nowhere(page):
+    """The names of ours in a page that cannot be imported."""
+    wrong = []
+    for name in sorted(set(OUR_NAME.findall(page))):
+        thing, *rest = name.split(".")
+        found = importlib.import_module(thing)
+        for part in rest:
+            try:
+                found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
+            except (ModuleNotFoundError, AttributeError):
+                wrong.append(name)
+                break
+    return wrong
+
+
+def pair(source):
+    return jupytext.read(source), nbformat.read(source.with_suffix(".ipynb"), as_version=4)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=inside)
+def test_a_notebook_is_its_source_run_from_top_to_bottom(source):
+    assert faults(*pair(source)) == []
+    assert source.with_suffix(".ipynb").stat().st_size < 1.5 * MEGABYTE
+
+
+def test_every_notebook_has_a_source_and_a_line_in_the_table():
+    assert [path.stem for path in SOURCES] == sorted(path.stem for path in FOLDER.glob("*.ipynb"))
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert re.findall(r"\]\((\w+)\.ipynb\)", page) == [path.stem for path in SOURCES]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "fault"),
+    [
+        (lambda cells: cells[1].update(source="1 + 1"), "its cells are not those of the source"),
+        (lambda cells: cells.pop(), "its cells are not those of the source"),
+        (lambda cells: cells[1].update(execution_count=7), "not run once each, from top to bottom"),
+        (lambda cells: cells[1].update(execution_count=None), "not run once each, from top to bottom"),
+        (
+            lambda cells: cells[1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning")),
+            "it holds an error or a warning",
+        ),
+        (
+            lambda cells: cells[1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
+            "it holds an error or a warning",
+        ),
+        (
+            lambda cells: cells[1].outputs.append(nbformat.v4.new_output("stream", name="stdout", text="in /tmp/x/y")),
+            "a path of the machine",
+        ),
+        (lambda cells: [cell.update(outputs=[]) for cell in cells if "outputs" in cell], "it has no picture"),
+    ],
+)
+def test_a_spoilt_notebook_is_refused(spoil, fault):
+    source, notebook = pair(SOURCES[0])
+    spoil(notebook.cells)
+    assert any(fault in line for line in faults(source, notebook))
+
+
+def test_the_glossary_names_things_that_exist():
+    page = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert len(OUR_NAME.findall(page)) > 20
+    assert names_that_lead_nowhere(page) == []
+    assert names_that_lead_nowhere("`gconv_ga.GroupAverage` `gconv_ga.Gone` `gconv_ga.averaging.Frames`") == [
+        "gconv_ga.Gone",
+        "gconv_ga.averaging.Frames",
+    ]
+
+
+def test_every_figure_has_its_command_and_is_small():
+    page = (FIGURES / "README.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\| `([\w.-]+)`", page, re.MULTILINE))
+    present = {path.name for path in FIGURES.iterdir() if path.suffix in (".png", ".gif", ".svg")}
+    assert present <= listed
+    for script in re.findall(r"`python (figures/\w+\.py)", page):
+        assert (ROOT / script).exists()
+    for name in present:
+        assert (FIGURES / name).stat().st_size < 2_000_000
