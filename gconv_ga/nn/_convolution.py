@@ -126,7 +126,14 @@ class Convolution(KeepsKernels):
 
     def turned_kernels(self) -> Tensor:
         """The stack of turned kernels, ``[C_out, |G|, J, kh * kw]``; kept between calls in eval mode."""
-        return self._kept(lambda: self._turn(self.weight), self.weight)
+        return self._kernels_and_biases()[0]
+
+    def _kernels_and_biases(self) -> tuple[Tensor, Tensor | None]:
+        """These, and the bias of each field and element, ``[C_out, |G|]``."""
+        weight, bias, order = self.weight, self.bias, self.group.order
+        if bias is None:
+            return self._kept(lambda: self._turn(weight), weight), None
+        return self._kept(lambda: (self._turn(weight), bias.repeat_interleave(order).view(-1, order)), weight, bias)
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"

@@ -25,7 +25,7 @@ def correlate(
     Args:
         x: The image or the map.
         kernels: The turned kernels.
-        bias: One number for each output channel, shared by the orientations.
+        bias: One number for each output channel, or for each channel and orientation.
         geometry: The windows.
         groups: Blocks of channels, as in `torch.nn.functional.conv2d`.
         padding_mode: As in `torch.nn.Conv2d`.
@@ -34,7 +34,7 @@ def correlate(
     Shape:
         - x: ``[B, J groups, H, W]``, the same for every orientation, or ``[B, |G|, J groups, H, W]``, one for each
         - kernels: ``[C_out, |G|, J, kh kw]``
-        - bias: ``[C_out]``
+        - bias: ``[C_out]`` or ``[C_out, |G|]``
         - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
 
     Example:
@@ -65,6 +65,7 @@ def correlate(
         outputs, readings = (kernels.shape[1], len(parts)) if x.ndim == 4 else (1, 1)
         if is_worth_it(parts, whole, kernels.shape[0] * outputs // groups, readings):
             kernels, parts = enlarge(kernels, parts, whole), [whole]
+    biases = bias.unsqueeze(1).expand(-1, kernels.shape[1]) if bias is not None and bias.ndim == 1 else bias
     offset = geometry.padding
     if padding_mode != "zeros" and any(offset):
         x, offset = _pad(x, offset, padding_mode), (0, 0)
@@ -73,10 +74,11 @@ def correlate(
     for part in parts:
         low = offset[0] - part.top, offset[1] - part.left
         if len(parts) == 1:
-            return _convolve(*_window(x, part, low, size), kernels, bias, part, groups, elements_first)
+            return _convolve(*_window(x, part, low, size), kernels, biases, part, groups, elements_first)
         own = take(x, part.elements, 1) if x.ndim == 5 else x
         stack = take(kernels, part.elements, 1)
-        y = _convolve(*_window(own, part, low, size), stack, bias, part, groups, elements_first)
+        added = None if biases is None else take(biases, part.elements, 1)
+        y = _convolve(*_window(own, part, low, size), stack, added, part, groups, elements_first)
         maps.update(zip(part.elements, y.unbind(axis), strict=True))
     return torch.stack([maps[g] for g in range(len(maps))], dim=axis)
 
@@ -102,24 +104,24 @@ def _convolve(
     x: Tensor,
     padding: tuple[int, int],
     kernels: Tensor,
-    bias: Tensor | None,
+    biases: Tensor | None,
     part: Part,
     groups: int,
     elements_first: bool,
 ) -> Tensor:
     out, order, channels, _ = kernels.shape
-    kernels = kernels.view(out, order, channels, part.rows.kernel, part.columns.kernel)
+    kernel = part.rows.kernel, part.columns.kernel
     stride, dilation = (part.rows.stride, part.columns.stride), (part.rows.dilation, part.columns.dilation)
     if x.ndim == 4 and not elements_first:
-        spread = None if bias is None else bias.repeat_interleave(order)
-        y = F.conv2d(x, kernels.flatten(0, 1), spread, stride, padding, dilation, groups)
-        return y.unflatten(1, (out, order))
-    spread = None if bias is None else bias.repeat(order)
-    weight = kernels.transpose(0, 1).flatten(0, 1)
+        weight, bias = kernels.reshape(out * order, channels, *kernel), None if biases is None else biases.flatten()
+        y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
+        return y.view(y.shape[0], out, order, *y.shape[2:])
+    weight = kernels.transpose(0, 1).reshape(order * out, channels, *kernel)
+    bias = None if biases is None else biases.t().flatten()
     if x.ndim == 5:
         # One block of channels for each orientation: they do not mix here.
         x, groups = x.flatten(1, 2), order * groups
-    y = F.conv2d(x, weight, spread, stride, padding, dilation, groups).unflatten(1, (order, out))
+    y = F.conv2d(x, weight, bias, stride, padding, dilation, groups).unflatten(1, (order, out))
     return y if elements_first else y.transpose(1, 2).contiguous()
 
 

@@ -98,7 +98,7 @@ class Geometry:
     def __post_init__(self) -> None:
         # A frozen dataclass takes what is derived only this way.
         object.__setattr__(self, "moves", element_moves(self.group))
-        if not self._transposes:
+        if not self.transposes:
             return
         rows, columns, alike = self.rows, self.columns, f"the same for rows and columns under {self.group.name}"
         advice = "a quarter turn would change the output's size; C2, D1 and D2 have none"
@@ -109,14 +109,15 @@ class Geometry:
             raise invalid("kernel_size", takes, (rows.kernel, columns.kernel), advice)
 
     @property
-    def _transposes(self) -> bool:
+    def transposes(self) -> bool:
+        """Whether an element exchanges rows and columns."""
         return any(move.transpose for move in self.moves)
 
     @property
     def padding(self) -> tuple[int, int]:
         """Padding at both ends, for rows and columns, that is enough for every orientation."""
         rows, columns = max(self.rows[3:]), max(self.columns[3:])
-        return (max(rows, columns),) * 2 if self._transposes else (rows, columns)
+        return (max(rows, columns),) * 2 if self.transposes else (rows, columns)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """Rows and columns that come out of ``height x width``."""
@@ -130,20 +131,10 @@ class Geometry:
 
         One part with all elements means that a single call of torch does.
         """
-        pad_rows, pad_columns = self.padding
-        axes = (height, self.rows), (width, self.columns)
-        alike = self.rows == self.columns or not self._transposes
-        if alike and (self.shared or all(axis.leftover(n) == 0 and axis.low == axis.high for n, axis in axes)):
-            top, tall = _span(height, self.rows, pad_rows, False)
-            left, wide = _span(width, self.columns, pad_columns, False)
-            return [Part(tuple(range(self.group.order)), self.rows, self.columns, top, left, tall, wide)]
-        found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
-        for g, (transpose, flip_rows, flip_columns) in enumerate(self.moves):
-            rows, columns = (self.columns, self.rows) if transpose else (self.rows, self.columns)
-            top, tall = _span(height, rows, pad_rows, flip_rows and not self.shared)
-            left, wide = _span(width, columns, pad_columns, flip_columns and not self.shared)
-            found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
-        return [Part(tuple(elements), *windows) for windows, elements in found.items()]
+        # No tracer takes a cache, and sizes that are symbols have no hash.
+        if torch.compiler.is_compiling() or not (type(height) is int and type(width) is int):
+            return _find_parts(self, height, width)
+        return _known_parts(self, height, width)
 
     def flipped_axes(self) -> tuple[bool, bool]:
         """Whether any element flips the rows, and whether any flips the columns."""
@@ -216,3 +207,23 @@ def _span(n: int, axis: Axis, pad: int, flip: bool) -> tuple[int, int]:
     """Start and length of what the windows cover, on an axis padded by ``pad`` at both ends."""
     rest = axis.leftover(n)
     return (pad - axis.high + rest if flip else pad - axis.low), n + axis.low + axis.high - rest
+
+
+def _find_parts(geometry: Geometry, height: int, width: int) -> list[Part]:
+    pad_rows, pad_columns = geometry.padding
+    axes = (height, geometry.rows), (width, geometry.columns)
+    alike = geometry.rows == geometry.columns or not geometry.transposes
+    if alike and (geometry.shared or all(axis.leftover(n) == 0 and axis.low == axis.high for n, axis in axes)):
+        top, tall = _span(height, geometry.rows, pad_rows, False)
+        left, wide = _span(width, geometry.columns, pad_columns, False)
+        return [Part(tuple(range(geometry.group.order)), geometry.rows, geometry.columns, top, left, tall, wide)]
+    found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
+    for g, (transpose, flip_rows, flip_columns) in enumerate(geometry.moves):
+        rows, columns = (geometry.columns, geometry.rows) if transpose else (geometry.rows, geometry.columns)
+        top, tall = _span(height, rows, pad_rows, flip_rows and not geometry.shared)
+        left, wide = _span(width, columns, pad_columns, flip_columns and not geometry.shared)
+        found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
+    return [Part(tuple(elements), *windows) for windows, elements in found.items()]
+
+
+_known_parts = lru_cache(maxsize=4096)(_find_parts)

@@ -115,4 +115,5 @@ class GroupConv2d(Convolution):
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
         x = input.flatten(1, 2) if self._mixes_all else neighbours(input, self.neighbours)
-        return correlate(x, self.turned_kernels(), self.bias, self.geometry, self.groups, self.padding_mode)
+        kernels, biases = self._kernels_and_biases()
+        return correlate(x, kernels, biases, self.geometry, self.groups, self.padding_mode)

@@ -95,4 +95,5 @@ class LiftingConv2d(Convolution):
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 4 or input.shape[1] != self.in_channels:
             raise wrong_shape("input", f"[B, C={self.in_channels}, H, W]", input)
-        return correlate(input, self.turned_kernels(), self.bias, self.geometry, self.groups, self.padding_mode)
+        kernels, biases = self._kernels_and_biases()
+        return correlate(input, kernels, biases, self.geometry, self.groups, self.padding_mode)
