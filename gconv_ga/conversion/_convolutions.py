@@ -120,11 +120,12 @@ class OrbitConvolution(KeepsKernels):
     def _moves_maps(self, maps: int) -> bool:
         """Whether turning so many numbers of maps costs less than turning the kernel.
 
-        An exported program always turns the maps of a strided layer, which needs no phases: it is to run at other
-        sizes than the example's.
+        An exported program always turns the maps of a layer whose orientations have windows of their own: it is to run
+        at other sizes than the example's.
         """
         if torch.compiler.is_exporting():
-            return max(self.stride) > 1
+            rows, columns = self.geometry.rows, self.geometry.columns
+            return max(self.stride) > 1 or rows != columns or rows.low != rows.high
         learning = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights)
         kernel = sum(weight.numel() for weight in self._weights)
         return maps < kernel * MAPS_FOR_A_KERNEL["turned" if self.training or learning else "kept"]

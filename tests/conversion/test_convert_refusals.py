@@ -79,7 +79,7 @@ def test_the_way_out_is_to_conjugate_the_block(name):
 
 
 def test_conjugating_the_wrong_block_does_not_help():
-    with pytest.raises(NotConvertible, match="block.1"):
+    with pytest.raises(NotConvertible, match=r"block\.1"):
         convert(randomised(Detector(), X), "C4", X, conjugate="stem")
 
 
