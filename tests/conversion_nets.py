@@ -56,7 +56,7 @@ def mean_over_orbit(y: Tensor, group: str) -> Tensor:
 
 
 class Busy(nn.Module):
-    """A bit of everything: strides, even kernels, depthwise, dilated and transposed convolutions, a norm, pools, a skip."""
+    """A bit of everything: strides, even kernels, depthwise, dilated and transposed convolutions, a norm, pools."""
 
     def __init__(self, channels: int = 3, out: int = 2, width: int = 8) -> None:
         super().__init__()
