@@ -10,6 +10,7 @@ from typer.core import TyperGroup
 from ._check_command import check
 from ._demo import demo
 from ._evaluate_command import evaluate
+from ._export_command import export
 from ._options import Debug
 from ._predict_command import predict
 from ._train_command import train
@@ -53,6 +54,7 @@ app.command()(train)
 app.command()(predict)
 app.command()(evaluate)
 app.command()(check)
+app.command()(export)
 
 
 def show_version(value: bool) -> None:
