@@ -161,8 +161,8 @@ assert turned["the plain U-Net"].max() > 1e-2
 assert turned["converted"].max() < 1e-5
 
 # %% [markdown]
-# What the plain network says of the turned image, turned back, minus what it says of the image: the difference sits on
-# the borders of the nuclei, where decisions are made. For the converted network there is none.
+# What the plain network says of the turned image, turned back, minus what it says of the image as it is. For the
+# converted network the difference is zero, whichever way the image is turned.
 
 
 # %%
