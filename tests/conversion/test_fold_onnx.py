@@ -1,0 +1,46 @@
+"""Exported to ONNX with every axis free, run by onnxruntime."""
+
+import pytest
+import torch
+from conversion_nets import Busy, image, randomised
+from slow_average import relative
+from tolerances import TOLERANCES
+from torch import nn
+
+from gconv_ga.conversion import convert, fold
+from gconv_ga.models import EquivariantUNet
+
+pytest.importorskip("onnxscript", reason="torch.onnx.export needs onnxscript")
+onnxruntime = pytest.importorskip("onnxruntime", reason="the exported program needs onnxruntime to run")
+
+LOOSE = TOLERANCES[torch.float32]
+
+
+def exported(net: nn.Module, example: torch.Tensor):
+    """A function of an image: the network as onnxruntime runs it."""
+    axes = {0: torch.export.Dim("batch"), 2: torch.export.Dim("height", min=8), 3: torch.export.Dim("width", min=8)}
+    program = torch.onnx.export(net, (example,), dynamo=True, dynamic_shapes=(axes,), verbose=False)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return lambda x: torch.from_numpy(session.run(None, {name: x.numpy()})[0])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("kind", ["by design", "converted", "opened"])
+@torch.no_grad()
+def test_onnx_runs_at_every_size(kind):
+    """Strides, pools and skips, at odd and even sizes that are none of the example's residues."""
+    if kind == "by design":
+        net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2), image(1, 3, 20, 22))
+    else:
+        net = convert(randomised(Busy(width=4), image(1, 3, 20, 22)), "C4", image(1, 3, 20, 22))
+    if kind == "opened":
+        net.open_taps(group_kernel_size=2)
+        for module in net.convolutions().values():
+            module.taps.normal_(0, 0.1, generator=torch.Generator().manual_seed(5))
+    net = net.float().eval()
+    run = exported(fold(net), image(2, 3, 20, 22).float())
+    for shape in ((1, 3, 20, 22), (3, 3, 25, 19), (2, 3, 32, 32)):
+        x = image(*shape, seed=7).float()
+        assert relative(run(x), net(x)) <= LOOSE
+        assert relative(run(x.rot90(1, (-2, -1))), run(x).rot90(1, (-2, -1))) <= LOOSE
