@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 SIZES, ORDERS = (3, 5, 7), (8, 12, 16)
-FIELDS, LAYERS, SEEDS = 4, 6, 12
+FIELDS, LAYERS, SEEDS = 4, 6, 8
 
 
 def has_networks(n: int, k: int) -> bool:

@@ -1,0 +1,304 @@
+"""What equivariant layers cost, against torch's own layers of the same width, and what their choices cost.
+
+    python benchmarks/layers.py                       # processor time of one thread: the steadiest on a busy machine
+    python benchmarks/layers.py --clock wall --threads 2 --json layers.json
+
+Each case times its candidates in turn, in an order drawn anew for each round, and prints the median of the first one
+and the ratios of the others' medians to it. "again" is the first candidate once more: how far it is from 1 is noise.
+A training step is forward and backward, with gradients of input and parameters. Where escnn is importable (the extra
+"escnn"), its layers are candidates too.
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+import gconv_ga.nn as gnn
+
+ORDERS = {"C4": 4, "D4": 8}
+CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
+
+
+class Case(NamedTuple):
+    """Candidates that are compared: modules, by name, with the input that each takes; the first is the baseline."""
+
+    section: str
+    name: str
+    candidates: dict[str, tuple[nn.Module, Tensor]]
+
+
+def flat(module: nn.Module) -> nn.Module:
+    """A module of images, given a map with its elements as channels."""
+    return nn.Sequential(nn.Flatten(1, 2), module)
+
+
+def like(module: nn.Module, other: nn.Module) -> nn.Module:
+    """The module with the other's weights."""
+    module.load_state_dict(other.state_dict())
+    return module
+
+
+# --- the questions
+
+
+def against_torch() -> Iterator[Case]:
+    """A group convolution against a plain one of as many channels."""
+    for group, size, fields, batch in [("C4", 64, 8, 8), ("C4", 16, 32, 8), ("D4", 64, 8, 8), ("D4", 16, 32, 8)]:
+        order = ORDERS[group]
+        f = torch.randn(batch, fields, order, size, size)
+        channels = fields * order
+        candidates = {
+            "nn.Conv2d": (flat(nn.Conv2d(channels, channels, 3, padding=1)), f),
+            "again": (flat(nn.Conv2d(channels, channels, 3, padding=1)), f),
+            "GroupConv2d": (gnn.GroupConv2d(fields, fields, 3, padding=1, group=group), f),
+        }
+        if find_spec("escnn"):
+            candidates["escnn"] = (escnn_convolution(group, fields), f)
+        yield Case("nn.Conv2d", f"{group}, {size} px, {fields} fields, batch {batch}", candidates)
+
+
+def escnn_convolution(group: str, fields: int) -> nn.Module:
+    """The layer of escnn between regular fields, with its defaults."""
+    from escnn import gspaces
+    from escnn import nn as enn
+
+    space = gspaces.rot2dOnR2(4) if group == "C4" else gspaces.flipRot2dOnR2(4)
+    fields_type = enn.FieldType(space, fields * [space.regular_repr])
+
+    class Wrapped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = enn.R2Conv(fields_type, fields_type, 3, padding=1)
+
+        def forward(self, f: Tensor) -> Tensor:
+            return self.layer(fields_type(f.flatten(1, 2))).tensor
+
+    return Wrapped()
+
+
+def phase_rule() -> Iterator[Case]:
+    """Each orientation on its own grid against one shared grid, at sizes where they differ; both computed by us."""
+    windows = {"k3 s2 p1": (3, 2, 1), "k1 s2": (1, 2, 0)}
+    for group, size, fields, batch, window in [
+        ("C4", 64, 8, 8, "k3 s2 p1"), ("C4", 32, 16, 8, "k3 s2 p1"), ("C4", 16, 32, 8, "k3 s2 p1"),
+        ("D4", 64, 8, 4, "k3 s2 p1"), ("D4", 16, 32, 4, "k3 s2 p1"), ("C4", 64, 16, 4, "k1 s2"),
+    ]:  # fmt: skip
+        k, s, p = windows[window]
+        f = torch.randn(batch, fields, ORDERS[group], size, size)
+        shared = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group, sampling="shared")
+        own = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group)
+        odd = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group)
+        yield Case(
+            "phase rule",
+            f"GroupConv2d {window}, {group}, {size} px, {fields} to {2 * fields} fields",
+            {
+                "shared": (shared, f),
+                "per_orientation": (like(own, shared), f),
+                f"per_orientation at {size + 1} px": (
+                    like(odd, shared), torch.randn(batch, fields, ORDERS[group], size + 1, size + 1),
+                ),
+            },
+        )  # fmt: skip
+    for group, size, fields, batch in [("C4", 65, 8, 8), ("C4", 33, 32, 8)]:
+        f = torch.randn(batch, fields, ORDERS[group], size, size)
+        for pool in (gnn.MaxPool2d, gnn.AvgPool2d):
+            yield Case(
+                "phase rule",
+                f"{pool.__name__} k2 s2, {group}, {size} px, {fields} fields",
+                {
+                    "shared": (pool(2, group=group, sampling="shared"), f),
+                    "per_orientation": (pool(2, group=group), f),
+                },
+            )
+    x = torch.randn(8, 3, 64, 64)
+    stem = gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4", sampling="shared")
+    own_stem = like(gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4"), stem)
+    yield Case(
+        "phase rule",
+        "LiftingConv2d k7 s2 p3, C4, 64 px, 3 to 16 fields",
+        {"shared": (stem, x), "per_orientation": (own_stem, x)},
+    )
+
+
+class ByNeighbours(nn.Module):
+    """A layer that does few taps the other way: dense instead of orientation by orientation, or the reverse."""
+
+    def __init__(self, layer: nn.Module, dense: bool) -> None:
+        super().__init__()
+        self.layer = layer
+        layer._mixes_all = dense  # noqa: SLF001  what the layer has chosen is what is asked here
+
+    def forward(self, f: Tensor) -> Tensor:
+        return self.layer(f)
+
+
+def taps() -> Iterator[Case]:
+    """Few taps as a dense convolution with zeros, and by neighbours; which one the layer takes is in its rule."""
+    for make in (gnn.GroupConv2d, gnn.GroupConvTranspose2d):
+        window = (3, 1, 1) if make is gnn.GroupConv2d else (2, 2, 0)
+        for group, size, fields, counts in [
+            ("C4", 64, 8, (1, 2, 3)), ("C4", 16, 32, (1, 2, 3)),
+            ("D4", 64, 8, (1, 2, 4, 5)), ("D4", 16, 32, (1, 2, 4, 5)),
+        ]:  # fmt: skip
+            side = size if make is gnn.GroupConv2d else size // 2
+            f = torch.randn(4, fields, ORDERS[group], side, side)
+            for count in counts:
+                full = make(fields, fields, *window, group=group)
+                one, other = (make(fields, fields, *window, group=group, group_kernel_size=count) for _ in range(2))
+                like(other, one)
+                yield Case(
+                    "taps",
+                    f"{make.__name__}, {group}, {count} of {ORDERS[group]} taps, {side} px, {fields} fields",
+                    {
+                        "all taps": (full, f),
+                        "dense with zeros": (ByNeighbours(one, dense=True), f),
+                        "by neighbours": (ByNeighbours(other, dense=False), f),
+                    },
+                )
+
+
+def norms() -> Iterator[Case]:
+    """Batch norm of a 5-d map, contiguous and channels-last, against the folded 4-d one."""
+    for group, size, fields in [("C4", 64, 8), ("C4", 16, 32)]:
+        order = ORDERS[group]
+        f = torch.randn(8, fields, order, size, size)
+        last = f.flatten(1, 2).to(memory_format=torch.channels_last).unflatten(1, (fields, order))
+        yield Case(
+            "norms",
+            f"{group}, {size} px, {fields} fields",
+            {
+                "nn.BatchNorm2d, folded": (flat(nn.BatchNorm2d(fields * order)), f),
+                "BatchNorm2d": (gnn.BatchNorm2d(fields), f),
+                "nn.BatchNorm2d, folded, channels last": (flat(nn.BatchNorm2d(fields * order)), last),
+                "BatchNorm2d, channels last": (gnn.BatchNorm2d(fields), last),
+            },
+        )
+
+
+SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {
+    "nn.Conv2d": against_torch,
+    "phase rule": phase_rule,
+    "taps": taps,
+    "norms": norms,
+}
+
+
+# --- timing
+
+
+def training_step(module: nn.Module, f: Tensor) -> Callable[[], None]:
+    """Forward and backward; the gradient of the output is some fixed numbers."""
+    module.train()
+    x = f.clone(memory_format=torch.preserve_format).requires_grad_()
+    gradient = torch.randn_like(module(x))
+
+    def step() -> None:
+        x.grad = None
+        module.zero_grad(set_to_none=True)
+        module(x).backward(gradient)
+
+    return step
+
+
+def inference(module: nn.Module, f: Tensor) -> Callable[[], None]:
+    """Forward in eval mode without gradients."""
+
+    def run() -> None:
+        with torch.no_grad():
+            module(f)
+
+    return run
+
+
+def medians(runs: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
+    """The median seconds of each, run in turn in a new order each round."""
+    names, found = list(runs), {name: [] for name in runs}
+    for name in names * 2:
+        runs[name]()
+    for _ in range(rounds):
+        random.shuffle(names)
+        for name in names:
+            start = clock()
+            runs[name]()
+            found[name].append(clock() - start)
+    return {name: statistics.median(seconds) for name, seconds in found.items()}
+
+
+def measure(case: Case, mode: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
+    """A row of the table."""
+    for module, _ in case.candidates.values():
+        module.train(mode == "train")
+    prepare = training_step if mode == "train" else inference
+    seconds = medians({name: prepare(*each) for name, each in case.candidates.items()}, rounds, clock)
+    base, first = next(iter(seconds)), next(iter(seconds.values()))
+    ratios = {name: value / first for name, value in seconds.items() if name != base}
+    return {
+        "section": case.section,
+        "case": case.name,
+        "mode": mode,
+        "baseline": base,
+        "ms": 1e3 * first,
+        "ratios": ratios,
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What the figures hold for."""
+    model = next(
+        (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.processor()
+    )
+    return {
+        "processor": model,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "escnn": find_spec("escnn") is not None,
+    }
+
+
+def _cpu_lines() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
+def main() -> None:
+    """Measures and prints."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--section", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
+    parser.add_argument("--rounds", type=int, default=31, help="repetitions of each candidate (default: %(default)s)")
+    parser.add_argument("--clock", choices=list(CLOCKS), default="cpu", help="processor or wall time (default: cpu)")
+    parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.manual_seed(0)
+    random.seed(0)
+    warnings.filterwarnings("ignore", message="sampling='shared' is not equivariant")
+    about = machine() | {"clock": options.clock, "threads": options.threads, "rounds": options.rounds}
+    print(", ".join(f"{key}: {value}" for key, value in about.items()), "\n")
+    rows: list[dict[str, Any]] = []
+    for section in options.section:
+        print(f"{section}: {SECTIONS[section].__doc__}\n\n| case | mode | ms | ratio |\n|---|---|---|---|")
+        for case in SECTIONS[section]():
+            for mode in ("train", "eval"):
+                row = measure(case, mode, options.rounds, CLOCKS[options.clock])
+                rows.append(row)
+                ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in row["ratios"].items())
+                print(f"| {row['case']} | {mode} | {row['baseline']} {row['ms']:.2f} | {ratios} |", flush=True)
+        print()
+    if options.json:
+        options.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
