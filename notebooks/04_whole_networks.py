@@ -141,7 +141,7 @@ print(f"Dice on the test images: {dice(predict_labels(unet, nuclei.test.images),
 # they agree.
 
 # %%
-net = convert(unet, "C4", nuclei.test.images[:2, :, :96, :], keep=["UpsampleTo"])
+net = convert(unet, "C4", nuclei.test.images[:2, :, :96, :])
 print(net.report)
 
 # %% [markdown]

@@ -254,7 +254,7 @@ def test_an_answer_that_has_lost_its_batch_is_refused_unverified_too():
         ({"out_action": {"a": "scalar"}}, "out_action must be one action, or actions nested as output is"),
         ({"in_action": Points()}, "in_action must be an action on images, or 'invariant'.* use GroupAverage"),
     ],
-    ids=lambda value: str(value)[:40] if isinstance(value, dict) else "",
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else "",
 )
 def test_arguments(options, match):
     arguments = {"model": conv(), "group": "C4", "example": X} | options
