@@ -213,34 +213,46 @@ def training_step(module: nn.Module, f: Tensor) -> Callable[[], None]:
 
 def inference(module: nn.Module, f: Tensor) -> Callable[[], None]:
     """Forward in eval mode without gradients."""
+    x = f.clone(memory_format=torch.preserve_format)
 
     def run() -> None:
         with torch.no_grad():
-            module(f)
+            module(x)
 
     return run
 
 
-def medians(runs: dict[str, Callable[[], None]], rounds: int, clock: Callable[[], float]) -> dict[str, float]:
-    """The median seconds of each, run in turn in a new order each round."""
-    names, found = list(runs), {name: [] for name in runs}
-    for name in names * 2:
-        runs[name]()
-    for _ in range(rounds):
+def medians(
+    prepare: Callable[[], dict[str, Callable[[], None]]], rounds: int, clock: Callable[[], float]
+) -> dict[str, float]:
+    """The median seconds of each, run in turn in a new order each round.
+
+    Where tensors lie in memory changes the time of the same code by some percent, for as long as they lie there: so
+    they are made anew every few rounds.
+    """
+    found: dict[str, list[float]] = {}
+    for number in range(rounds):
+        if number % 4 == 0:
+            shift = torch.empty(random.randrange(1 << 18))
+            runs = prepare()
+            del shift
+            for run in runs.values():
+                run()
+        names = list(runs)
         random.shuffle(names)
         for name in names:
             start = clock()
             runs[name]()
-            found[name].append(clock() - start)
-    return {name: statistics.median(seconds) for name, seconds in found.items()}
+            found.setdefault(name, []).append(clock() - start)
+    return {name: statistics.median(found[name]) for name in prepare()}
 
 
 def measure(case: Case, mode: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
     """A row of the table."""
     for module, _ in case.candidates.values():
         module.train(mode == "train")
-    prepare = training_step if mode == "train" else inference
-    seconds = medians({name: prepare(*each) for name, each in case.candidates.items()}, rounds, clock)
+    task = training_step if mode == "train" else inference
+    seconds = medians(lambda: {name: task(*each) for name, each in case.candidates.items()}, rounds, clock)
     base, first = next(iter(seconds)), next(iter(seconds.values()))
     ratios = {name: value / first for name, value in seconds.items() if name != base}
     return {
