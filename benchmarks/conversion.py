@@ -95,6 +95,9 @@ def training_step(network: nn.Module, x: torch.Tensor) -> None:
     network(x).square().mean().backward()
 
 
+MODES = {"forward": forward, "training": training_step}
+
+
 def timed(mode: Callable[..., None], networks: dict[str, nn.Module], x: torch.Tensor, rounds: int) -> dict[str, float]:
     """Median seconds of every network, interleaved."""
     order, seconds = list(networks), {name: [] for name in networks}
@@ -132,6 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--networks", nargs="+", default=["small"], choices=["small", "resnet18"])
     parser.add_argument("--sizes", nargs="+", type=int, default=[128, 129])
+    parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
@@ -145,7 +149,7 @@ def main() -> None:
         for size in options.sizes:
             networks = candidates(name)
             x = torch.randn(options.batch, 3, size, size)
-            for mode in (forward, training_step):
+            for mode in (MODES[each] for each in options.modes):
                 chosen = {n: m for n, m in networks.items() if mode is forward or n != "folded"}
                 seconds = timed(mode, chosen, x, options.rounds)
                 base = seconds[BASELINE]
