@@ -1,10 +1,11 @@
-"""Images with masks: folders of them and a sample that comes with the package, normalisation, augmentation, crops.
+"""Images with masks: files of them and a sample that comes with the package, normalisation, augmentation, crops.
 
 Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs torchvision (extra ``train``).
 
-Names: `load_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`; `RandomSymmetry`, `CropStream`; for folders
-`find_images`, `match_masks`, `PairFiles`, `scan_pairs`, `Scan`, `Problem`, `draw_split`, `read_split`, `PairDataset`,
-`read_image`, `EMPTY_CLASS`.
+Names: `load_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`, `measure_files`; `RandomSymmetry`, `CropStream`. For
+files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`; `scan_pairs`,
+`Scan`, `Problem`, `EMPTY_CLASS`; `draw_split`, `read_split`; `PairDataset`, `read_image`, `read_mask`, and by window
+`ImageFile`, `MaskFile`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -21,12 +22,15 @@ from .._validate import missing_extra
 
 try:
     from ._crops import CropStream
+    from ._dataset import PairDataset, measure_files
     from ._folders import PairFiles, Problem, draw_split, find_images, match_masks, read_split
-    from ._images import read_image
+    from ._images import ImageFile, MaskFile, read_image, read_mask
+    from ._mask_code import MaskCode, read_colors
     from ._normalization import Normalization
     from ._sample import SAMPLES, Sample, Split, load_sample
-    from ._scan import EMPTY_CLASS, PairDataset, Scan, scan_pairs
+    from ._scan import EMPTY_CLASS, Scan, scan_pairs
     from ._symmetry import RandomSymmetry
+    from ._table import Table, read_table
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "train", error) from error
 
@@ -34,6 +38,9 @@ __all__ = [
     "EMPTY_CLASS",
     "SAMPLES",
     "CropStream",
+    "ImageFile",
+    "MaskCode",
+    "MaskFile",
     "Normalization",
     "PairDataset",
     "PairFiles",
@@ -42,11 +49,16 @@ __all__ = [
     "Sample",
     "Scan",
     "Split",
+    "Table",
     "draw_split",
     "find_images",
     "load_sample",
     "match_masks",
+    "measure_files",
+    "read_colors",
     "read_image",
+    "read_mask",
     "read_split",
+    "read_table",
     "scan_pairs",
 ]

@@ -1,6 +1,6 @@
 """An endless-looking stream of augmented crops in which every item is known beforehand."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from torchvision.transforms import v2
 
 from .._validate import as_int, invalid
 from ..groups import Group, as_group
+from ._dataset import PairDataset
 from ._symmetry import RandomSymmetry
 
 
@@ -63,10 +64,6 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         self.crop = as_int("crop", crop, minimum=1)
         self.seed = as_int("seed", seed, minimum=0)
         self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
-        steps = [v2.RandomCrop(self.crop)]
-        if self.symmetry is not None:
-            steps.append(RandomSymmetry(self.symmetry))
-        self.transform = v2.Compose(steps)
 
     def __len__(self) -> int:
         return self.length
@@ -74,12 +71,29 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        image, mask = self.pairs[self._source(index)]
-        if min(mask.shape) < self.crop:
-            raise invalid("crop", f"at most {min(mask.shape)}, the smaller side of an image", self.crop)
+        height, width, window = self._open(self._source(index))
+        if min(height, width) < self.crop:
+            raise invalid("crop", f"at most {min(height, width)}, the smaller side of an image", self.crop)
         with _seeded(_mix(self.seed, index)):
-            image, mask = self.transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+            # Where there is one place only, nothing is drawn: as in torchvision's RandomCrop.
+            top, left = (
+                int(torch.randint(side - self.crop + 1, ())) if side > self.crop else 0 for side in (height, width)
+            )
+            image, mask = window(top, left, self.crop, self.crop)
+            if self.symmetry is not None:
+                image, mask = RandomSymmetry(self.symmetry)(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+    def _open(self, index: int) -> tuple[int, int, Callable[[int, int, int, int], tuple[Tensor, Tensor]]]:
+        """Height, width, and what gives a window of the pair: of files no more than the window is asked for."""
+        if isinstance(self.pairs, PairDataset):
+            image, mask = self.pairs.files(index)
+            return *mask.shape, lambda *window: (image.window(*window), mask.window(*window))
+        pixels, classes = self.pairs[index]
+        return *classes.shape, lambda *window: (
+            v2.functional.crop(pixels, *window),
+            v2.functional.crop(classes, *window),
+        )
 
     def _source(self, index: int) -> int:
         """Which image item ``index`` is cut from: every pass goes once through all of them."""

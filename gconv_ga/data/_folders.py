@@ -3,12 +3,12 @@
 import csv
 import random
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from .._validate import as_int, invalid
-from ._images import SUFFIXES
+from ._open_raster import SUFFIXES
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -40,6 +40,7 @@ class PairFiles:
     Args:
         image: The image file.
         mask: The mask file.
+        title: What the pair is called; empty for the name of the image file without its ending.
 
     Example:
         >>> from pathlib import Path
@@ -49,15 +50,16 @@ class PairFiles:
 
     image: Path
     mask: Path
+    title: str = ""
 
     @property
     def name(self) -> str:
-        """The name they share, without its ending."""
-        return self.image.stem
+        """What the pair is called."""
+        return self.title or self.image.stem
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The image files of a folder (PNG, JPEG, TIFF; not of its subfolders), sorted by name; or a single file.
+    """The image files of a folder (PNG, JPEG, TIFF, NPY; not of its subfolders), sorted by name; or a single file.
 
     Args:
         path: The folder or the file.
@@ -124,16 +126,21 @@ def _twins(files: Sequence[Path], kind: str) -> list[Problem]:
     ]
 
 
-def draw_split(names: Sequence[str], *, share: float = 0.2, seed: int = 0) -> dict[str, str]:
+def draw_split(
+    names: Sequence[str], *, share: float = 0.2, seed: int = 0, together: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Splits names at random into "train" and "val"; at least one is in each, if there are two.
 
     Args:
         names: The names; their order does not matter.
         share: Of them that go to "val", from 0 up to but not including 1.
         seed: Of the draw.
+        together: For each name the patient or slide that it is of: those of one stay in one part, so that a network is
+            never validated on a patient it was trained on. The share of names is then met as nearly as whole patients
+            allow; None where every name stands alone.
 
     Raises:
-        ValueError: ``share`` is no such share.
+        ValueError: ``share`` is no such share, or a name belongs to no patient.
 
     Example:
         >>> split = draw_split(["a", "b", "c", "d", "e"])
@@ -142,10 +149,20 @@ def draw_split(names: Sequence[str], *, share: float = 0.2, seed: int = 0) -> di
     """
     if not 0 <= share < 1:
         raise invalid("share", "from 0 up to but not including 1", share)
-    order = sorted(names)
+    lacking = [name for name in names if together is not None and name not in together]
+    if lacking:
+        raise invalid("together", "a patient or slide for every name", together, f"there is none for {lacking[0]!r}")
+    owner = {name: name if together is None else together[name] for name in names}
+    sizes = Counter(owner.values())
+    order = sorted(sizes)
     random.Random(as_int("seed", seed, minimum=0)).shuffle(order)
-    held_out = min(max(1, round(share * len(order))), len(order) - 1) if share else 0
-    return {name: "val" if place < held_out else "train" for place, name in enumerate(order)}
+    wanted, held, there = max(1, round(share * len(names))), set[str](), 0
+    for who in order[:-1] if share else ():  # the last one is for training, whatever is left over
+        # At least one; then as many as come nearer to what is wanted.
+        if not held or abs(there + sizes[who] - wanted) < abs(there - wanted):
+            held.add(who)
+            there += sizes[who]
+    return {name: "val" if owner[name] in held else "train" for name in names}
 
 
 def read_split(path: str | Path, names: Sequence[str]) -> dict[str, str]:

@@ -55,7 +55,8 @@ class Normalization:
         """The normalisation that gives these images mean zero and standard deviation one, channel by channel.
 
         Args:
-            images: The training images, each ``[C, H, W]``; read one after the other.
+            images: The training images, each ``[C, H, W]``; read one after the other. Bands of images do as well where
+                nothing is scaled by a percentile.
             percentile: As for the class.
         """
         sums = torch.stack([_moments(_scale(image, percentile)) for image in images]).sum(dim=0)
@@ -63,21 +64,52 @@ class Normalization:
         mean = total / count
         return cls(mean.tolist(), (squares / count - mean**2).clamp_min(0).sqrt().tolist(), percentile)
 
-    def __call__(self, image: Tensor) -> Tensor:
+    def __call__(self, image: Tensor, level: Tensor | None = None) -> Tensor:
         if image.ndim < 3 or image.shape[-3] != len(self.mean):
             raise wrong_shape("image", f"[..., C={len(self.mean)}, H, W]", image)
         mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
-        return (_scale(image, self.percentile) - mean) / std
+        scaled = _scale(image, self.percentile) if level is None else _divide(image, level)
+        return (scaled - mean) / std
+
+    def level(self, bands: Iterable[Tensor]) -> Tensor | None:
+        """The brightness that an image is scaled by, for use on its windows: ``normalization(window, level)``.
+
+        Whole numbers of 8 and 16 bits are counted, so that no more than a band is held; others are held as a whole.
+
+        Args:
+            bands: The image from top to bottom, each ``[C, h, W]``, in the file's own number type.
+
+        Returns:
+            A scalar; None where images are not scaled.
+        """
+        if self.percentile is None:
+            return None
+        counts, others = torch.zeros(2**16, dtype=torch.int64), []
+        for band in bands:
+            if band.dtype in (torch.uint8, torch.uint16):
+                counts += band.flatten().to(torch.int64).bincount(minlength=len(counts))
+            else:
+                others.append(band.to(torch.float32))
+        if others:
+            return _level(torch.cat(others, dim=1), self.percentile).squeeze()
+        rank = max(1, math.ceil(self.percentile / 100 * int(counts.sum())))
+        return torch.searchsorted(counts.cumsum(0), rank).to(torch.float32)
 
 
 def _scale(image: Tensor, percentile: float | None) -> Tensor:
-    """Each image divided by its own percentile; a black image stays black."""
-    if percentile is None:
-        return image
+    """Each image divided by its own percentile."""
+    return image if percentile is None else _divide(image, _level(image, percentile))
+
+
+def _level(image: Tensor, percentile: float) -> Tensor:
+    """A value of the image itself: torch.quantile takes no image of more than 16 million values."""
     pixels = image.flatten(-3)
     rank = max(1, math.ceil(percentile / 100 * pixels.shape[-1]))
-    # A value of the image itself: torch.quantile takes no image of more than 16 million values.
-    level = pixels.kthvalue(rank, dim=-1).values[..., None, None, None]
+    return pixels.kthvalue(rank, dim=-1).values[..., None, None, None]
+
+
+def _divide(image: Tensor, level: Tensor) -> Tensor:
+    """A black image stays black."""
     return image / torch.where(level > 0, level, 1)
 
 

@@ -6,13 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
 
-from .._validate import as_int
+from .._validate import as_int, invalid
 from ._folders import PairFiles, Problem
-from ._images import read_image, read_mask
-from ._normalization import Normalization
+from ._images import ImageFile, MaskFile
+from ._mask_code import MaskCode
 
 EMPTY_CLASS = "masks"
 """What `Problem.file` says of a class that no mask has: it is no fault of one file."""
@@ -46,21 +44,23 @@ def scan_pairs(
     *,
     classes: int | None = None,
     channels: int | None = None,
+    code: MaskCode | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Scan:
-    """Reads every image and mask once and notes what is wrong.
+    """Reads every image and mask once, band by band, and notes what is wrong.
 
     Files that cannot be read, sizes that differ, images of other channels than the rest, values that are no number,
     classes outside of ``0 .. classes - 1``, classes that no mask has.
 
     Args:
         pairs: The files.
-        classes: How many classes there are; None for one more than the largest index.
+        classes: How many classes there are; None for one more than the largest index, or one a colour.
         channels: How many channels the images have; None for what most of them have.
+        code: How masks say their classes; None for indices.
         progress: Called after each pair with the number of pairs done.
 
     Raises:
-        ValueError: ``classes`` is no int from 2 up.
+        ValueError: ``classes`` is no int from 2 up, or not the number of colours.
 
     Example:
         >>> import tempfile
@@ -71,19 +71,19 @@ def scan_pairs(
         >>> scan.problems[0].what[:30]
         'path must be a readable image '
     """
-    if classes is not None:
-        as_int("classes", classes, minimum=2)
-    problems, shapes, pixels = [], {}, Counter[int]()
+    said, coding = _said(classes, code), MaskCode() if code is None else code
+    problems: list[Problem] = []
+    shapes: dict[PairFiles, tuple[int, int, int]] = {}
+    pixels = Counter[int]()
     for done, pair in enumerate(pairs, start=1):
         try:
-            image, mask = read_image(pair.image), read_mask(pair.mask)
+            shape, faults, counts = _look(pair, coding, said)
         except ValueError as error:
             problems.append(Problem(pair.image.name, str(error)))
         else:
-            shapes[pair] = image.shape
-            problems += [Problem(pair.image.name, what) for what in _faults(image, mask, classes)]
-            values, counts = mask.unique(return_counts=True)
-            pixels.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
+            shapes[pair] = shape
+            problems += [Problem(pair.image.name, what) for what in faults]
+            pixels.update(counts)
         if progress is not None:
             progress(done)
     common = Counter(shape[0] for shape in shapes.values()).most_common(1)
@@ -93,57 +93,49 @@ def scan_pairs(
         for pair, shape in shapes.items()
         if shape[0] != usual
     ]
-    count = classes or max(2, 1 + max(pixels, default=0))
-    problems += _empty(pixels, count)
+    count = said or max(2, 1 + max(pixels, default=0))
+    problems += _empty(pixels, count, coding.ignore_index)
     smallest = min((min(shape[1:]) for shape in shapes.values()), default=0)
     return Scan(tuple(problems), count, usual, smallest, tuple(pixels[index] for index in range(min(count, 256))))
 
 
-def _faults(image: Tensor, mask: Tensor, classes: int | None) -> list[str]:
-    """What is wrong with a pair that could be read."""
-    faults = []
+def _said(classes: int | None, code: MaskCode | None) -> int | None:
+    """How many classes the user has named, by number or by colour."""
+    named = None if code is None or code.colors is None else len(code.names)
+    if classes is None:
+        return named
+    count = as_int("classes", classes, minimum=2)
+    if named not in (None, count):
+        raise invalid("classes", f"{named}, as there are colours", classes, "leave it out")
+    return count
+
+
+def _look(pair: PairFiles, code: MaskCode, classes: int | None) -> tuple[tuple[int, int, int], list[str], Counter[int]]:
+    """Shape of the image, what is wrong with a pair that can be read, and how many pixels each class has."""
+    image, mask = ImageFile(pair.image), MaskFile(pair.mask, code)
+    faults, counts = [], Counter[int]()
     if image.shape[1:] != mask.shape:
         sizes = ("x".join(str(side) for side in shape) for shape in (image.shape[1:], mask.shape))
         faults.append("image {}, mask {}".format(*sizes))
-    if not bool(torch.isfinite(image).all()):
+    # A list: bands after the first bad one must be read too, for one of them may be damaged.
+    finite = [not band.is_floating_point() or bool(torch.isfinite(band).all()) for band in image.raw_bands()]
+    if not all(finite):
         faults.append("the image has values that are no number or infinite")
-    low, high = int(mask.min()), int(mask.max())
+    for band in mask.bands():
+        values, found = band.unique(return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    if code.ignore_index is not None:
+        counts.pop(code.ignore_index, None)
+    low, high = min(counts, default=0), max(counts, default=0)
     if low < 0 or (classes is not None and high >= classes):
         faults.append(f"mask values {low} .. {high}, where 0 .. {'' if classes is None else classes - 1} are expected")
-    return faults
+    return image.shape, faults, counts
 
 
-def _empty(pixels: Counter[int], classes: int) -> list[Problem]:
-    empty = [index for index in range(min(classes, 10_000)) if not pixels[index]]
+def _empty(pixels: Counter[int], classes: int, ignored: int | None) -> list[Problem]:
+    empty = [index for index in range(min(classes, 10_000)) if not pixels[index] and index != ignored]
     if not empty or not pixels:
         return []
     some = ", ".join(str(index) for index in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
     values = ", ".join(str(value) for value in sorted(pixels)[:5]) + (" ..." if len(pixels) > 5 else "")
     return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values there are {values}")]
-
-
-class PairDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Files read when they are asked for: pairs of a normalised image and its mask.
-
-    Args:
-        pairs: The files.
-        normalization: What is done to an image; None for nothing.
-
-    Shape:
-        - item: image ``[C, H, W]``, float32; mask ``[H, W]``, int64
-
-    Example:
-        >>> len(PairDataset([]))
-        0
-    """
-
-    def __init__(self, pairs: Sequence[PairFiles], normalization: Normalization | None = None) -> None:
-        self.pairs = tuple(pairs)
-        self.normalization = normalization
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = read_image(self.pairs[index].image), read_mask(self.pairs[index].mask)
-        return image if self.normalization is None else self.normalization(image), mask

@@ -1,12 +1,17 @@
 """The stream of crops: each item known beforehand, every image seen, image and mask moved together."""
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from gconv_ga.actions import LabelMask, ScalarField
-from gconv_ga.data import CropStream, RandomSymmetry, Split
+from gconv_ga.data import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split
+from gconv_ga.data._crops import _mix, _seeded
+from gconv_ga.data._rasters import Mapped
 
 
 @pytest.fixture
@@ -35,6 +40,33 @@ def test_without_symmetry_rows_stay_rows(numbered):
     assert all(
         mask[1, 0] - mask[0, 0] == 14 and mask[0, 1] - mask[0, 0] == 1 for _, mask in map(stream.__getitem__, range(40))
     )
+
+
+@pytest.mark.parametrize("symmetry", [None, "D4"])
+def test_crops_of_files_are_those_of_the_images_in_them(symmetry, tmp_path):
+    """Read by window, or whole and then cut: the same numbers. One image is as high as a crop: nothing to draw."""
+    pairs = []
+    for name, height in (("a", 12), ("b", 6)):
+        pixels = np.random.default_rng(height).integers(0, 255, (height, 14), dtype=np.uint8)
+        np.save(tmp_path / f"{name}.npy", pixels)
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, tile=(16, 16))
+        pairs.append(PairFiles(tmp_path / f"{name}.npy", tmp_path / f"{name}.tif"))
+    files = PairDataset(pairs, Normalization([3.0], [2.0], percentile=90))
+    assert isinstance(files.files(0)[0].raster, Mapped)
+    whole = [files[index] for index in range(2)]
+    ours, theirs = (CropStream(source, length=30, crop=6, symmetry=symmetry, seed=5) for source in (files, whole))
+    for index in range(30):
+        assert torch.equal(ours[index][0], theirs[index][0])
+        assert torch.equal(ours[index][1], theirs[index][1])
+
+
+def test_crops_lie_where_those_of_torchvision_do(numbered):
+    """The draws of its RandomCrop, from the same generator."""
+    stream = CropStream(numbered, length=20, crop=6, symmetry=None, seed=3)
+    for index in range(20):
+        with _seeded(_mix(3, index)):
+            expected = v2.RandomCrop(6)(tv_tensors.Mask(numbered[source(stream[index])][1]))
+        assert torch.equal(stream[index][1], expected)
 
 
 def test_every_element_of_the_group_occurs(numbered):

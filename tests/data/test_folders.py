@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from PIL import Image, PngImagePlugin
+from PIL import Image
 
 from gconv_ga.data import (
     Normalization,
@@ -12,10 +12,10 @@ from gconv_ga.data import (
     find_images,
     match_masks,
     read_image,
+    read_mask,
     read_split,
     scan_pairs,
 )
-from gconv_ga.data._images import read_mask
 
 
 @pytest.fixture
@@ -134,21 +134,6 @@ def test_masks_of_one_value_have_an_empty_class(folders):
 
 def test_the_channels_that_a_network_takes_can_be_asked_for(folders):
     assert problems(folders, channels=3) == [f"{name}.tif: 1 channels, where 3 are expected" for name in "abc"]
-
-
-def test_sixteen_bits_of_a_colour_are_refused_and_not_halved(tmp_path):
-    """Pillow reads such a file as 8 bits; it is written by hand, for Pillow writes none."""
-    import struct
-    import zlib
-
-    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
-    rows = zlib.compress(b"".join(b"\0" + struct.pack(">6H", *range(6)) for _ in range(2)))
-    with (tmp_path / "x.png").open("wb") as file:
-        file.write(b"\x89PNG\r\n\x1a\n")
-        for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
-            PngImagePlugin.putchunk(file, kind, data)
-    with pytest.raises(ValueError, match="path must be a file of 8 bits a colour"):
-        read_image(tmp_path / "x.png")
 
 
 def test_an_image_with_a_palette_is_in_its_colours_and_a_mask_is_not(tmp_path):

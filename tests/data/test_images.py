@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gconv_ga.data._images import read_image, read_mask
+from gconv_ga.data import read_image, read_mask
 
 
 @pytest.fixture
