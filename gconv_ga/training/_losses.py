@@ -2,6 +2,7 @@
 
 from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .._validate import wrong_shape
 
@@ -37,12 +38,18 @@ class CrossEntropyDice(nn.Module):
 
     def __init__(self, ignore_index: int | None = None) -> None:
         super().__init__()
-        # torch says "ignore nothing" by an index that is no class.
-        self.cross_entropy = nn.CrossEntropyLoss(ignore_index=-100 if ignore_index is None else ignore_index)
+        self.ignore_index = ignore_index
         self.dice = DiceLoss("multiclass", ignore_index=ignore_index)
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
         if masks.shape != logits[:, 0].shape:
             raise wrong_shape("masks", f"[B, H, W] = {tuple(logits[:, 0].shape)}, as the logits are", masks)
-        loss: Tensor = self.cross_entropy(logits, masks) + self.dice(logits, masks)
+        loss: Tensor = self._cross_entropy(logits, masks) + self.dice(logits, masks)
         return loss
+
+    def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """The mean over the pixels that count; zero where none does, for which torch gives NaN."""
+        if self.ignore_index is None:
+            return F.cross_entropy(logits, masks)
+        total = F.cross_entropy(logits, masks, ignore_index=self.ignore_index, reduction="sum")
+        return total / (masks != self.ignore_index).sum().clamp_min(1)

@@ -16,6 +16,7 @@ from ._checkpoint import save_checkpoint, write_atomically
 from ._devices import as_device
 from ._fit import fit
 from ._log import Log, LogRow, read_log
+from ._losses import CrossEntropyDice
 from ._predict_image import predict_image
 from ._run_config import RunConfig
 from ._scores import dice
@@ -101,7 +102,8 @@ def train_run(
     place, where = Path(folder), as_device(device)
     _settle(place, config)
     training, validation = (
-        PairDataset(_named(pairs, config, part), config.segmenter.normalization) for part in ("train", "val")
+        PairDataset(_named(pairs, config, part), config.segmenter.normalization, config.mask_code)
+        for part in ("train", "val")
     )
     stream: Dataset[Any] = CropStream(
         training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
@@ -116,7 +118,8 @@ def train_run(
     if step < config.steps:
         keeper = KeepRun(place, config, state, validation, journal, every or max(1, config.steps // 10), report)
         rest = Subset(stream, range(step * config.batch_size, config.steps * config.batch_size))
-        segmenter = Segmenter(model, learning_rate=config.learning_rate)
+        loss = CrossEntropyDice(config.mask_code.ignore_index)
+        segmenter = Segmenter(model, learning_rate=config.learning_rate, loss=loss)
         fit(segmenter, rest, batch_size=config.batch_size, device=where, seed=config.seed, callbacks=[keeper])
     save_checkpoint(place / MODEL, model, config.segmenter, step=config.steps)
     rows = read_log(place / LOG)
@@ -175,7 +178,8 @@ class KeepRun(pl.Callback):
         for index in range(len(self.validation)):
             image, mask = self.validation[index]
             labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
-            scores.append(dice(labels[None], mask[None], classes=len(self.config.segmenter.classes)))
+            ignored, classes = self.config.mask_code.ignore_index, len(self.config.segmenter.classes)
+            scores.append(dice(labels[None], mask[None], classes=classes, ignore_index=ignored))
         return torch.tensor(scores).nanmean().item() if any(score == score for score in scores) else None
 
 

@@ -2,9 +2,10 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from .._validate import as_int, invalid
+from ..data import MaskCode
 from ..groups import as_group
 from ._config import SegmenterConfig
 
@@ -22,6 +23,7 @@ class RunConfig:
         learning_rate: The highest rate.
         augmentation: Crops are moved by a random element of this group; None for none.
         seed: Of the initial weights, crops and turns.
+        mask_code: How mask files say their classes, and which pixels count nowhere.
 
     Raises:
         ValueError: A number is out of its range, or no image is for training.
@@ -43,6 +45,7 @@ class RunConfig:
     learning_rate: float = 1e-2
     augmentation: str | None = "D4"
     seed: int = 0
+    mask_code: MaskCode = field(default_factory=MaskCode)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("crop", 1), ("seed", 0)):
@@ -77,7 +80,9 @@ class RunConfig:
         """
         try:
             fields = json.loads(text)
-            return cls(**{**fields, "segmenter": SegmenterConfig.from_json(json.dumps(fields["segmenter"]))})
+            segmenter = SegmenterConfig.from_json(json.dumps(fields["segmenter"]))
+            code = MaskCode(**fields.get("mask_code", {}))
+            return cls(**{**fields, "segmenter": segmenter, "mask_code": code})
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             advice = f"Python says: {type(error).__name__}: {error}"
             raise invalid("text", "a configuration of a run as JSON", text, advice) from None

@@ -40,7 +40,7 @@ def predict_labels(
         return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
 
 
-def dice(labels: Tensor, masks: Tensor, *, classes: int) -> float:
+def dice(labels: Tensor, masks: Tensor, *, classes: int, ignore_index: int | None = None) -> float:
     """The Dice score: for each image and class but the background, ``2 |A and B| / (|A| + |B|)``; the mean of these.
 
     A class that is neither predicted nor there counts in no mean; where that holds of all, the score is NaN.
@@ -49,6 +49,7 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int) -> float:
         labels: The predicted classes.
         masks: The true ones.
         classes: How many there are; 0 is the background.
+        ignore_index: Pixels that have this value in the mask count nowhere; None to count all.
 
     Shape:
         - labels: ``[N, H, W]``, class indices
@@ -65,6 +66,10 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int) -> float:
     if labels.shape != masks.shape or labels.ndim != 3:
         raise wrong_shape("labels", f"[N, H, W] = {tuple(masks.shape)}, as the masks are", labels)
     count = as_int("classes", classes, minimum=2)
+    if ignore_index is not None:
+        # The background counts in no score, so what is ignored is called background in both.
+        inside = masks != ignore_index
+        labels, masks = labels * inside, masks * inside
     if max(int(labels.max()), int(masks.max())) >= count:
         raise invalid("classes", "more than the largest label", count, "labels are 0 .. classes - 1")
     scores = dice_score(labels, masks, count, include_background=False, average="none", input_format="index")

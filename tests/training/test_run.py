@@ -1,14 +1,16 @@
 """Runs as Python calls: configuration, refusals, validation, and predictions of one image."""
 
+import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 import gconv_ga.data
-from gconv_ga.data import find_images, match_masks
+from gconv_ga.data import MaskCode, PairFiles, find_images, match_masks, read_mask
 from gconv_ga.training import RunConfig, Tiled, dice, load_checkpoint, predict_image, predict_labels, train_run
 from gconv_ga.training._log import Log, LogRow, read_log
 from gconv_ga.training._state import read_state
@@ -31,9 +33,41 @@ def test_a_configuration_goes_to_json_and_back(run):
     assert (run.names("train"), run.names("val"), run.names("test")) == (["00"], ["01"], ["02"])
 
 
+def test_how_masks_say_their_classes_goes_to_json_and_back(run):
+    code = MaskCode({"none": (0, 0, 0), "cell": (9, 8, 7), "ignore": (1, 1, 1)}, ignore_index=-1)
+    coded = dataclasses.replace(run, mask_code=code)
+    assert RunConfig.from_json(coded.to_json()) == coded
+    older = json.loads(run.to_json())
+    del older["mask_code"]
+    assert RunConfig.from_json(json.dumps(older)) == run
+
+
+def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
+    """Half of each mask is ignored; what the image's pixels there are called in the other classes has no say."""
+    weights, losses = [], []
+    for name, value in (("ignored", 255), ("other", 77), ("counted", 1)):
+        folder = tmp_path / name
+        folder.mkdir()
+        pairs = []
+        for index in range(2):
+            mask = read_mask(SAMPLE / "masks" / f"{index:02}.png")
+            mask[:, 64:] = value
+            np.save(folder / f"{index:02}.npy", mask.numpy().astype(np.uint8))
+            pairs.append(PairFiles(SAMPLE / "images" / f"{index:02}.png", folder / f"{index:02}.npy"))
+        code = MaskCode(ignore_index=None if name == "counted" else value)
+        config = dataclasses.replace(run, split={"00": "train", "01": "val"}, mask_code=code)
+        weights.append(train_run(folder / "run", config, pairs).state_dict())
+        losses.append(read_log(folder / "run" / "log.csv"))
+    ours, same, other = weights
+    assert losses[0] == losses[1] != losses[2]
+    assert all(torch.equal(tensor, same[key]) for key, tensor in ours.items())
+    assert not all(torch.equal(tensor, other[key]) for key, tensor in ours.items())
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"mask_code": {"colors": {"a": [0, 0, 0]}}}, "colors must be the colours of two classes"),
         ({"steps": 0}, "steps must be a positive int"),
         ({"batch_size": 0}, "batch_size must be a positive int"),
         ({"crop": 0}, "crop must be a positive int"),

@@ -77,6 +77,37 @@ def test_ignored_pixels_change_no_loss(generator):
     assert loss(logits, masks) != pytest.approx(float(loss(other, masks)), rel=1e-6)
 
 
+@pytest.mark.parametrize("ignore_index", [255, -1, 0])
+def test_the_loss_is_that_of_the_pixels_that_count(ignore_index, generator):
+    """The same pixels, laid out as an image of their own."""
+    logits = torch.randn(1, 3, 4, 5, generator=generator, dtype=torch.float64)
+    masks = torch.randint(1, 3, (1, 4, 5), generator=generator)
+    masks[0, 1:3, :4] = ignore_index
+    counts = masks[0] != ignore_index
+    alone = CrossEntropyDice()(logits[:, :, counts].unsqueeze(2), masks[:, counts].unsqueeze(1))
+    assert CrossEntropyDice(ignore_index)(logits, masks) == pytest.approx(float(alone), rel=1e-9)
+
+
+def test_where_no_pixel_counts_there_is_no_loss_and_no_gradient():
+    logits = torch.ones(1, 2, 3, 3, requires_grad=True)
+    loss = CrossEntropyDice(ignore_index=255)(logits, torch.full((1, 3, 3), 255))
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert float(loss.detach()) == 0
+    assert bool((gradient == 0).all())
+
+
+def test_dice_leaves_out_what_is_ignored(generator):
+    labels, masks = (torch.randint(0, 3, (1, 6, 7), generator=generator) for _ in range(2))
+    ignored = torch.zeros(6, 7, dtype=torch.bool)
+    ignored[2:4, 1:6] = True
+    coded = masks.masked_fill(ignored, 255)
+    alone = dice_by_hand(labels[:, ~ignored].unsqueeze(1), masks[:, ~ignored].unsqueeze(1), 3)
+    assert dice(labels, coded, classes=3, ignore_index=255) == pytest.approx(alone, abs=1e-6)
+    assert dice(labels, masks, classes=3) != pytest.approx(alone, abs=1e-3)
+    with pytest.raises(ValueError, match=r"^classes must be more than the largest label"):
+        dice(labels, coded, classes=3)
+
+
 def test_masks_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"^masks must be a tensor \[B, H, W\] = \(1, 4, 4\)"):
         CrossEntropyDice()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 4, 5, dtype=torch.int64))
