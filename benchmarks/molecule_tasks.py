@@ -44,13 +44,14 @@ class Samples(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Samples, and the unit of their energies (kcal/mol) and forces (kcal/mol/angstrom)."""
+    """Samples, the unit of their energies (kcal/mol) and forces (kcal/mol/angstrom), and the samples in a batch."""
 
     name: str
     train: Samples
     val: Samples
     test: Samples
     unit: float = 1.0
+    batch: int = 50
 
 
 def random_turns(count: int, seed: int) -> Tensor:
@@ -107,7 +108,7 @@ def read_molecules(file: str, elements: str, with_forces: bool) -> Task:
     unit = float(forces[known][mask[known]].square().sum(-1).mean().sqrt() if with_forces else energy[known].std())
     none = torch.zeros(len(atoms), size, 0, 3)
     everything = Samples(x, features, none, mask, x[:, :0], (energy / unit).float(), forces / unit)
-    return Task(file, *(everything[chosen] for chosen in part.values()), unit)
+    return Task(file, *(everything[chosen] for chosen in part.values()), unit, batch=10)
 
 
 def load_task(name: str, quick: bool) -> Task:

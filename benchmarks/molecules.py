@@ -39,7 +39,7 @@ class Distances(nn.Module):
         super().__init__()
         self.embed = nn.Linear(in_features + in_vectors, width)
         self.ends = nn.ModuleList(nn.Linear(width, 2 * width) for _ in range(depth))
-        self.between = nn.ModuleList(nn.Linear(9, width) for _ in range(depth))
+        self.between = nn.ModuleList(nn.Linear(25, width) for _ in range(depth))
         self.messages = nn.ModuleList(
             nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU()) for _ in range(depth)
         )
@@ -49,7 +49,7 @@ class Distances(nn.Module):
         self.push = nn.ModuleList(nn.Linear(width, 1) for _ in range(depth if move else 0))
         self.coast = nn.ModuleList(nn.Linear(width, 1) for _ in range(depth if move and in_vectors else 0))
         self.read = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1))
-        self.log_rates = nn.Parameter(torch.linspace(1.4, -4.2, 8))
+        self.shells = nn.Parameter(torch.linspace(0, 6, 24))  # as in FrameAveragedGNN
 
     def forward(self, x: Tensor, features: Tensor, v: Tensor, mask: Tensor) -> PointOutputs:
         pairs = (mask[:, :, None] & mask[:, None] & ~torch.eye(x.shape[1], dtype=torch.bool))[..., None]
@@ -57,7 +57,8 @@ class Distances(nn.Module):
         for i, message in enumerate(self.messages):
             apart = x[:, None] - x[:, :, None]
             square = apart.square().sum(-1, keepdim=True)
-            seen = self.between[i](torch.cat((torch.exp(-square * self.log_rates.exp()), torch.log1p(square)), -1))
+            shells = torch.exp(-((square + 0.01).sqrt() - self.shells).square() * 7.35)  # as wide as they are apart
+            seen = self.between[i](torch.cat((shells, torch.log1p(square)), -1))
             receiver, sender = self.ends[i](h).chunk(2, -1)
             m = message(receiver[:, :, None] + sender[:, None] + seen) * pairs
             if self.push:
@@ -160,7 +161,7 @@ def train(method: str, task: Task, seed: int, args: argparse.Namespace) -> tuple
     net = build(method, task, args.width, args.depth)
     optimizer = torch.optim.Adam(net.parameters(), lr=args.lr)
     best, best_loss, steps, seconds, checked, done = net.state_dict(), math.inf, 0, 0.0, 0, 0.0
-    stream = batches(task.train, args.batch, generator)
+    stream = batches(task.train, task.batch, generator)
     while done < 1:
         batch = next(stream)
         start = time.process_time()
@@ -232,8 +233,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--batch", type=int, default=50)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--quick", action="store_true", help="three steps on a few samples")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)  # seconds are those of one thread

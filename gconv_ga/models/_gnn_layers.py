@@ -1,12 +1,13 @@
 """Message passing on points: equivariant messages, and updates that may look at coordinates."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-_SCALES = 8
+_SHELLS, _REACH = 24, 6.0
 
 
 class PointState(NamedTuple):
@@ -100,18 +101,20 @@ class Layer(nn.Module):
         self.see_directions = see_directions
         self.receiver = nn.Linear(width, width)
         self.sender = nn.Linear(width, width, bias=False)
-        self.between = nn.Linear(_SCALES + 1 + d * see_directions, width, bias=False)
+        self.between = nn.Linear(_SHELLS + 1 + d * see_directions, width, bias=False)
         self.message = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.gates = nn.Linear(width, 2)
-        # Rates of Gaussians of the distance, for lengths of about 0.5 to 8.
-        self.log_rates = nn.Parameter(torch.linspace(1.4, -4.2, _SCALES))
+        # Gaussians about distances, as wide as they are apart: broad ones about 0 learn no bond lengths.
+        self.shells = nn.Parameter(torch.linspace(0, _REACH, _SHELLS))
+        self.log_rates = nn.Parameter(torch.full((_SHELLS,), -2 * math.log(_REACH / (_SHELLS - 1)) - math.log(2)))
         self.update = update
 
     def forward(self, state: PointState, mask: Tensor | None, pairs: Tensor) -> PointState:
         x = state.start + state.shift
         difference = x[:, None] - x[:, :, None]
         square = difference.square().sum(-1, keepdim=True)
-        seen = [torch.exp(-square * self.log_rates.exp()), torch.log1p(square)]
+        distance = (square + 0.01).sqrt()  # smooth where points coincide
+        seen = [torch.exp(-(distance - self.shells).square() * self.log_rates.exp()), torch.log1p(square)]
         between = self.between(torch.cat([*seen, difference] if self.see_directions else seen, -1))
         messages = self.message(
             self.receiver(state.features)[:, :, None] + self.sender(state.features)[:, None] + between
