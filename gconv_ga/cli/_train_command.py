@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ._files import KINDS, Colors, IgnoreIndex, Source, TableFile, mask_code, scanned
 from ._options import Debug, Device, GroupName, Seed, make_folder
 from ._refusals import naming, refuse
 
@@ -12,14 +13,20 @@ if TYPE_CHECKING:  # these rooms take seconds to load
     from ..data import PairFiles, Scan
     from ..training import RunConfig
 
+SOURCES = ("images", "masks", "table")
 LEAST_CROP = 128  # the default, where the images are as large
 
 
 def train(
     context: typer.Context,
-    images: Annotated[Path, typer.Option(metavar="DIR", help="Images: PNG, JPEG, TIFF of 8 bits, grey also of 16.")],
-    masks: Annotated[Path, typer.Option(metavar="DIR", help="Masks of class indices 0, 1, ..., named as the images.")],
     out: Annotated[Path, typer.Option(metavar="RUN", help="Folder for the run: settings, weights, log, curves.")],
+    images: Annotated[Path | None, typer.Option(metavar="DIR", help=f"Images: {KINDS}; grey, RGB, n channels.")] = None,
+    masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Masks of class indices 0, 1, ..., named as the images.")
+    ] = None,
+    table: TableFile = None,
+    colors: Colors = None,
+    ignore_index: IgnoreIndex = None,
     group: GroupName = "C4",
     classes: Annotated[int | None, typer.Option(min=2, help="How many, background included; else counted.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
@@ -46,7 +53,12 @@ def train(
     Every file is read once before; if anything is wrong with one, a table says what, and nothing is written. A run
     that was stopped, in whatever way, goes on with --resume and ends with the same weights.
 
+    A CSV in place of the folders (--table) may hold the split, or a patient or slide, whose images then stay in one
+    part of it; its paths are relative to its own folder and may not lead out of it.
+
     Example: [bold]gconv-ga train --images images --masks masks --out run --steps 2000[/bold]
+
+    Example: [bold]gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run[/bold]
     """
     from ..training import as_device, read_run
 
@@ -56,7 +68,7 @@ def train(
         with naming("--out"):
             config = read_run(out)
         _refuse_other_settings(context, config)
-        pairs = _known_files(images, masks, config)
+        pairs = _known_files(Source(images, masks, table), config)
     else:
         if (out / "run.json").exists():
             refuse("--out", f"{out} holds a run; --resume goes on with it")
@@ -67,27 +79,32 @@ def train(
 
 def _new_run(typed: dict[str, Any]) -> tuple[Any, "RunConfig"]:
     """The files and the settings of a new run; nothing is written."""
-    from ..data import Normalization, PairDataset, draw_split, read_split
+    from ..data import Normalization, draw_split, measure_files, read_split
     from ..training import RunConfig, SegmenterConfig
-    from ._files import scanned
 
     with naming("--percentile"):
         Normalization([0.0], [1.0], typed["percentile"])
     if not typed["learning_rate"] > 0:
         refuse("--learning-rate", f"{typed['learning_rate']} is not above 0")
-    pairs, scan = scanned(typed["images"], typed["masks"], classes=typed["classes"])
+    source, code = Source(*(typed[name] for name in SOURCES)), mask_code(typed["colors"], typed["ignore_index"])
+    pairs, problems, table = source.read()
+    scan = scanned(pairs, problems, source.option, classes=typed["classes"], code=code)
     names = [pair.name for pair in pairs]
-    with naming("--split"):
-        table = typed["split"]
-        split = draw_split(names, seed=typed["seed"]) if table is None else read_split(table, names)
-        if "train" not in split.values():
-            refuse("--split", "no image is for training")
+    if table is not None and typed["split"] is not None:
+        refuse("--split", "a table says its split in a column of its own, split")
+    option = "--split" if table is None else "--table"
+    with naming(option):
+        if typed["split"] is not None:
+            split = read_split(typed["split"], names)
+        elif table is not None and table.split is not None:
+            split = dict(table.split)
+        else:
+            split = draw_split(names, seed=typed["seed"], together=None if table is None else table.together)
+    if "train" not in split.values():
+        refuse(option, "no image is for training")
     crop = _crop(typed["crop"], typed["depth"], scan)
-    training = PairDataset([pair for pair in pairs if split[pair.name] == "train"])
     with naming("--percentile"):
-        normalization = Normalization.measure(
-            (training[index][0] for index in range(len(training))), typed["percentile"]
-        )
+        normalization = measure_files([pair for pair in pairs if split[pair.name] == "train"], typed["percentile"])
     arguments = {
         "in_channels": scan.channels,
         "classes": scan.classes,
@@ -95,12 +112,12 @@ def _new_run(typed: dict[str, Any]) -> tuple[Any, "RunConfig"]:
         "width": typed["width"],
         "depth": typed["depth"],
     }
-    names = ["background", *(f"class {index}" for index in range(1, scan.classes))]
-    segmenter = SegmenterConfig("EquivariantUNet", arguments, names, normalization)
+    titles = code.names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
+    segmenter = SegmenterConfig("EquivariantUNet", arguments, titles, normalization)
     with naming("--group"):
         segmenter.build()
     numbers = {name: typed[name] for name in ("steps", "batch_size", "learning_rate", "seed")}
-    return pairs, RunConfig(segmenter, split, crop=crop, **numbers)
+    return pairs, RunConfig(segmenter, split, crop=crop, mask_code=code, **numbers)
 
 
 def _crop(typed: int | None, depth: int, scan: "Scan") -> int:
@@ -113,15 +130,17 @@ def _crop(typed: int | None, depth: int, scan: "Scan") -> int:
     return crop
 
 
-def _known_files(images: Path, masks: Path, config: "RunConfig") -> list["PairFiles"]:
+def _known_files(source: Source, config: "RunConfig") -> list["PairFiles"]:
     """The files of a run that goes on."""
-    from ._files import scanned
-
     arguments = config.segmenter.arguments
-    pairs, _ = scanned(images, masks, classes=arguments["classes"], channels=arguments["in_channels"])
+    pairs, problems, _ = source.read()
+    scanned(
+        pairs, problems, source.option, classes=arguments["classes"], channels=arguments["in_channels"],
+        code=config.mask_code,
+    )  # fmt: skip
     missing = sorted(config.split.keys() - {pair.name for pair in pairs})
     if missing:
-        refuse("--images", f"{missing[0]} and its mask belong to the run and are not there")
+        refuse(source.option, f"{missing[0]} and its mask belong to the run and are not there")
     return list(pairs)
 
 
@@ -133,6 +152,11 @@ def _refuse_other_settings(context: typer.Context, config: "RunConfig") -> None:
         **{name: getattr(config, name) for name in ("steps", "crop", "batch_size", "learning_rate", "seed")},
         "percentile": config.segmenter.normalization.percentile,
     }
+    if context.params["colors"] is not None or context.params["ignore_index"] is not None:
+        code = mask_code(context.params["colors"], context.params["ignore_index"], config.mask_code)
+        if code != config.mask_code:
+            option = "--ignore-index" if code.colors == config.mask_code.colors else "--colors"
+            refuse(option, f"the run has {config.mask_code}; leave the option out to go on with it")
     for name, value in settings.items():
         source = context.get_parameter_source(name)
         if source is not None and source.name == "COMMANDLINE" and context.params[name] != value:

@@ -5,7 +5,8 @@ Needs the extra ``train``.
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
 `predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
-training in a folder); `evaluate_image`, `ImageScores`, `mean_score`; `as_device`.
+training in a folder); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`, `mean_score`;
+`as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -27,6 +28,7 @@ Example:
 from .._validate import missing_extra
 
 try:
+    from ._boundary import BoundaryDistance, boundary_distance
     from ._callbacks import ReportSteps, SaveCheckpoints
     from ._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from ._config import SegmenterConfig
@@ -46,6 +48,7 @@ except ModuleNotFoundError as error:
     raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
+    "BoundaryDistance",
     "Checkpoint",
     "CrossEntropyDice",
     "ImagePrediction",
@@ -58,6 +61,7 @@ __all__ = [
     "SegmenterConfig",
     "Tiled",
     "as_device",
+    "boundary_distance",
     "dice",
     "evaluate_image",
     "fit",
