@@ -1,6 +1,7 @@
 """One pass instead of an average: the input is moved to its standard pose."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -74,7 +75,8 @@ class Canonicalize(FrameAverage):
         best = frames.weights.detach().argmax(-1, keepdim=True)
         rows = torch.arange(len(best), device=best.device).unsqueeze(-1)
         weights = torch.ones_like(frames.weights[:, :1])
-        return FrameSet(frames.rotations[rows, best], frames.translations[rows, best], weights, frames.completed)
+        turns, shifts = frames.rotations[rows, best], frames.translations[rows, best]
+        return replace(frames, rotations=turns, translations=shifts, weights=weights)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()

@@ -1,6 +1,6 @@
 """Averages over all rotations: elements that do not look at the input."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -100,7 +100,8 @@ class HaarFrame:
 
     The average over them is an unbiased estimate of the group average, and so are its gradients: one element a step in
     training is random rotation of the data with the outputs turned back. The error falls with the square root of
-    ``num_samples``; for an average that is to be equivariant take `QuadratureFrame` or `PointFrame`.
+    ``num_samples``, and `FrameAverage` returns its standard error with ``return_stderr=True``. For an average that is
+    to be equivariant take `QuadratureFrame` or `PointFrame`.
 
     Args:
         group: "SO" (rotations about the origin), "O" (mirrors too), "SE", "E" (about the mean of the points).
@@ -122,6 +123,11 @@ class HaarFrame:
         >>> import torch
         >>> HaarFrame("SO", num_samples=8)(torch.randn(2, 5, 3)).rotations.shape
         torch.Size([2, 8, 3, 3])
+        >>> from gconv_ga.averaging import FrameAverage
+        >>> net = FrameAverage(lambda x: x.exp().mean((1, 2)), HaarFrame(num_samples=100), "points", "invariant")
+        >>> mean, error = net(torch.randn(2, 5, 3), return_stderr=True)
+        >>> mean.shape, error.shape
+        (torch.Size([2]), torch.Size([2]))
 
     References:
         Mezzadri, "How to generate random matrices from the classical compact groups", Notices AMS 54 (2007).
@@ -161,7 +167,8 @@ class HaarFrame:
             device = x.device if source is None else source.device
             coins = torch.rand(len(x), count, 1, 1, generator=source, device=device).to(rotations)
             rotations = torch.cat((rotations[..., :-1], rotations[..., -1:] * torch.where(coins < 0.5, -1.0, 1.0)), -1)
-        return constant_frames(x, mask, vectors, rotations, rotations.new_full((count,), 1 / count), self.group)
+        weights = rotations.new_full((count,), 1 / count)
+        return replace(constant_frames(x, mask, vectors, rotations, weights, self.group), drawn=True)
 
 
 def constant_frames(

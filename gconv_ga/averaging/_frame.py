@@ -1,6 +1,6 @@
 """What a frame is: a map from an input to a few group elements with weights."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import torch
@@ -45,6 +45,8 @@ class FrameSet:
         weights: Non-negative; they sum to 1 in each sample.
         completed: Which samples do not fix all axes (points on one line, say), so that some were chosen freely and
             averaged out. None if the frame does not say.
+        drawn: Whether the elements are independent draws, all of the same weight, of which averages have a standard
+            error; not so if they are all there are.
 
     Shape:
         - rotations: ``[B, K, d, d]``
@@ -65,6 +67,7 @@ class FrameSet:
     translations: Tensor
     weights: Tensor
     completed: Tensor | None = None
+    drawn: bool = False
 
     def __post_init__(self) -> None:
         if self.rotations.ndim != 4 or self.rotations.shape[-1] != self.rotations.shape[-2]:
@@ -90,7 +93,8 @@ class FrameSet:
 
     def detach(self) -> "FrameSet":
         """The same set, cut from the graph of gradients."""
-        return FrameSet(self.rotations.detach(), self.translations.detach(), self.weights.detach(), self.completed)
+        turns, shifts, weights = self.rotations.detach(), self.translations.detach(), self.weights.detach()
+        return replace(self, rotations=turns, translations=shifts, weights=weights)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> "FrameSet":
         """``count`` elements of each sample, drawn with the weights as probabilities, each with weight ``1 / count``.
@@ -112,7 +116,7 @@ class FrameSet:
         rows = torch.arange(len(chosen), device=chosen.device).unsqueeze(-1)
         weights = self.weights[rows, chosen]
         shares = weights / weights.detach() / count
-        return FrameSet(self.rotations[rows, chosen], self.translations[rows, chosen], shares, self.completed)
+        return FrameSet(self.rotations[rows, chosen], self.translations[rows, chosen], shares, self.completed, True)
 
 
 class Frame(Protocol):

@@ -1,6 +1,6 @@
 """The frame of the farthest points: exact on every cloud, symmetric ones too, and continuous."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -134,7 +134,7 @@ class PointFrame:
                 self._refuse_many(frames, len(y), draw)
             frames = frames.complete(self._proper, self.lmax, draw)
             self._refuse_many(frames, len(y), draw)
-            return frames.packed(cloud.middle)
+            return replace(frames.packed(cloud.middle), drawn=draw is not None)
 
     def _refuse_many(self, frames: PartialFrames, batch: int, draw: Draw | None) -> None:
         counts = torch.bincount(frames.sample, minlength=batch)

@@ -47,9 +47,9 @@ class FrameAveragedGNN(nn.Module):
       are computed once, and only the MLPs on points see every element.
 
     Invariant outputs of the points do not depend on the order of the points, and the others go with it. Energies are
-    sums over points, and forces their gradients; these are exact. Distances are seen through Gaussians about 0 to 6
-    (and their logarithm): take units in which neighbours are about 1 apart, such as angstrom. With ``frame=MeanFrame()`` it is a plain network,
-    equivariant to translations only.
+    sums over points, and forces their gradients; these are exact. With ``frame=MeanFrame()`` it is a plain network,
+    equivariant to translations only. Distances are seen through Gaussians about 0 to 6: take units in which neighbours
+    are about 1 apart, such as angstrom.
 
     Args:
         in_features: Invariants of each point at the input (a one-hot species, charges).
