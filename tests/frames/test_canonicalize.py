@@ -1,13 +1,16 @@
 """Pre-processing as a frame, and frames of one's own."""
 
+import importlib
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 import torch.nn.functional as F
 from clouds import CH4, THREE
 from frame_modules import OUTPUTS, Flat, equivariance_errors
+from house import ROOT
 from torch import Tensor, nn
 
 from gconv_ga.averaging import (
@@ -116,6 +119,37 @@ def test_a_landmark_makes_a_real_picture_translation_equivariant(image: Tensor, 
         plain = inner(moved)
         assert float((plain[0] - torch.roll(inner(image)[0], shift, (-2, -1))).abs().max().detach()) > 0.1
         assert float((plain[1] - inner(image)[1]).abs().max().detach()) > 1e-4
+
+
+@pytest.fixture
+def figure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    pytest.importorskip("skimage", reason="scikit-image, which brings the cat, is not installed")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
+    monkeypatch.syspath_prepend(ROOT / "figures")
+    return importlib.import_module("preprocessing")
+
+
+@pytest.mark.parametrize("shift", [(1, 0), (0, 1), (20, -55), (-25, 30), (50, 75), (-7, 149)], ids=str)
+def test_the_cats_left_eye(shift: tuple[int, int], figure: ModuleType, device: torch.device) -> None:
+    cat = figure.cat().to(device)
+    plain, framed = figure.networks(cat)
+    # The landmark is where the eye is.
+    right, down = framed.frame(cat).translations[0, 0].tolist()
+    assert (down + 50, right + 75) == figure.EYE
+    assert torch.equal(framed(cat.roll(shift, (-2, -1))), framed(cat).roll(shift, (-2, -1)))
+    assert figure.follows(framed, cat, shift) == 0
+    assert figure.follows(plain, cat, shift) > 0.1
+
+
+def test_a_score_that_sees_the_edges_is_no_landmark(figure: ModuleType, device: torch.device) -> None:
+    cat = figure.cat().to(device)
+
+    def brightest_in_the_left_half(x: Tensor) -> Tensor:
+        return x.mean(1) * (torch.arange(150) < 75).to(x)
+
+    plain, _ = figure.networks(cat)
+    wrong = Canonicalize(plain, LandmarkFrame(brightest_in_the_left_half), "image", "image", strict=False)
+    assert figure.follows(wrong, cat, (20, -55)) > 0.1
 
 
 def test_landmarks_that_tie_share_the_weight(device: torch.device) -> None:
