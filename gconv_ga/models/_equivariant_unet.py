@@ -2,7 +2,7 @@
 
 import math
 
-from torch import Tensor, nn
+from torch import nn
 
 from .. import nn as gnn
 from ..filters import Filters
@@ -16,7 +16,9 @@ class EquivariantUNet(Skeleton):
 
     The image is lifted to a map on the group; each level is twice group convolution, batch norm and ReLU; max pooling
     goes down, bilinear up-sampling goes up, both in each orientation's own frame; the group is pooled once, before the
-    1 x 1 head. With ``group_kernel_size=1`` and mean pooling it is the group average of `UNet` with the same weights.
+    1 x 1 head: ``segmentation_head(decoder(encoder(x)))``, parts that are named as in segmentation_models_pytorch; the
+    encoder gives the maps on the group of all levels, finest first. With ``group_kernel_size=1`` and mean pooling it is
+    the group average of `UNet` with the same weights.
 
     Exact for C1, C2, C4, D1, D2 and D4 (float64: 1e-10).
 
@@ -66,16 +68,12 @@ class EquivariantUNet(Skeleton):
         filters: Filters | str = "auto",
     ) -> None:
         symmetry = as_group(group)
-        parts = _EquivariantParts(symmetry, odd_kernel_size(kernel_size), group_kernel_size, filters)
+        pool = gnn.GroupPool(symmetry, reduction)
+        parts = _EquivariantParts(symmetry, odd_kernel_size(kernel_size), group_kernel_size, filters, pool)
         super().__init__(parts, in_channels, classes, width, depth)
         self.group = symmetry
         self.kernel_size = kernel_size
         self.taps = symmetry.order if group_kernel_size is None else group_kernel_size
-        self.pool = gnn.GroupPool(symmetry, reduction)
-
-    def features(self, x: Tensor) -> Tensor:
-        pooled: Tensor = self.pool(super().features(x))
-        return pooled
 
     def plain_twin(self) -> UNet:
         """A plain U-Net of as many multiply-adds, newly initialised.
@@ -93,11 +91,19 @@ class EquivariantUNet(Skeleton):
 
 
 class _EquivariantParts:
-    def __init__(self, group: Group, kernel_size: int, group_kernel_size: int | None, filters: Filters | str) -> None:
+    def __init__(
+        self,
+        group: Group,
+        kernel_size: int,
+        group_kernel_size: int | None,
+        filters: Filters | str,
+        pool: gnn.GroupPool,
+    ) -> None:
         self.group = group
         self.kernel_size = kernel_size
         self.group_kernel_size = group_kernel_size
         self.filters = filters
+        self.group_pool = pool
 
     def convolution(self, in_channels: int, out_channels: int, *, first: bool) -> nn.Module:
         size, padding = self.kernel_size, self.kernel_size // 2
@@ -118,3 +124,6 @@ class _EquivariantParts:
 
     def up(self) -> nn.Module:
         return gnn.Upsample(2, mode="bilinear", group=self.group)
+
+    def pool(self) -> nn.Module:
+        return self.group_pool

@@ -24,6 +24,9 @@ class Parts(Protocol):
     def up(self) -> nn.Module:
         """Up-sampling by two, called with ``output_size``."""
 
+    def pool(self) -> nn.Module:
+        """What makes an image ``[B, width, H, W]`` of the decoder's finest map."""
+
 
 def block(parts: Parts, in_channels: int, out_channels: int, *, first: bool = False) -> nn.Sequential:
     """Twice convolution, norm, ReLU."""
@@ -43,6 +46,7 @@ class Encoder(nn.Module):
     def __init__(self, parts: Parts, in_channels: int, widths: list[int]) -> None:
         super().__init__()
         channels = [in_channels, *widths]
+        self.out_channels = tuple(widths)
         self.blocks = nn.ModuleList(
             block(parts, *pair, first=level == 0) for level, pair in enumerate(pairwise(channels))
         )
@@ -57,7 +61,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """From the coarsest level up, joining each level's map; gives the finest map."""
+    """From the coarsest level up, joining each level's map; gives the finest, pooled over the group if there is one."""
 
     def __init__(self, parts: Parts, widths: list[int]) -> None:
         super().__init__()
@@ -65,16 +69,18 @@ class Decoder(nn.Module):
         self.blocks = nn.ModuleList(
             block(parts, coarse + fine, fine) for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
+        self.pool = parts.pool()
 
     def forward(self, levels: list[Tensor]) -> Tensor:
         x = levels[-1]
         for each, skip in zip(self.blocks, levels[-2::-1], strict=True):
             x = each(torch.cat((skip, self.up(x, output_size=skip.shape[-2:])), dim=1))
-        return x
+        pooled: Tensor = self.pool(x)
+        return pooled
 
 
 class Skeleton(nn.Module):
-    """What both U-Nets do: check, encode, decode, give logits."""
+    """What both U-Nets do: check, then ``segmentation_head(decoder(encoder(x)))``, as in smp."""
 
     def __init__(self, parts: Parts, in_channels: int, classes: int, width: int, depth: int) -> None:
         super().__init__()

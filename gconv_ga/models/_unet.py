@@ -75,6 +75,9 @@ class _PlainParts:
     def up(self) -> nn.Module:
         return UpsampleTo()
 
+    def pool(self) -> nn.Module:
+        return nn.Identity()
+
 
 class UpsampleTo(nn.Module):
     """Bilinear up-sampling by two; the last row or column is repeated where ``output_size`` wants one more."""
