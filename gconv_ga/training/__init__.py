@@ -5,8 +5,8 @@ Needs the extra ``train``.
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
 `predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
-training in a folder); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`, `mean_score`;
-`as_device`.
+training in a folder), `initial_weights`, `pretrained_weights` (to begin with); `evaluate_image`, `ImageScores`,
+`boundary_distance`, `BoundaryDistance`, `mean_score`; `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -35,6 +35,7 @@ try:
     from ._devices import as_device
     from ._evaluation import ImageScores, evaluate_image, mean_score
     from ._fit import fit
+    from ._initial import initial_weights, pretrained_weights
     from ._losses import CrossEntropyDice
     from ._orientation import OrientationScores, orientation_scores
     from ._predict_image import ImagePrediction, predict_image
@@ -65,11 +66,13 @@ __all__ = [
     "dice",
     "evaluate_image",
     "fit",
+    "initial_weights",
     "load_checkpoint",
     "mean_score",
     "orientation_scores",
     "predict_image",
     "predict_labels",
+    "pretrained_weights",
     "read_run",
     "save_checkpoint",
     "save_prediction",

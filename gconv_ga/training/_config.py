@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,8 +12,13 @@ from torch import nn
 from .._validate import as_int, invalid, one_of
 from ..data import Normalization
 from ..models import EquivariantUNet, UNet
+from ._converted_smp import converted_smp
 
-ARCHITECTURES: dict[str, type[nn.Module]] = {"EquivariantUNet": EquivariantUNet, "UNet": UNet}
+ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
+    "EquivariantUNet": EquivariantUNet,
+    "UNet": UNet,
+    "smp": converted_smp,
+}
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,8 @@ class SegmenterConfig:
     """What must be known of a segmenter beside its weights; it goes to JSON and back, and holds no code.
 
     Args:
-        architecture: "EquivariantUNet" or "UNet".
+        architecture: "EquivariantUNet", "UNet", or "smp": a network of segmentation_models_pytorch, converted. Its
+            arguments are in_channels, classes, name (such as "Unet"), encoder (such as "resnet18"), group, open_taps.
         arguments: What the network is built with, by name: numbers, strings, None.
         classes: The names of the classes, in the order of their indices.
         normalization: What is done to an image before the network sees it.
@@ -61,19 +67,22 @@ class SegmenterConfig:
         if self.arguments["classes"] != len(self.classes):
             raise invalid("classes", f"{self.arguments['classes']} names, one a class", self.classes)
 
-    def build(self, *, seed: int = 0) -> nn.Module:
-        """The network, newly initialised; torch's global generator is left as it was.
+    def build(self, *, seed: int = 0, verify: bool = False) -> nn.Module:
+        """The network, newly initialised; torch's global generator is left as it was. Nothing is downloaded.
 
         Args:
             seed: Of the initial weights.
+            verify: Whether to compare a converted network with the group average of the plain one.
 
         Raises:
             ValueError: ``seed`` is no int or is negative, or the network refuses an argument.
+            NotConvertible: The network of segmentation_models_pytorch cannot be converted.
         """
         number = as_int("seed", seed, minimum=0)
+        arguments = {**self.arguments, "verify": verify} if self.architecture == "smp" else self.arguments
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(number)
-            return ARCHITECTURES[self.architecture](**self.arguments)
+            return ARCHITECTURES[self.architecture](**arguments)
 
     def to_json(self) -> str:
         """The configuration as JSON."""

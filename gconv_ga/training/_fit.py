@@ -9,11 +9,16 @@ from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
-from .._validate import as_int, invalid
+from .._validate import as_int, invalid, one_of
 from ._devices import as_device
+from ._processes import SharedStatistics
 from ._segmenter import Segmenter
+
+PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
 def fit(
@@ -24,22 +29,37 @@ def fit(
     device: str | torch.device = "cpu",
     seed: int = 0,
     callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+    precision: str = "32",
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
 ) -> None:
     """Trains a segmenter on a stream, once through and in its order: ``len(stream) // batch_size`` steps.
 
     The same seeds give the same weights on the same machine and number of threads. Gradients are clipped to norm 1.
     Torch's global generators are left as they were.
 
+    With more than one device Lightning starts the program again for each; every process must come to this call with
+    the same arguments. They then see parts of the same batches that one process sees, share the statistics of batch
+    norms, and take the loss of the whole batch: up to rounding, the training is that of one process.
+
     Args:
         segmenter: What is trained, in place; it comes back on the CPU.
         stream: The pairs of image and mask, such as a `CropStream`.
-        batch_size: Pairs a step.
+        batch_size: Pairs a step, those of all processes together.
         device: As in `as_device`.
         seed: Of what the model itself draws (dropout); the stream has its own.
         callbacks: Lightning's, such as `ReportSteps` and `SaveCheckpoints`.
+        logger: Lightning's, for callbacks that use one.
+        precision: "32"; "bf16-mixed"; "16-mixed", on GPUs alone. Weights are float32 in any case.
+        devices: How many of the kind of ``device``; on the CPU, processes.
+        nodes: Machines, each with as many devices, on which the program is started as Lightning says.
+        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used.
 
     Raises:
-        ValueError: The stream is shorter than one batch, or there is no such device.
+        ValueError: The stream is shorter than one batch, the batch cannot be shared out evenly, there are no such
+            devices, or an argument is none of those listed.
         KeyboardInterrupt: The user has pressed Ctrl-C; what callbacks have saved is there.
 
     Example:
@@ -53,18 +73,33 @@ def fit(
     if size > length:
         raise invalid("batch_size", f"at most {length}, the length of the stream", size)
     where = as_device(device)
-    loader = DataLoader(stream, size, shuffle=False, drop_last=True)
+    count = as_int("devices", devices, minimum=1) * as_int("nodes", nodes, minimum=1)
+    if where.index is not None and devices > 1:
+        raise invalid("device", f"without a number where devices={devices}", str(where))
+    if where.type == "cuda" and devices > torch.cuda.device_count():
+        raise invalid("devices", f"at most {torch.cuda.device_count()}, as many as there are", devices)
+    if size % count:
+        raise invalid("batch_size", f"a multiple of {count}, the number of processes", size)
+    if one_of("precision", precision, PRECISIONS) == "16-mixed" and where.type == "cpu":
+        raise invalid("precision", "'32' or 'bf16-mixed' on the CPU", precision)
+    one_of("strategy", strategy, STRATEGIES)
+    loader = DataLoader(stream, size // count, shuffle=False, drop_last=True)
+    shared = [SharedStatistics()] if count > 1 else []
     seeded = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
     with _quiet(), seeded:
         torch.manual_seed(as_int("seed", seed, minimum=0))
         trainer = pl.Trainer(
             accelerator="gpu" if where.type == "cuda" else where.type,
-            devices=1 if where.index is None else [where.index],
+            devices=devices if where.index is None else [where.index],
+            num_nodes=nodes,
+            strategy=strategy,
+            precision=cast(Any, precision),
+            plugins=cast(Any, shared),
             max_steps=length // size,
             max_epochs=1,
             gradient_clip_val=1.0,
             callbacks=list(callbacks),
-            logger=False,
+            logger=logger or False,
             enable_checkpointing=False,
             enable_progress_bar=False,
             enable_model_summary=False,

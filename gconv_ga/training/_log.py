@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,6 +32,12 @@ def read_log(path: Path) -> list[LogRow]:
             except ValueError:
                 break
     return rows
+
+
+def best_row(rows: Sequence[LogRow]) -> LogRow | None:
+    """The first of the rows with the highest score; None if no row has a score."""
+    scored = [row for row in rows if row.dice is not None]
+    return max(scored, key=lambda row: row.dice or 0.0, default=None)
 
 
 class Log:

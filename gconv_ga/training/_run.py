@@ -1,29 +1,31 @@
 """A run: a folder in which a training lives, is interrupted, and goes on."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
-from torch import nn
+from pytorch_lightning.loggers import TensorBoardLogger
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from .._validate import invalid
+from .._validate import invalid, missing_extra
 from ..data import CropStream, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
 from ._checkpoint import save_checkpoint, write_atomically
 from ._devices import as_device
 from ._fit import fit
-from ._log import Log, LogRow, read_log
+from ._keep_run import MODEL, STATE, KeepRun, enough
+from ._log import Log, read_log
 from ._losses import CrossEntropyDice
-from ._predict_image import predict_image
+from ._processes import leads
 from ._run_config import RunConfig
-from ._scores import dice
 from ._segmenter import Segmenter
-from ._state import TrainingState, read_state
+from ._state import read_state
 
-CONFIG, STATE, MODEL, LOG, CURVES = "run.json", "state.safetensors", "model.safetensors", "log.csv", "curves.png"
+CONFIG, INIT, LOG, CURVES = "run.json", "init.safetensors", "log.csv", "curves.png"
 
 
 def read_run(folder: str | Path) -> RunConfig:
@@ -56,23 +58,35 @@ def train_run(
     pairs: Sequence[PairFiles],
     *,
     device: str | torch.device = "cpu",
-    every: int | None = None,
+    devices: int = 1,
+    nodes: int = 1,
+    strategy: str = "auto",
+    init: Mapping[str, Tensor] | None = None,
+    tensorboard: bool = False,
     report: Callable[[int, float], Any] | None = None,
 ) -> nn.Module:
     """Trains in a folder, or goes on with the training that was interrupted there.
 
-    The folder holds ``run.json`` (the configuration), ``model.safetensors`` (a checkpoint), ``state.safetensors`` (what
-    it takes to go on), ``log.csv``, and at the end ``curves.png``. All but the log are written beside and renamed, so
-    the program may end at any moment: called again with the same configuration, files and number of threads, it ends
-    with the same weights to the last bit, and with the same log. Networks that draw random numbers themselves
-    (dropout) are not among those that `RunConfig` can describe.
+    The folder holds ``run.json`` (the configuration), ``model.safetensors`` (the last checkpoint),
+    ``best.safetensors`` (that of the best validation score), ``state.safetensors`` (what it takes to go on),
+    ``log.csv``, and at the end ``curves.png``. All but the log are written beside and renamed, so the program may end
+    at any moment: called again with the same configuration, files, number of processes and of threads, it ends with
+    the same weights to the last bit, and with the same log.
+
+    Where several processes train (``devices``, ``nodes``), each must come to this call with the same arguments; one of
+    them writes. All nodes must see the folder.
 
     Args:
         folder: The run.
         config: Its configuration.
         pairs: The files, at least those that ``config.split`` names for training and validation.
         device: As in `as_device`.
-        every: Steps from one saved state, and one look at the validation images, to the next; None for a tenth of all.
+        devices: As for `fit`.
+        nodes: As for `fit`.
+        strategy: As for `fit`.
+        init: The first weights of a new run whose ``config.init`` says where they come from; they are kept in
+            ``init.safetensors``. None for random ones.
+        tensorboard: Whether to log for TensorBoard too, into ``tensorboard``; needs the extra of that name.
         report: Called after each step with the number of steps done, earlier ones included, and the loss.
 
     Returns:
@@ -80,7 +94,8 @@ def train_run(
 
     Raises:
         ValueError: A file that the split names is not among ``pairs``; the folder holds a run of another
-            configuration; there is no such device.
+            configuration; ``init`` is not what ``config.init`` announces; or as for `fit`.
+        ModuleNotFoundError: TensorBoard is not installed.
         KeyboardInterrupt: The user has pressed Ctrl-C; the last saved state is there.
 
     Example:
@@ -97,10 +112,13 @@ def train_run(
         >>> with tempfile.TemporaryDirectory() as run:
         ...     model = train_run(run, config, pairs)
         ...     sorted(path.name for path in Path(run).iterdir())
-        ['curves.png', 'log.csv', 'model.safetensors', 'run.json', 'state.safetensors']
+        ['best.safetensors', 'curves.png', 'log.csv', 'model.safetensors', 'run.json', 'state.safetensors']
     """
     place, where = Path(folder), as_device(device)
-    _settle(place, config)
+    if tensorboard and find_spec("tensorboard") is None:  # Lightning would take a substitute
+        absent = ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
+        raise missing_extra(__name__, "tensorboard", absent)
+    _settle(place, config, init)
     training, validation = (
         PairDataset(_named(pairs, config, part), config.segmenter.normalization, config.mask_code)
         for part in ("train", "val")
@@ -114,85 +132,50 @@ def train_run(
     step = 0 if state is None else state.step
     if state is not None:
         model.load_state_dict(state.weights)
-    journal = Log(place / LOG, step)
-    if step < config.steps:
-        keeper = KeepRun(place, config, state, validation, journal, every or max(1, config.steps // 10), report)
+    elif config.init is not None:
+        model.load_state_dict(load_file(place / INIT) if init is None else dict(init))
+    rows = [row for row in read_log(place / LOG) if row.step <= step]
+    journal = Log(place / LOG, step) if leads() else None
+    if not enough(rows, config):
+        keeper = KeepRun(place, config, state, rows, validation, journal, report)
         rest = Subset(stream, range(step * config.batch_size, config.steps * config.batch_size))
         loss = CrossEntropyDice(config.mask_code.ignore_index)
         segmenter = Segmenter(model, learning_rate=config.learning_rate, loss=loss)
-        fit(segmenter, rest, batch_size=config.batch_size, device=where, seed=config.seed, callbacks=[keeper])
-    save_checkpoint(place / MODEL, model, config.segmenter, step=config.steps)
-    rows = read_log(place / LOG)
-    scores = [(row.step, row.dice) for row in rows if row.dice is not None]
-    save_figure(learning_curves([(row.step, row.loss) for row in rows], scores), place / CURVES)
+        fit(
+            segmenter, rest, batch_size=config.batch_size, device=where, seed=config.seed, callbacks=[keeper],
+            logger=_tensorboard(place, step) if tensorboard else None, precision=config.precision, devices=devices,
+            nodes=nodes, strategy=strategy,
+        )  # fmt: skip
+        rows = keeper.rows
+    if leads():
+        save_checkpoint(place / MODEL, model, config.segmenter, step=rows[-1].step)
+        scores = [(row.step, row.dice) for row in rows if row.dice is not None]
+        save_figure(learning_curves([(row.step, row.loss) for row in rows], scores), place / CURVES)
     return model.eval()
 
 
-class KeepRun(pl.Callback):
-    """Puts the saved state back at the start; logs every step; validates and saves now and then."""
-
-    def __init__(
-        self,
-        folder: Path,
-        config: RunConfig,
-        state: TrainingState | None,
-        validation: PairDataset,
-        journal: Log,
-        every: int,
-        report: Callable[[int, float], Any] | None,
-    ) -> None:
-        self.folder = folder
-        self.config = config
-        self.state = state
-        self.validation = validation
-        self.every = every
-        self.report = report
-        self.before = 0 if state is None else state.step
-        self.journal = journal  # Lightning puts a function of its own under self.log
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the first step."""
-        if self.state is not None:
-            self.state.restore(trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler)
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """After a step."""
-        step, loss = self.before + trainer.global_step, float(outputs["loss"])
-        assert isinstance(pl_module, Segmenter)
-        if step % self.every and step != self.config.steps:
-            self.journal.add(LogRow(step, loss, None))
-        else:
-            self.journal.add(LogRow(step, loss, self._validate(pl_module)))
-            scheduler = trainer.lr_scheduler_configs[0].scheduler
-            state = TrainingState.take(step, pl_module.model, trainer.optimizers[0], scheduler)
-            save_checkpoint(self.folder / MODEL, pl_module.model, self.config.segmenter, step=step)
-            state.write(self.folder / STATE)
-        if self.report is not None:
-            self.report(step, loss)
-
-    def _validate(self, segmenter: Segmenter) -> float | None:
-        """The mean Dice score of the validation images; None if there are none, or nothing is in them."""
-        scores = []
-        for index in range(len(self.validation)):
-            image, mask = self.validation[index]
-            labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
-            ignored, classes = self.config.mask_code.ignore_index, len(self.config.segmenter.classes)
-            scores.append(dice(labels[None], mask[None], classes=classes, ignore_index=ignored))
-        return torch.tensor(scores).nanmean().item() if any(score == score for score in scores) else None
+def _tensorboard(folder: Path, step: int) -> TensorBoardLogger:
+    """A log that forgets what an interrupted run wrote after ``step``."""
+    return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1)
 
 
-def _settle(folder: Path, config: RunConfig) -> None:
-    """Writes the configuration into a new run.
+def _settle(folder: Path, config: RunConfig, init: Mapping[str, Tensor] | None) -> None:
+    """Writes the configuration into a new run, after the weights that it begins with.
 
     Raises:
-        ValueError: There is another one.
+        ValueError: There is another one, or the weights are not what it announces.
     """
-    if not (folder / CONFIG).exists():
+    if (folder / CONFIG).exists():
+        if read_run(folder) != config:
+            raise invalid("config", f"that of the run in {folder}", config, "take another folder")
+        return
+    if (init is None) != (config.init is None):
+        takes = "None, as config.init is" if config.init is None else "the weights that config.init announces"
+        raise invalid("init", takes, None if init is None else sorted(init))
+    if leads():
+        if init is not None:
+            write_atomically(folder / INIT, save(dict(init)))
         write_atomically(folder / CONFIG, (config.to_json() + "\n").encode())
-    elif read_run(folder) != config:
-        raise invalid("config", f"that of the run in {folder}", config, "take another folder")
 
 
 def _named(pairs: Sequence[PairFiles], config: RunConfig, part: str) -> list[PairFiles]:

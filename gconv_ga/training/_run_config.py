@@ -4,10 +4,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
-from .._validate import as_int, invalid
+from .._validate import as_int, invalid, one_of
 from ..data import MaskCode
 from ..groups import as_group
 from ._config import SegmenterConfig
+from ._fit import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,10 @@ class RunConfig:
         augmentation: Crops are moved by a random element of this group; None for none.
         seed: Of the initial weights, crops and turns.
         mask_code: How mask files say their classes, and which pixels count nowhere.
+        every: Steps from one look at the validation images, and one saved state, to the next; None for a tenth of all.
+        patience: The training ends after so many looks in a row that find no better score; None to go on to the end.
+        precision: What the forward pass computes in: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
+        init: The SHA-256 of the weights it began with, where those are not random.
 
     Raises:
         ValueError: A number is out of its range, or no image is for training.
@@ -46,15 +51,30 @@ class RunConfig:
     augmentation: str | None = "D4"
     seed: int = 0
     mask_code: MaskCode = field(default_factory=MaskCode)
+    every: int | None = None
+    patience: int | None = None
+    precision: str = "32"
+    init: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 1), ("batch_size", 1), ("crop", 1), ("seed", 0)):
             as_int(name, getattr(self, name), minimum=least)
+        for name in ("every", "patience"):
+            if getattr(self, name) is not None:
+                as_int(name, getattr(self, name), minimum=1)
+        one_of("precision", self.precision, PRECISIONS)
         if self.augmentation is not None:
             as_group(self.augmentation, "augmentation")
         object.__setattr__(self, "split", dict(self.split))
         if "train" not in self.split.values():
             raise invalid("split", "one that has images for training", self.split)
+        if self.patience is not None and "val" not in self.split.values():
+            raise invalid("patience", "None where no image is for validation", self.patience)
+
+    @property
+    def interval(self) -> int:
+        """Steps from one look at the validation images to the next."""
+        return max(1, self.steps // 10) if self.every is None else self.every
 
     def names(self, part: str) -> list[str]:
         """The names of the images of a part of the split.

@@ -7,14 +7,18 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import invalid
+from ..conversion import ConvertedNetwork
 from ._losses import CrossEntropyDice
+from ._processes import gather
 
 
 class Segmenter(pl.LightningModule):
     """Trains any model that gives logits: AdamW under one cycle of the learning rate.
 
     The rate rises over the first tenth of the steps and falls to nothing along a cosine: the small steps at the start
-    let the batch norms settle before the large ones come.
+    let the batch norms settle before the large ones come. The taps of a `ConvertedNetwork` have their own, smaller
+    rate: `ConvertedNetwork.param_groups`. Where several processes train, each has a part of the batch, and the loss is
+    that of the whole: a Dice loss of the whole is not the mean of those of the parts.
 
     Args:
         model: ``[B, C, H, W]`` in, logits ``[B, classes, H, W]`` out.
@@ -64,14 +68,18 @@ class Segmenter(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """The loss of one batch of images and masks."""
         images, masks = batch
-        loss: Tensor = self.loss(self(images), masks)
+        loss: Tensor = self.loss(gather(self(images)).flatten(0, 1), gather(masks).flatten(0, 1))
         return loss
 
     def configure_optimizers(self) -> Any:
         """AdamW, its rate set anew at every step."""
-        optimizer = torch.optim.AdamW(self.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay)
+        groups: list[dict[str, Any]] = [{"params": list(self.parameters()), "lr": self.learning_rate}]
+        if isinstance(self.model, ConvertedNetwork):
+            groups = self.model.param_groups(self.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
         steps = int(self.trainer.estimated_stepping_batches)
         # A rise of exactly one step makes torch divide by zero.
         rise = 0.1 if steps != 10 else 0.2
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=rise)
+        rates = [group["lr"] for group in groups]
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

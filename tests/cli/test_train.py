@@ -33,7 +33,8 @@ def assert_same_run(run, other):
 
 
 def test_a_run_holds_what_was_said(trained, data):
-    assert names(trained) == ["curves.png", "log.csv", "model.safetensors", "run.json", "state.safetensors"]
+    expected = ["best.safetensors", "curves.png", "log.csv", "model.safetensors", "run.json", "state.safetensors"]
+    assert names(trained) == expected
     model, config, step = load_checkpoint(trained / "model.safetensors")
     assert step == 4
     assert (model.group.name, model.width, model.depth) == ("C4", 1, 2)
@@ -160,7 +161,7 @@ class PowerCutError(BaseException):
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_run_cut_after_any_step_ends_the_same(step, invoke, trained, data, tmp_path, monkeypatch):
     """Four steps, a state after each; the log may be a row ahead, and its last row may be half written."""
-    from gconv_ga.training import _run
+    from gconv_ga.training._state import TrainingState
 
     def cut(state, path):
         written(state, path)
@@ -169,8 +170,8 @@ def test_a_run_cut_after_any_step_ends_the_same(step, invoke, trained, data, tmp
                 file.write(f"{step + 1},0.123,\n{step + 2},0.")
             raise PowerCutError
 
-    written = _run.TrainingState.write
-    monkeypatch.setattr(_run.TrainingState, "write", cut)
+    written = TrainingState.write
+    monkeypatch.setattr(TrainingState, "write", cut)
     command = ["train", *data, "--out", str(tmp_path / "run"), "--steps", "4", *TINY]
     with pytest.raises(PowerCutError):
         main(command)

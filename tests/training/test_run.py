@@ -85,7 +85,7 @@ def test_a_wrong_configuration_is_refused(change, message, run):
 
 def test_the_validation_score_is_the_mean_over_its_images(run, pairs, tmp_path):
     split = {"00": "train", "01": "val", "02": "val"}
-    model = train_run(tmp_path, RunConfig(run.segmenter, split, steps=2, batch_size=2, crop=32), pairs, every=2)
+    model = train_run(tmp_path, RunConfig(run.segmenter, split, steps=2, batch_size=2, crop=32, every=2), pairs)
     scores = []
     dataset = gconv_ga.data.PairDataset(pairs[1:], run.segmenter.normalization)
     for index in range(2):
