@@ -48,17 +48,21 @@ class GroupAverage(nn.Module):
             same result, except for modules that look across the batch, such as BatchNorm in training.
         num_samples: How many elements to draw at each call, uniformly and without replacement, in training and in
             evaluation; None for all. The result is an unbiased estimate of the average, not equivariant itself. With
-            ``|G|`` it is the average. The attribute may be changed at any time, for example to None for evaluation.
+            ``|G|`` it is the average. ``return_stderr=True`` returns the standard error too, that of each number of the
+            output: ``sqrt((1 - k/|G|) s^2 / k)`` with the sample variance ``s^2`` of ``k`` draws. The attribute may be
+            changed at any time, for example to None for evaluation.
         generator: What the elements are drawn from; None for torch's global generator.
 
     Shape:
         - inputs: tensors ``[B, ...]`` with the axes that their actions take, alone, several, or in dicts, tuples,
           named tuples and lists. Tensors without axes and everything else pass unchanged.
-        - output: as the module's, of the same dtypes. Sums are taken in float32 at least.
+        - output: as the module's, of the same dtypes; with ``return_stderr=True`` a pair of such, the average and its
+          standard error. Sums are taken in float32 at least.
 
     Raises:
         ValueError: An argument is out of its range; inputs differ in their batch; the output has lost its batch axis,
-            is of integers, or does not fit ``out_action``. The message names the leaf.
+            is of integers, or does not fit ``out_action`` (the message names the leaf); or a standard error is asked
+            of one draw.
 
     Example:
         >>> import torch
@@ -126,13 +130,15 @@ class GroupAverage(nn.Module):
             takes = f"an int from 1 to |G|={self.group.order}, or None for all"
             raise invalid("num_samples", takes, self.num_samples)
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, return_stderr: bool = False) -> Any:
         self._check_counts()
+        if return_stderr and self.num_samples == 1 < self.group.order:
+            raise invalid("num_samples", "at least 2 for a standard error", self.num_samples)
         leaves = pair_inputs(inputs, self.in_action)
-        mean = Mean(self.group, self.out_action, common_batch(leaves))
+        mean = Mean(self.group, self.out_action, common_batch(leaves), return_stderr)
         for elements, values in passes(leaves, self.group, self._elements(), self.chunk_size):
             mean.add(elements, self.module(*rebuild_nest(inputs, iter(values))))
-        return mean.result()
+        return (mean.result(), mean.stderr()) if return_stderr else mean.result()
 
     def _elements(self) -> list[int]:
         """The elements of this call."""

@@ -23,15 +23,17 @@ class Mean:
         group: The group.
         actions: The resolved actions of the output.
         batch: The size of the batch axis.
+        spread: Whether to keep track of how far the terms are from each other.
     """
 
-    def __init__(self, group: Group, actions: Any, batch: int) -> None:
+    def __init__(self, group: Group, actions: Any, batch: int, spread: bool = False) -> None:
         self.group = group
         self.actions = actions
         self.batch = batch
         self.count = 0
         self.output: Any = None
         self.sums: list[Any] = []
+        self.spreads: list[_Spread] | None = [] if spread else None
 
     def add(self, elements: Sequence[int], output: Any) -> None:
         """Add what the module returned for these elements.
@@ -47,6 +49,7 @@ class Mean:
         found = pair_leaves(output, self.actions, "output", "out_action")
         if self.count == 0:
             self.output, self.sums = output, [None] * len(found)
+            self.spreads = None if self.spreads is None else [_Spread() for _ in found]
         kinds = [_kind(leaf.name, leaf.value) for leaf in found]
         if self.count and kinds != [_kind(*leaf) for leaf in nest_leaves(self.output, "output")]:
             takes = "a module that returns the same leaves for every element and shape of input"
@@ -80,6 +83,8 @@ class Mean:
                 raise wrong_shape(leaf.name, takes, upright, advice)
             # Not in place: the first term may be a tensor that the module keeps.
             self.sums[index] = upright if total is None else total + upright
+            if self.spreads is not None:
+                self.spreads[index].add(upright.detach())
 
     def result(self) -> Any:
         """The mean, nested as the output and of its dtypes."""
@@ -88,6 +93,34 @@ class Mean:
             for total, (_, value) in zip(self.sums, nest_leaves(self.output, "output"), strict=True)
         )
         return rebuild_nest(self.output, means)
+
+    def stderr(self) -> Any:
+        """The standard error of the mean of elements that were drawn without replacement, nested as the output."""
+        part_left = 1 - self.count / self.group.order
+        errors: Iterator[Any] = (
+            spread.stderr(self.count, part_left).to(value.dtype) if isinstance(value, Tensor) else value
+            for spread, (_, value) in zip(self.spreads or (), nest_leaves(self.output, "output"), strict=True)
+        )
+        return rebuild_nest(self.output, errors)
+
+
+class _Spread:
+    """The sum of squared distances from the mean, updated term by term (Welford): large means do not swallow it."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.mean: Any = 0
+        self.squares: Any = 0
+
+    def add(self, term: Tensor) -> None:
+        self.count += 1
+        step = term - self.mean
+        self.mean = self.mean + step / self.count
+        self.squares = self.squares + (step * (term - self.mean).conj()).real
+
+    def stderr(self, count: int, part_left: float) -> Tensor:
+        error: Tensor = (part_left * self.squares / max(1, count - 1) / count).clamp_min(0).sqrt()
+        return error
 
 
 def _kind(name: str, value: Any) -> tuple[str, str]:

@@ -49,7 +49,8 @@ class FrameAveragedGNN(nn.Module):
     Invariant outputs of the points do not depend on the order of the points, and the others go with it. Energies are
     sums over points, and forces their gradients; these are exact. With ``frame=MeanFrame()`` it is a plain network,
     equivariant to translations only. Distances are seen through Gaussians about 0 to 6: take units in which neighbours
-    are about 1 apart, such as angstrom.
+    are about 1 apart, such as angstrom. ASE (the extra ``molecules``) reads molecules from XYZ and extended XYZ:
+    ``torch.from_numpy(ase.io.read(file).positions)``.
 
     Args:
         in_features: Invariants of each point at the input (a one-hot species, charges).
