@@ -130,16 +130,25 @@ class Frame(Protocol):
         TypeError: The class itself is called: a protocol has no instances.
 
     Example:
-        A frame of the plane's motions: the origin is the middle, the first axis points to the first point.
+        A frame of the plane's motions: the origin is the middle, the first axis points to the first point. Then check
+        it, and use it.
 
         >>> import torch.nn.functional as F
+        >>> from gconv_ga.averaging import FrameAverage
+        >>> from gconv_ga.checks import assert_frame_equivariant
         >>> def first_point(x, mask=None, vectors=()):
         ...     middle = x.mean(1, keepdim=True)
         ...     first = F.normalize(x[:, :1] - middle, dim=-1)
         ...     second = torch.stack((-first[..., 1], first[..., 0]), -1)
         ...     return FrameSet(torch.stack((first, second), -1), middle, torch.ones(len(x), 1).to(x))
-        >>> first_point(torch.rand(5, 4, 2)).rotations.shape
+        >>> x = torch.rand(5, 4, 2, dtype=torch.float64)
+        >>> first_point(x).rotations.shape
         torch.Size([5, 1, 2, 2])
+        >>> assert_frame_equivariant(first_point, x, group="SE")
+        >>> net = FrameAverage(lambda x: x.exp().cumsum(1), first_point, "points", "vector")
+        >>> turn = torch.tensor([[0.6, -0.8], [0.8, 0.6]], dtype=torch.float64)
+        >>> torch.allclose(net(x @ turn.mT + 3), net(x) @ turn.mT, rtol=0, atol=1e-12)
+        True
     """
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:

@@ -1,5 +1,6 @@
 """Pre-processing as a frame, and frames of one's own."""
 
+import doctest
 import importlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from gconv_ga.averaging import (
     Canonicalize,
     DegenerateFrameError,
+    Frame,
     FrameAverage,
     FrameSet,
     LandmarkFrame,
@@ -41,6 +43,23 @@ def test_a_frame_of_your_own(device: torch.device) -> None:
     for wrapper in (FrameAverage, Canonicalize):
         net = wrapper(Flat(5, 2).to(x), first_point, "points", OUTPUTS)
         assert max(float(error.max()) for error in equivariance_errors(net, x, "SE").values()) <= 1e-13
+
+
+def test_the_documented_frame_is_the_one_under_test(device: torch.device) -> None:
+    # It runs as a doctest; here it meets the check, and is at most ten lines long.
+    example = next(iter(doctest.DocTestFinder().find(Frame, "Frame", globs={"torch": torch, "FrameSet": FrameSet})))
+    names = dict(example.globs)
+    lines = [part.source for part in example.examples]
+    written = next(source for source in lines if source.startswith("def first_point"))
+    assert len(written.splitlines()) <= 10
+    for source in lines[: lines.index(written) + 1]:
+        exec(source, names)
+    x = torch.randn(3, 5, 2, dtype=torch.float64).to(device)
+    found, expected = names["first_point"](x), first_point(x)
+    torch.testing.assert_close(found.rotations, expected.rotations, rtol=0, atol=0)
+    torch.testing.assert_close(found.translations, expected.translations, rtol=0, atol=0)
+    assert any("assert_frame_equivariant(first_point" in source for source in lines)
+    assert any("FrameAverage(" in source for source in lines)
 
 
 def test_canonicalize_is_the_average_over_one_element(device: torch.device) -> None:

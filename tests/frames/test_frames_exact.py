@@ -130,14 +130,13 @@ def test_pca_fails_on_a_third_of_g2(device: torch.device, shared_data: Callable[
         PCAFrame()(x.to(device), mask.to(device))
 
 
-def test_far_from_the_origin_only_the_digits_of_the_coordinates_are_lost(device: torch.device) -> None:
-    # Coordinates are multiples of 2^-20, so that adding 2^20 loses nothing and a quarter turn is exact.
-    cloud = ((CUBE_AND_MORE * 2**20).round() / 2**20).to(device)
-    net = FrameAverage(module("flat", cloud), PointFrame(), "points", ("invariant", "vector", "invariant", "points"))
+@pytest.mark.parametrize("name", [*THREE, "cube and more"])
+def test_far_from_the_origin_only_the_digits_of_the_coordinates_are_lost(name: str, device: torch.device) -> None:
+    # Coordinates are multiples of 2^-20, so that adding 2^20 loses nothing: what is lost, the frame loses.
+    cloud = (THREE | {"cube and more": torch.cat((THREE["cube"], THREE["generic"]))})[name]
+    cloud = ((cloud * 2**20).round() / 2**20).to(device)
+    net = FrameAverage(module("flat", cloud), PointFrame(lmax=3), "points", OUTPUTS)
     near, far = net(cloud[None]), net(cloud[None] + 2.0**20)
-    torch.testing.assert_close(far.invariant, near.invariant, rtol=0, atol=1e-9)
-    torch.testing.assert_close(far.vector, near.vector, rtol=0, atol=1e-9)
+    for output in ("invariant", "vector", "tensor"):
+        torch.testing.assert_close(getattr(far, output), getattr(near, output), rtol=0, atol=1e-9)
     torch.testing.assert_close(far.points - 2.0**20, near.points, rtol=0, atol=1e-9)
-
-
-CUBE_AND_MORE = torch.cat((THREE["cube"], THREE["generic"]))

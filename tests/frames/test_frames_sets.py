@@ -187,6 +187,19 @@ def test_draws_never_list_all(device: torch.device) -> None:
     assert PointFrame("O", num_samples=3)(sphere).counts.tolist() == [3]
 
 
+@pytest.mark.parametrize("name", THREE)
+def test_needs_no_eigenvalues(name: str, device: torch.device, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*inputs: object, **options: object) -> None:
+        raise AssertionError("eigenvalues or singular values were computed")
+
+    for decomposition in ("eig", "eigh", "eigvals", "eigvalsh", "svd", "svdvals"):
+        monkeypatch.setattr(torch.linalg, decomposition, never)
+    x = THREE[name][None].to(device)
+    assert int(PointFrame(lmax=3)(x).counts) >= 1
+    with pytest.raises(AssertionError, match="eigenvalues"):
+        PCAFrame(degenerate="ignore")(x)
+
+
 def test_icosahedron(device: torch.device) -> None:
     assert PointFrame()(icosahedron()[None].to(device)).counts.tolist() == [120 * 2]
 
