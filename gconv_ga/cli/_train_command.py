@@ -5,16 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ._files import KINDS, Colors, IgnoreIndex, Source, TableFile, mask_code, scanned
+from ._architecture import FORMS, read_arch
+from ._config_file import FILE, is_typed, load_config, place_files, write_config
+from ._files import KINDS, Colors, IgnoreIndex, TableFile
+from ._new_run import known_files, named_machines, new_run, refuse_other_settings, source_of
 from ._options import Debug, Device, GroupName, Seed, make_folder
 from ._refusals import naming, refuse
 
 if TYPE_CHECKING:  # these rooms take seconds to load
-    from ..data import PairFiles, Scan
-    from ..training import RunConfig
-
-SOURCES = ("images", "masks", "table")
-LEAST_CROP = 128  # the default, where the images are as large
+    from ..training import Machines, RunConfig
 
 
 def train(
@@ -27,6 +26,16 @@ def train(
     table: TableFile = None,
     colors: Colors = None,
     ignore_index: IgnoreIndex = None,
+    arch: Annotated[str, typer.Option(metavar="ARCH", help=f"The network: {FORMS}; see below.")] = "unet",
+    open_taps: Annotated[
+        bool, typer.Option("--open-taps", help="Of a network of smp: let orientations mix, beyond the group average.")
+    ] = False,
+    pretrained: Annotated[
+        str | None, typer.Option(metavar="WEIGHTS", help="Of an encoder of smp, such as imagenet; downloaded.")
+    ] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Begin with the weights of this checkpoint (safetensors).")
+    ] = None,
     group: GroupName = "C4",
     classes: Annotated[int | None, typer.Option(min=2, help="How many, background included; else counted.")] = None,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
@@ -43,12 +52,32 @@ def train(
     split: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Columns file, split (train, val, test); else 1 of 5 validates.")
     ] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Steps from one validation and saved state to the next; else a tenth.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(min=1, help="End after so many validations in a row without a better score.")
+    ] = None,
+    precision: Annotated[str, typer.Option(help="32, bf16-mixed, or on a GPU 16-mixed.")] = "32",
     seed: Seed = 0,
     device: Device = "auto",
+    devices: Annotated[int, typer.Option(min=1, help="How many; on the CPU, processes. They share the batch.")] = 1,
+    nodes: Annotated[int, typer.Option(min=1, help="Machines, on each of which this command is started.")] = 1,
+    strategy: Annotated[str, typer.Option(help="auto, ddp, or ddp_find_unused_parameters_true.")] = "auto",
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Log for TensorBoard too; extra tensorboard.")
+    ] = False,
+    config: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", callback=load_config, is_eager=True, help=f"Options from a file: RUN/{FILE}."),
+    ] = None,
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where the paths of --config begin, and may not lead out of.")
+    ] = Path(),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, with its settings.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Train an equivariant U-Net on your images.
+    """Train an equivariant segmenter on your images.
 
     Every file is read once before; if anything is wrong with one, a table says what, and nothing is written. A run
     that was stopped, in whatever way, goes on with --resume and ends with the same weights.
@@ -56,125 +85,75 @@ def train(
     A CSV in place of the folders (--table) may hold the split, or a patient or slide, whose images then stay in one
     part of it; its paths are relative to its own folder and may not lead out of it.
 
+    RUN/model.safetensors is the last checkpoint, RUN/best.safetensors that of the best validation score.
+
+    --arch smp:NAME:ENCODER takes a network of segmentation_models_pytorch, converted so that it is exactly
+    equivariant: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or Segformer, with a
+    convolutional encoder such as resnet18 or tu-convnext_atto. Without --open-taps it is the group average of the
+    plain network, with as many weights.
+
+    What a run was started with is in RUN/config.json, for --config; what is typed beside it goes before. With more
+    than one process a batch is shared out, and the numbers are those of one process up to rounding. PSPNet has
+    weights that it does not use: --strategy ddp_find_unused_parameters_true.
+
     Example: [bold]gconv-ga train --images images --masks masks --out run --steps 2000[/bold]
+
+    Example: [bold]gconv-ga train --images images --masks masks --out run --arch smp:Unet:resnet18 --open-taps[/bold]
+
+    Example: [bold]gconv-ga train --config run/config.json --out again --seed 1[/bold]
 
     Example: [bold]gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run[/bold]
     """
-    from ..training import as_device, read_run
+    from ..training import leads, read_run
 
-    with naming("--device"):
-        where = as_device(device)
-    if resume:
+    options = place_files(context, data)
+    if read_arch(arch)[0] == "smp":
+        for name in ("width", "depth"):
+            if is_typed(context, name):
+                refuse(f"--{name}", "it is for --arch unet; the encoder of smp has its own")
+    weights = None
+    if resume or ((out / "run.json").exists() and not leads()):
         with naming("--out"):
-            config = read_run(out)
-        _refuse_other_settings(context, config)
-        pairs = _known_files(Source(images, masks, table), config)
+            settings = read_run(out)
+        refuse_other_settings(context, settings)
+        pairs: Any = known_files(source_of(options), settings, scan=leads())
     else:
         if (out / "run.json").exists():
             refuse("--out", f"{out} holds a run; --resume goes on with it")
-        pairs, config = _new_run(context.params)
-    make_folder(out, "'--out'")
-    _train(out, config, pairs, where)
+        pairs, settings, weights = new_run(options)
+    machines = named_machines(options, settings.precision, settings.batch_size)
+    if leads():
+        make_folder(out, "'--out'")
+        if not (out / "run.json").exists():
+            write_config(out, options, data)
+    _train(out, settings, pairs, machines, weights, tensorboard)
 
 
-def _new_run(typed: dict[str, Any]) -> tuple[Any, "RunConfig"]:
-    """The files and the settings of a new run; nothing is written."""
-    from ..data import Normalization, draw_split, measure_files, read_split
-    from ..training import RunConfig, SegmenterConfig
-
-    with naming("--percentile"):
-        Normalization([0.0], [1.0], typed["percentile"])
-    if not typed["learning_rate"] > 0:
-        refuse("--learning-rate", f"{typed['learning_rate']} is not above 0")
-    source, code = Source(*(typed[name] for name in SOURCES)), mask_code(typed["colors"], typed["ignore_index"])
-    pairs, problems, table = source.read()
-    scan = scanned(pairs, problems, source.option, classes=typed["classes"], code=code)
-    names = [pair.name for pair in pairs]
-    if table is not None and typed["split"] is not None:
-        refuse("--split", "a table says its split in a column of its own, split")
-    option = "--split" if table is None else "--table"
-    with naming(option):
-        if typed["split"] is not None:
-            split = read_split(typed["split"], names)
-        elif table is not None and table.split is not None:
-            split = dict(table.split)
-        else:
-            split = draw_split(names, seed=typed["seed"], together=None if table is None else table.together)
-    if "train" not in split.values():
-        refuse(option, "no image is for training")
-    crop = _crop(typed["crop"], typed["depth"], scan)
-    with naming("--percentile"):
-        normalization = measure_files([pair for pair in pairs if split[pair.name] == "train"], typed["percentile"])
-    arguments = {
-        "in_channels": scan.channels,
-        "classes": scan.classes,
-        "group": typed["group"],
-        "width": typed["width"],
-        "depth": typed["depth"],
-    }
-    titles = code.names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
-    segmenter = SegmenterConfig("EquivariantUNet", arguments, titles, normalization)
-    with naming("--group"):
-        segmenter.build()
-    numbers = {name: typed[name] for name in ("steps", "batch_size", "learning_rate", "seed")}
-    return pairs, RunConfig(segmenter, split, crop=crop, mask_code=code, **numbers)
-
-
-def _crop(typed: int | None, depth: int, scan: "Scan") -> int:
-    """The side of the crops: what was typed, if every image has room for it."""
-    crop = min(LEAST_CROP, scan.smallest) if typed is None else typed
-    if crop > scan.smallest:
-        refuse("--crop", f"{crop} is more than {scan.smallest}, the smaller side of the smallest image")
-    if crop < 2 ** (depth - 1):
-        refuse("--depth", f"{depth} levels need crops and images of {2 ** (depth - 1)} pixels, and there are {crop}")
-    return crop
-
-
-def _known_files(source: Source, config: "RunConfig") -> list["PairFiles"]:
-    """The files of a run that goes on."""
-    arguments = config.segmenter.arguments
-    pairs, problems, _ = source.read()
-    scanned(
-        pairs, problems, source.option, classes=arguments["classes"], channels=arguments["in_channels"],
-        code=config.mask_code,
-    )  # fmt: skip
-    missing = sorted(config.split.keys() - {pair.name for pair in pairs})
-    if missing:
-        refuse(source.option, f"{missing[0]} and its mask belong to the run and are not there")
-    return list(pairs)
-
-
-def _refuse_other_settings(context: typer.Context, config: "RunConfig") -> None:
-    """What is typed beside --resume must be what the run has."""
-    arguments = config.segmenter.arguments
-    settings = {
-        **{name: arguments[name] for name in ("group", "classes", "width", "depth")},
-        **{name: getattr(config, name) for name in ("steps", "crop", "batch_size", "learning_rate", "seed")},
-        "percentile": config.segmenter.normalization.percentile,
-    }
-    if context.params["colors"] is not None or context.params["ignore_index"] is not None:
-        code = mask_code(context.params["colors"], context.params["ignore_index"], config.mask_code)
-        if code != config.mask_code:
-            option = "--ignore-index" if code.colors == config.mask_code.colors else "--colors"
-            refuse(option, f"the run has {config.mask_code}; leave the option out to go on with it")
-    for name, value in settings.items():
-        source = context.get_parameter_source(name)
-        if source is not None and source.name == "COMMANDLINE" and context.params[name] != value:
-            refuse(f"--{name.replace('_', '-')}", f"the run has {value}; leave the option out to go on with it")
-
-
-def _train(out: Path, config: "RunConfig", pairs: Any, device: Any) -> None:
-    from ..training import train_run
+def _train(out: Path, config: "RunConfig", pairs: Any, machines: "Machines", weights: Any, tensorboard: bool) -> None:
+    from ..training import leads, train_run
     from ._progress import progress_bars
 
     try:
         with progress_bars() as bars:
-            task = bars.add_task("training", total=config.steps, note="")
+            task = bars.add_task("training", total=config.steps, note="", visible=leads())
             train_run(
-                out, config, pairs, device=device,
+                out, config, pairs, device=machines.device, devices=machines.devices, nodes=machines.nodes,
+                strategy=machines.strategy, init=weights, tensorboard=tensorboard,
                 report=lambda step, loss: bars.update(task, completed=step, note=f"loss {loss:.3f}"),
             )  # fmt: skip
     except KeyboardInterrupt:
         typer.echo(f"gconv-ga: stopped; --resume goes on from the last saved step in {out}", err=True)
         raise typer.Exit(130) from None
-    print(f"{out}: model.safetensors after {config.steps} steps, log.csv, curves.png")
+    if leads():
+        print(closing(out))
+
+
+def closing(out: Path) -> str:
+    """What there is now."""
+    from ..training import load_checkpoint
+
+    last = load_checkpoint(out / "model.safetensors").step
+    text = f"{out}: model.safetensors after {last} steps, log.csv, curves.png"
+    if (out / "best.safetensors").exists():
+        text += f"; best.safetensors after {load_checkpoint(out / 'best.safetensors').step}"
+    return text

@@ -5,8 +5,8 @@ Needs the extra ``train``.
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
 `predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
-training in a folder), `initial_weights`, `pretrained_weights` (to begin with); `evaluate_image`, `ImageScores`,
-`boundary_distance`, `BoundaryDistance`, `mean_score`; `as_device`.
+training in a folder), `Machines` (it runs on), `leads` (who writes), `initial_weights`, `pretrained_weights` (it begins
+with); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`, `mean_score`; `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -37,9 +37,11 @@ try:
     from ._fit import fit
     from ._initial import initial_weights, pretrained_weights
     from ._losses import CrossEntropyDice
+    from ._machines import Machines
     from ._orientation import OrientationScores, orientation_scores
     from ._predict_image import ImagePrediction, predict_image
     from ._predictions import save_prediction
+    from ._processes import leads
     from ._run import read_run, train_run
     from ._run_config import RunConfig
     from ._scores import dice, predict_labels
@@ -54,6 +56,7 @@ __all__ = [
     "CrossEntropyDice",
     "ImagePrediction",
     "ImageScores",
+    "Machines",
     "OrientationScores",
     "ReportSteps",
     "RunConfig",
@@ -67,6 +70,7 @@ __all__ = [
     "evaluate_image",
     "fit",
     "initial_weights",
+    "leads",
     "load_checkpoint",
     "mean_score",
     "orientation_scores",

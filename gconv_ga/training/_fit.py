@@ -12,13 +12,10 @@ import torch
 from pytorch_lightning.loggers import Logger
 from torch.utils.data import DataLoader, Dataset
 
-from .._validate import as_int, invalid, one_of
-from ._devices import as_device
-from ._processes import SharedStatistics
+from .._validate import as_int, invalid
+from ._machines import Machines
+from ._processes import OwnPart, SharedStatistics
 from ._segmenter import Segmenter
-
-PRECISIONS = ("32", "bf16-mixed", "16-mixed")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
 
 
 def fit(
@@ -52,10 +49,10 @@ def fit(
         seed: Of what the model itself draws (dropout); the stream has its own.
         callbacks: Lightning's, such as `ReportSteps` and `SaveCheckpoints`.
         logger: Lightning's, for callbacks that use one.
-        precision: "32"; "bf16-mixed"; "16-mixed", on GPUs alone. Weights are float32 in any case.
-        devices: How many of the kind of ``device``; on the CPU, processes.
-        nodes: Machines, each with as many devices, on which the program is started as Lightning says.
-        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used.
+        precision: As for `Machines`.
+        devices: As for `Machines`.
+        nodes: As for `Machines`.
+        strategy: As for `Machines`.
 
     Raises:
         ValueError: The stream is shorter than one batch, the batch cannot be shared out evenly, there are no such
@@ -72,29 +69,16 @@ def fit(
     length = len(cast(Sized, stream))
     if size > length:
         raise invalid("batch_size", f"at most {length}, the length of the stream", size)
-    where = as_device(device)
-    count = as_int("devices", devices, minimum=1) * as_int("nodes", nodes, minimum=1)
-    if where.index is not None and devices > 1:
-        raise invalid("device", f"without a number where devices={devices}", str(where))
-    if where.type == "cuda" and devices > torch.cuda.device_count():
-        raise invalid("devices", f"at most {torch.cuda.device_count()}, as many as there are", devices)
-    if size % count:
-        raise invalid("batch_size", f"a multiple of {count}, the number of processes", size)
-    if one_of("precision", precision, PRECISIONS) == "16-mixed" and where.type == "cpu":
-        raise invalid("precision", "'32' or 'bf16-mixed' on the CPU", precision)
-    one_of("strategy", strategy, STRATEGIES)
-    loader = DataLoader(stream, size // count, shuffle=False, drop_last=True)
-    shared = [SharedStatistics()] if count > 1 else []
+    machines = Machines(device, devices, nodes, strategy, precision)
+    loader = DataLoader(stream, machines.share(size), sampler=OwnPart(length, size, machines.processes))
+    shared = [SharedStatistics()] if machines.processes > 1 else []
     seeded = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
     with _quiet(), seeded:
         torch.manual_seed(as_int("seed", seed, minimum=0))
         trainer = pl.Trainer(
-            accelerator="gpu" if where.type == "cuda" else where.type,
-            devices=devices if where.index is None else [where.index],
-            num_nodes=nodes,
-            strategy=strategy,
-            precision=cast(Any, precision),
+            **machines.trainer_options(),
             plugins=cast(Any, shared),
+            use_distributed_sampler=False,
             max_steps=length // size,
             max_epochs=1,
             gradient_clip_val=1.0,

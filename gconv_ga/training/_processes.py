@@ -2,6 +2,7 @@
 
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from pytorch_lightning.plugins import LayerSync
 from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.data import Sampler
 
 
 def processes() -> int:
@@ -50,6 +52,32 @@ class _Gather(torch.autograd.Function):
         summed = gradients[0].contiguous().clone()
         dist.all_reduce(summed)
         return summed[dist.get_rank()]
+
+
+class OwnPart(Sampler[int]):
+    """The items of a process: of each batch in turn, an equal part, in the order of ranks.
+
+    Args:
+        length: Items in all; what is no whole batch is left out.
+        batch_size: Items in a batch, of all processes together.
+        count: How many processes there will be.
+    """
+
+    def __init__(self, length: int, batch_size: int, count: int) -> None:
+        self.batches = length // batch_size
+        self.batch_size = batch_size
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.batches * self.batch_size // self.count
+
+    def __iter__(self) -> Iterator[int]:
+        # Asked for here: before the training begins nobody has a rank.
+        rank = dist.get_rank() if processes() > 1 else 0
+        part = self.batch_size // self.count
+        for batch in range(self.batches):
+            begin = batch * self.batch_size + rank * part
+            yield from range(begin, begin + part)
 
 
 class SharedStatistics(LayerSync):

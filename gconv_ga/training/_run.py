@@ -81,9 +81,9 @@ def train_run(
         config: Its configuration.
         pairs: The files, at least those that ``config.split`` names for training and validation.
         device: As in `as_device`.
-        devices: As for `fit`.
-        nodes: As for `fit`.
-        strategy: As for `fit`.
+        devices: As for `Machines`.
+        nodes: As for `Machines`.
+        strategy: As for `Machines`.
         init: The first weights of a new run whose ``config.init`` says where they come from; they are kept in
             ``init.safetensors``. None for random ones.
         tensorboard: Whether to log for TensorBoard too, into ``tensorboard``; needs the extra of that name.

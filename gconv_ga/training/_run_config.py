@@ -8,7 +8,7 @@ from .._validate import as_int, invalid, one_of
 from ..data import MaskCode
 from ..groups import as_group
 from ._config import SegmenterConfig
-from ._fit import PRECISIONS
+from ._machines import PRECISIONS
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class RunConfig:
         every: Steps from one look at the validation images, and one saved state, to the next; None for a tenth of all.
         patience: The training ends after so many looks in a row that find no better score; None to go on to the end.
         precision: What the forward pass computes in: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
-        init: The SHA-256 of the weights it began with, where those are not random.
+        init: Where the first weights come from; None for random ones.
 
     Raises:
         ValueError: A number is out of its range, or no image is for training.
