@@ -133,13 +133,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             found = sorted((row for row in there if row["method"] == method), key=lambda row: row["seed"])
             if not found:
                 continue
-            gains = ", ".join(f"{row['dice'] - plain[row['seed']]:+.3f}" for row in found)
+            gains = ", ".join(f"{row['dice'] - plain[row['seed']]:+.4f}" for row in found)
             steps, changed, seconds = (
                 sum(row[key] for row in found) / len(found) for key in ("steps", "changed", "test seconds")
             )
             lines.append(
-                f"| {task} | {method} | {then} | {len(found)} | {steps:.0f} | {mean_and_range(found, 'dice')} | "
-                f"{gains} | {mean_and_range(found, 'dice turned')} | {100 * changed:.2f} % | {seconds:.1f} |"
+                f"| {task} | {method} | {then} | {len(found)} | {steps:.0f} | {mean_and_range(found, 'dice', 4)} | "
+                f"{gains} | {mean_and_range(found, 'dice turned', 4)} | {100 * changed:.2f} % | {seconds:.1f} |"
             )
     return "\n".join(lines)
 
