@@ -49,9 +49,11 @@ def check(
     if (run is None) == (model is None):
         refuse("--run", "give one of --run and --model")
     option = "--run" if model is None else "--model"
-    network = load_run(run).model if run is not None else _made(str(model))
+    checkpoint = None if run is None else load_run(run)
+    network = _made(str(model)) if checkpoint is None else checkpoint.model
     name = str(getattr(getattr(network, "group", None), "name", "C4")) if group is None else group
-    depth = int(getattr(network, "in_channels", 3)) if channels is None else channels
+    own = getattr(network, "in_channels", 3) if checkpoint is None else checkpoint.config.arguments["in_channels"]
+    depth = int(own) if channels is None else channels
     image = torch.randn(
         1, depth, height, width, dtype=torch.float64,
         generator=torch.Generator().manual_seed(seed),

@@ -1,5 +1,6 @@
 """Networks of segmentation_models_pytorch, converted: equivariant, and for images of every size."""
 
+import difflib
 import re
 
 import segmentation_models_pytorch as smp
@@ -70,8 +71,11 @@ def plain_smp(name: str, encoder: str, in_channels: int, classes: int, weights: 
         ValueError: There is no such network, encoder or weights.
     """
     one_of("name", name, SMP_NAMES)
-    if not re.fullmatch(r"[\w.-]+", encoder):  # timm would take an address and look there
-        raise invalid("encoder", "the name of an encoder of segmentation_models_pytorch", encoder)
+    # No colons and slashes: timm would take an address and look there.
+    if encoder not in smp.encoders.get_encoder_names() and not re.fullmatch(r"tu-[\w.-]+", encoder):
+        takes = "an encoder of segmentation_models_pytorch, or tu- and a name of timm's"
+        close = difflib.get_close_matches(encoder, smp.encoders.get_encoder_names(), n=1)
+        raise invalid("encoder", takes, encoder, f"the closest is {close[0]!r}" if close else "")
     try:
         model = smp.create_model(name, encoder, encoder_weights=weights, in_channels=in_channels, classes=classes)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
