@@ -31,7 +31,7 @@ def evaluate(
     ] = "test",
     colors: Colors = None,
     ignore_index: IgnoreIndex = None,
-    tile: Annotated[int, typer.Option(min=8, help="Side of the tiles that larger images are cut into.")] = 512,
+    tile: Annotated[int, typer.Option(min=8, help="Side of the tiles that larger images are cut into.")] = 256,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from ._options import Debug, Device, check_group, make_folder
 from ._refusals import naming, refuse, refuse_files
-from ._runs import Run, checkpoint_file, load_run
+from ._runs import Run, checkpoint_file, load_run, run_code
 
 SETTINGS = "predict.json"
 
@@ -23,7 +23,7 @@ def predict(
     run: Run,
     images: Annotated[Path, typer.Option(metavar="FILE_OR_DIR", help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME.png goes, class indices, for each image.")],
-    tile: Annotated[int, typer.Option(min=8, help="Side of the tiles that larger images are cut into.")] = 512,
+    tile: Annotated[int, typer.Option(min=8, help="Side of the tiles that larger images are cut into.")] = 256,
     average: Annotated[
         str | None,
         typer.Option(metavar="NAME", callback=_check_average, help="Average over this group, such as D4."),
@@ -31,15 +31,24 @@ def predict(
     probabilities: Annotated[
         bool, typer.Option("--probabilities", help="Write NAME.npy too: float32 [classes, H, W].")
     ] = False,
+    overlay: Annotated[
+        bool, typer.Option("--overlay", help="Write NAME_overlay.png too: the image with its classes laid over it.")
+    ] = False,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
     """Predict the class of every pixel, as NAME.png in the folder --out.
 
-    Tiles and their weights are symmetric, so the prediction of a turned image is the turned prediction, whatever its
-    size. Images whose NAME.png is there already are skipped: typed again, an interrupted command goes on.
+    The values of NAME.png are class indices; it carries a colour map for viewers. Tiles and their weights are
+    symmetric, so the prediction of a turned image is the turned prediction, whatever its size. Images whose NAME.png
+    is there already are skipped: typed again, an interrupted command goes on.
+
+    An image is held as its own bytes, or read by window (TIFF without compression or deflated, NPY); beside it a byte
+    a pixel for the classes. The rest depends on --tile and the width of the image alone.
 
     Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
+
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input (good images are done), 130 stopped by Ctrl-C.
     """
     from ..averaging import GroupAverage
     from ..data import find_images
@@ -50,20 +59,29 @@ def predict(
     model, config, _ = load_run(run)
     with naming("--images"):
         files = find_images(images)
-    _refuse_twins(files)
+    _refuse_twins(files, overlay=overlay)
+    if out.exists() and any(out.samefile(file.parent) for file in files):
+        refuse("--out", f"{out} is the folder of the images; predictions would take their names")
     make_folder(out, "'--out'")
     checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
-    _settle(out, {"checkpoint": checkpoint, "tile": tile, "average": average, "probabilities": probabilities})
+    kinds = {"probabilities": probabilities, "overlay": overlay}
+    _settle(out, {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds})
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
-    _predict(network, config, files, out, tile=tile, device=where, probabilities=probabilities)
+    code = run_code(run)
+    colors = None if code.colors is None else [code.colors[name] for name in code.names]
+    _predict(network, config.normalization, files, out, tile=tile, device=where, colors=colors, **kinds)
 
 
-def _refuse_twins(files: Sequence[Path]) -> None:
+def _refuse_twins(files: Sequence[Path], *, overlay: bool) -> None:
+    """No two images may write the same file."""
     from collections import Counter
 
-    name, count = Counter(file.stem for file in files).most_common(1)[0]
+    written = Counter(f"{file.stem}.png" for file in files)
+    if overlay:
+        written.update(f"{file.stem}_overlay.png" for file in files)
+    name, count = written.most_common(1)[0]
     if count > 1:
-        refuse("--images", f"{count} images are called {name}; they would write the same {name}.png")
+        refuse("--images", f"{count} of the images would write the same {name}")
 
 
 def _settle(out: Path, settings: dict[str, Any]) -> None:
@@ -79,10 +97,10 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _predict(
-    network: Any, config: Any, files: Sequence[Path], out: Path, *, tile: int, device: Any, probabilities: bool
+    network: Any, normalization: Any, files: Sequence[Path], out: Path, *, tile: int, device: Any, **options: Any
 ) -> None:
-    from ..data import Problem, read_image
-    from ..training import predict_image, save_prediction
+    from ..data import ImageFile, Problem
+    from ..training import predict_to_file
     from ._progress import progress_bars
 
     waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
@@ -93,15 +111,13 @@ def _predict(
         for file in waiting:
             bars.update(task, note=file.name)
             try:
-                image = config.normalization(read_image(file))
+                predict_to_file(
+                    network, ImageFile(file, normalization), out / f"{file.stem}.png", tile=tile, device=device,
+                    progress=lambda done, total: bars.update(tiles, completed=done, total=total), **options,
+                )  # fmt: skip
             except ValueError as error:
                 problems.append(Problem(file.name, str(error)))
                 continue
-            prediction = predict_image(
-                network, image, tile=tile, device=device, probabilities=probabilities,
-                progress=lambda done, total: bars.update(tiles, completed=done, total=total),
-            )  # fmt: skip
-            save_prediction(prediction, out / f"{file.stem}.png")
             bars.advance(task)
     refuse_files("--images", problems, f"the other images are done, in {out}")
     skipped = len(files) - len(waiting)

@@ -1,6 +1,7 @@
 """Image files and mask files as tensors, whole or by window."""
 
 from collections.abc import Iterator
+from copy import copy
 from pathlib import Path
 
 import torch
@@ -41,6 +42,12 @@ class ImageFile:
         self.raster: Raster = open_raster(self.path)
         self.normalization = normalization
         self._level: Tensor | None = None
+
+    def unnormalized(self) -> "ImageFile":
+        """The same open file, whose windows are in the file's own units."""
+        other = copy(self)
+        other.normalization = None
+        return other
 
     @property
     def shape(self) -> tuple[int, int, int]:

@@ -4,9 +4,10 @@ Needs the extra ``train``.
 
 Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`, `SaveCheckpoints`; `save_checkpoint`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
-`predict_image`, `ImagePrediction`, `save_prediction` (images of any size); `train_run`, `read_run`, `RunConfig` (a
-training in a folder), `Machines` (it runs on), `leads` (who writes), `initial_weights`, `pretrained_weights` (it begins
-with); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`, `mean_score`; `as_device`.
+`predict_image`, `ImagePrediction`, `save_prediction`, `predict_to_file` (images of any size); `train_run`, `read_run`,
+`RunConfig` (a training in a folder), `Machines` (it runs on), `leads` (who writes), `initial_weights`,
+`pretrained_weights` (it begins with); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`,
+`mean_score`; `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -40,7 +41,7 @@ try:
     from ._machines import Machines
     from ._orientation import OrientationScores, orientation_scores
     from ._predict_image import ImagePrediction, predict_image
-    from ._predictions import save_prediction
+    from ._predictions import predict_to_file, save_prediction
     from ._processes import leads
     from ._run import read_run, train_run
     from ._run_config import RunConfig
@@ -76,6 +77,7 @@ __all__ = [
     "orientation_scores",
     "predict_image",
     "predict_labels",
+    "predict_to_file",
     "pretrained_weights",
     "read_run",
     "save_checkpoint",

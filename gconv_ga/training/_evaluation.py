@@ -51,7 +51,7 @@ def evaluate_image(
     mask: Tensor,
     *,
     classes: int,
-    tile: int = 512,
+    tile: int = 256,
     device: str | torch.device = "cpu",
     ignore_index: int | None = None,
 ) -> ImageScores:

@@ -1,6 +1,6 @@
 """What a segmenter says of one image of any size."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from .._validate import wrong_shape
 from ._scores import evaluating
-from ._tiled import Tiled
+from ._tiled import Tiled, Windows
 
 
 class ImagePrediction(NamedTuple):
@@ -29,9 +29,9 @@ class ImagePrediction(NamedTuple):
 
 def predict_image(
     model: nn.Module,
-    image: Tensor,
+    image: Tensor | Windows,
     *,
-    tile: int = 512,
+    tile: int = 256,
     device: str | torch.device = "cpu",
     probabilities: bool = False,
     progress: Callable[[int, int], Any] | None = None,
@@ -40,7 +40,7 @@ def predict_image(
 
     Args:
         model: It gives logits; it is used in eval mode, on ``device``, and left in the modes it came in.
-        image: The image, normalised as in training.
+        image: The image, normalised as in training; or an open file, `gconv_ga.data.ImageFile`.
         tile: Height and width of a tile.
         device: Where the network computes. The model stays there; the image and the result do not go there as a whole.
         probabilities: Whether to give the softmax of the logits too.
@@ -58,13 +58,30 @@ def predict_image(
         >>> labels.shape, probabilities
         (torch.Size([70, 45]), None)
     """
-    if image.ndim != 3:
+    labels, shares = [], []
+    for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
+        labels.append(band.argmax(dim=0))
+        if probabilities:
+            shares.append(band.to(torch.float32).softmax(dim=0))
+    return ImagePrediction(torch.cat(labels), torch.cat(shares, dim=1) if probabilities else None)
+
+
+def logit_bands(
+    model: nn.Module,
+    image: Tensor | Windows,
+    *,
+    tile: int,
+    device: str | torch.device,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Iterator[Tensor]:
+    """Logits from top to bottom, some rows at a time; arguments as for `predict_image`.
+
+    Shape:
+        - output: bands ``[classes, h, W]``
+    """
+    if isinstance(image, Tensor) and image.ndim != 3:
         raise wrong_shape("image", "[C, H, W]", image)
     tiled = Tiled(model, tile, device=device, progress=progress)
-    labels, shares = [], []
     with torch.no_grad(), evaluating(model.to(device)):
-        for band in tiled.bands(image.unsqueeze(0)):
-            labels.append(band[0].argmax(dim=0))
-            if probabilities:
-                shares.append(band[0].to(torch.float32).softmax(dim=0))
-    return ImagePrediction(torch.cat(labels), torch.cat(shares, dim=1) if probabilities else None)
+        for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
+            yield band[0]

@@ -1,13 +1,24 @@
 """Large images by tiles, without losing equivariance."""
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from .._validate import wrong_shape
 from ._tiles import check_tile, shares, starts
+
+
+class Windows(Protocol):
+    """What gives windows of an image, such as an open file."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """``C, H, W``."""
+
+    def window(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """``[C, height, width]``, as the module takes it."""
 
 
 class Tiled(nn.Module):
@@ -64,52 +75,59 @@ class Tiled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.cat(list(self.bands(x)), dim=-2)
 
-    def bands(self, x: Tensor) -> Iterator[Tensor]:
-        """The output from top to bottom in bands of rows: no more than a band is held at a time.
+    def bands(self, x: Tensor | Windows) -> Iterator[Tensor]:
+        """The output from top to bottom in bands of rows: no more than a row of tiles is held at a time.
+
+        Args:
+            x: The image, or what gives its windows, such as `gconv_ga.data.ImageFile`, of which no more than a tile is
+                then held.
 
         Shape:
-            - x: ``[B, C, H, W]``
-            - output: bands ``[B, K, h, W]`` whose heights sum to H
+            - x: ``[B, C, H, W]``; windows: ``[C, H, W]``
+            - output: bands ``[B, K, h, W]`` whose heights sum to H; of windows B is one
 
         Raises:
             ValueError: As for the class.
         """
-        if x.ndim != 4 or 0 in x.shape:
+        if isinstance(x, Tensor) and (x.ndim != 4 or 0 in x.shape):
             raise wrong_shape("input", "[B, C, H, W] with pixels in it", x)
-        height, width = x.shape[-2:]
+        height = x.shape[-2]
         tops = starts(height, self.tile, self.overlap)
         weights = shares(height, self.tile, self.overlap)
         below: Tensor | None = None  # rows that the next row of tiles adds to
         for row, (top, weight) in enumerate(zip(tops, weights, strict=True)):
-            parts = list(self._parts(x[..., top : top + self.tile, :], row, len(tops)))
-            strip = self._join(parts, width)
+            strip, dtype = self._row(x, top, row, len(tops))
             strip *= weight.to(strip)[:, None]
             if below is not None:
                 strip[..., : below.shape[-2], :] += below
             done = (tops[row + 1] if row + 1 < len(tops) else height) - top
-            below = strip[..., done:, :]
-            yield strip[..., :done, :].to(parts[0].dtype)
+            below = strip[..., done:, :].clone()  # a copy: a view would keep the whole strip
+            yield strip[..., :done, :].to(dtype)
 
-    def _parts(self, strip: Tensor, row: int, rows: int) -> Iterator[Tensor]:
-        """What the module says of one row of tiles, from left to right."""
-        lefts = starts(strip.shape[-1], self.tile, self.overlap)
-        for column, left in enumerate(lefts):
-            part = strip[..., left : left + self.tile]
-            y = self.module(part if self.device is None else part.to(self.device)).to(strip.device)
+    def _row(self, x: Tensor | Windows, top: int, row: int, rows: int) -> tuple[Tensor, torch.dtype]:
+        """What the module says of one row of tiles, mixed where they overlap, and the number type that it gave."""
+        height, width = x.shape[-2:]
+        lefts, weights = starts(width, self.tile, self.overlap), shares(width, self.tile, self.overlap)
+        joined, dtype = torch.empty(0), torch.float32
+        for column, (left, weight) in enumerate(zip(lefts, weights, strict=True)):
+            part = _window(x, top, left, min(self.tile, height), min(self.tile, width))
+            y = self.module(part if self.device is None else part.to(self.device)).to(part.device)
             if y.ndim != 4 or y.shape[-2:] != part.shape[-2:]:
                 raise wrong_shape("the module's output", f"[B, K, {part.shape[-2]}, {part.shape[-1]}], as its input", y)
-            yield y
+            if column == 0:
+                dtype = y.dtype
+                joined = y.new_zeros(*y.shape[:-1], width, dtype=torch.promote_types(dtype, torch.float32))
+            joined[..., left : left + self.tile] += weight.to(joined) * y
             if self.progress is not None:
                 self.progress(row * len(lefts) + column + 1, rows * len(lefts))
-
-    def _join(self, parts: list[Tensor], width: int) -> Tensor:
-        """Parts side by side, mixed where they overlap."""
-        dtype = torch.promote_types(parts[0].dtype, torch.float32)
-        joined = parts[0].new_zeros(*parts[0].shape[:-1], width, dtype=dtype)
-        lefts, weights = starts(width, self.tile, self.overlap), shares(width, self.tile, self.overlap)
-        for left, weight, part in zip(lefts, weights, parts, strict=True):
-            joined[..., left : left + self.tile] += weight.to(joined) * part
-        return joined
+        return joined, dtype
 
     def extra_repr(self) -> str:
         return f"tile={self.tile}, overlap={self.overlap}"
+
+
+def _window(x: Tensor | Windows, top: int, left: int, height: int, width: int) -> Tensor:
+    """``[B, C, height, width]``."""
+    if isinstance(x, Tensor):
+        return x[..., top : top + height, left : left + width]
+    return x.window(top, left, height, width).unsqueeze(0)

@@ -1,15 +1,17 @@
 """``gconv-ga predict``: what it writes, that turned files give turned predictions, that it goes on where it was."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
-from gconv_ga.data import read_image
+from gconv_ga.data import read_image, read_mask
 from gconv_ga.training import ImagePrediction, load_checkpoint, save_prediction
 
 
@@ -108,10 +110,82 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(invoke, trained, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json"]
 
 
+def test_labels_carry_a_colour_map_and_are_indices_to_every_reader(invoke, balanced, pictures, tmp_path):
+    invoke("predict", "--run", balanced["EquivariantUNet"], "--images", pictures, "--out", tmp_path / "out")
+    with Image.open(tmp_path / "out/a.png") as file:
+        assert file.mode == "P"
+        colours = np.asarray(file.convert("RGB"))
+    found = labels(tmp_path / "out/a.png")
+    assert np.unique(found).tolist() == [0, 1]
+    assert np.unique(colours[found == 0], axis=0).tolist() == [[0, 0, 0]]
+    assert len(np.unique(colours[found == 1], axis=0)) == 1
+    assert colours[found == 1].any()
+    assert read_mask(tmp_path / "out/a.png").tolist() == found.tolist()
+
+
+def test_the_colours_are_those_of_the_run(invoke, trained, pictures, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(trained, run)
+    code = {"colors": {"background": [9, 8, 7], "class 1": [1, 2, 3]}, "ignore_index": None}
+    settings = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**settings, "mask_code": code}))
+    invoke("predict", "--run", run, "--images", pictures, "--out", tmp_path / "out")
+    with Image.open(tmp_path / "out/a.png") as file:
+        colours, found = np.asarray(file.convert("RGB")), np.asarray(file)
+    assert all(
+        tuple(colour) == ((9, 8, 7), (1, 2, 3))[index] for colour, index in zip(colours[0], found[0], strict=True)
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, invoke, balanced, tmp_path):
+    """Class 0 leaves the image as it is; over class 1 lies 45 percent of its colour."""
+    level = np.random.default_rng(0).integers(0, 256, (53, 38))
+    level[0, 0], level[0, 1] = 0, 255
+    (tmp_path / "images").mkdir()
+    Image.fromarray((level * (1 if dtype == np.uint8 else 200)).astype(dtype)).save(tmp_path / "images/a.png")
+    run, typed = balanced["EquivariantUNet"], ["--images", tmp_path / "images", "--out", tmp_path / "out"]
+    invoke("predict", "--run", run, *typed, "--overlay", "--tile", 16)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png", "predict.json"]
+    with Image.open(tmp_path / "out/a.png") as file:
+        found, colours = np.asarray(file), np.asarray(file.convert("RGB")).astype(float)
+    shown = labels(tmp_path / "out/a_overlay.png").astype(float)
+    grey = np.repeat(level[..., None], 3, axis=-1).astype(float)
+    expected = np.where(found[..., None] > 0, 0.55 * grey + 0.45 * colours, grey)
+    # Of 16 bits the extreme half percents saturate, and the limits come from every eighth pixel.
+    assert np.abs(shown - expected).max() <= (0.51 if dtype == np.uint8 else 12)
+
+
+def test_an_overlay_and_an_image_of_that_name_are_refused(invoke, trained, pictures, tmp_path):
+    Image.fromarray(np.zeros((20, 20), dtype=np.uint8)).save(pictures / "a_overlay.tif")
+    typed = ["predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out"]
+    assert "would write the same a_overlay.png" in invoke(*typed, "--overlay", code=2).stderr
+    invoke(*typed)
+
+
+def test_predictions_into_the_folder_of_the_images_are_refused(invoke, trained, pictures):
+    before = (pictures / "a.png").read_bytes()
+    assert "'--out'" in invoke("predict", "--run", trained, "--images", pictures, "--out", pictures, code=2).stderr
+    assert (pictures / "a.png").read_bytes() == before
+
+
+def test_a_file_that_turns_out_damaged_leaves_nothing_half_done(invoke, trained, tmp_path):
+    """The last strip is cut off: the first rows are predicted before that is known."""
+    (tmp_path / "images").mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (200, 40), dtype=np.uint8)
+    tifffile.imwrite(tmp_path / "images/a.tif", noise, compression="zlib", rowsperstrip=16)
+    content = (tmp_path / "images/a.tif").read_bytes()
+    (tmp_path / "images/a.tif").write_bytes(content[:-100])
+    typed = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--tile", 32, "--probabilities"]
+    result = invoke("predict", "--run", trained, *typed, code=2)
+    assert "path must be a readable image file" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json"]
+
+
 def test_images_of_one_name_are_refused(invoke, trained, pictures, tmp_path):
     Image.fromarray(np.zeros((20, 20), dtype=np.uint8)).save(pictures / "a.tif")
     result = invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out", code=2)
-    assert "2 images are called a" in result.stderr
+    assert "2 of the images would write the same a.png" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -158,7 +232,7 @@ def test_labels_that_fit_no_file_are_refused(wrong, message, tmp_path):
 def test_the_settings_are_kept(invoke, trained, pictures, tmp_path):
     invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out", "--average", "C2")
     settings = json.loads((tmp_path / "out/predict.json").read_text())
-    assert (settings["tile"], settings["average"], settings["probabilities"]) == (512, "C2", False)
+    assert (settings["tile"], settings["average"], settings["probabilities"]) == (256, "C2", False)
 
 
 def test_help_shows_an_example(invoke):

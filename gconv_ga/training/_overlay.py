@@ -1,0 +1,86 @@
+"""An image with its predicted classes laid over it."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import to_rgba_array
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from ..data import ImageFile
+from ..plots import PALETTE
+from ._checkpoint import write_atomically
+
+WEIGHT = 0.45  # of a class's colour over the image
+
+
+def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
+    """A colour for each class: those that are given, then black for class 0 and ours, over and over.
+
+    Shape:
+        - output: ``[classes, 3]``
+    """
+    ours = (255 * to_rgba_array(PALETTE)[:, :3]).round().astype(np.uint8)
+    table = ours[np.arange(classes) % len(ours)]
+    table[0] = 0
+    if colors is not None:
+        given = np.asarray(colors, dtype=np.uint8)[:classes]
+        table[: len(given)] = given
+    return table
+
+
+class Overlay:
+    """The picture, made band by band.
+
+    Args:
+        image: The open file.
+        colors: As for `class_colors`.
+    """
+
+    def __init__(self, image: ImageFile, colors: Sequence[Sequence[int]] | None) -> None:
+        channels, height, width = image.shape
+        self.raw = image.unnormalized()
+        self.shown = (0, 1, 2) if channels >= 3 else (0,)  # of many channels the first three
+        self.colors = colors
+        self.low, self.high = self._limits()
+        self.picture = Image.new("RGB", (width, height))
+
+    def _limits(self) -> tuple[float, float]:
+        """What is black and what is white: 0 and 255 for 8 bits; else all but the extreme half percents show."""
+        parts = []
+        for band in self.raw.raw_bands():
+            if band.dtype == torch.uint8:
+                return 0.0, 255.0
+            parts.append(band[list(self.shown), ::8, ::8].to(torch.float32).flatten())
+        low, high = np.percentile(torch.cat(parts).numpy(), (0.5, 99.5))
+        return float(low), float(high)
+
+    def add(self, top: int, labels: Tensor) -> None:
+        """Paints the next rows.
+
+        Args:
+            top: The first of them.
+            labels: Their classes.
+
+        Shape:
+            - labels: ``[h, W]``
+        """
+        height, width = labels.shape
+        pixels = self.raw.window(top, 0, height, width)[list(self.shown)].expand(3, -1, -1)
+        grey = ((pixels - self.low) / max(self.high - self.low, 1e-12)).clamp(0, 1) * 255
+        table: NDArray[Any] = class_colors(int(labels.max()) + 1, self.colors)
+        paint = torch.from_numpy(table)[labels].permute(2, 0, 1)
+        mixed = torch.where(labels > 0, torch.lerp(grey, paint.to(grey.dtype), WEIGHT), grey)
+        rows = mixed.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+        self.picture.paste(Image.fromarray(rows), (0, top))
+
+    def write(self, path: Path) -> Path:
+        """Writes the picture as PNG."""
+        content = io.BytesIO()
+        self.picture.save(content, format="PNG")
+        return write_atomically(path, content.getvalue())
