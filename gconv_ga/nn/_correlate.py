@@ -54,18 +54,20 @@ def correlate(
             correlate, (x,), x, kernels, bias, geometry, groups, padding_mode, elements_first=elements_first
         )
     height, width = x.shape[-2:]
-    geometry.warn_if_misaligned(height, width)
-    size = geometry.output_size(height, width)
-    if min(size) < 1:
+    if geometry.shared:
+        geometry.warn_if_misaligned(height, width)
+    size, parts, padding = geometry.plan(height, width)
+    biases = bias.unsqueeze(1).expand(-1, kernels.shape[1]) if bias is not None and bias.ndim == 1 else bias
+    if padding is not None and (padding_mode == "zeros" or padding == (0, 0)):
+        return _convolve(x, padding, kernels, biases, parts[0], groups, elements_first)
+    if not parts:
         axes = f"[..., H >= {geometry.rows.shrink + 1}, W >= {geometry.columns.shrink + 1}]"
         raise wrong_shape("input", axes, x, "the kernel is larger than the padded image")
-    parts = geometry.parts(height, width)
     if len(parts) > 1:
         whole = common_window(parts, size)
         outputs, readings = (kernels.shape[1], len(parts)) if x.ndim == 4 else (1, 1)
         if is_worth_it(parts, whole, kernels.shape[0] * outputs // groups, readings):
-            kernels, parts = enlarge(kernels, parts, whole), [whole]
-    biases = bias.unsqueeze(1).expand(-1, kernels.shape[1]) if bias is not None and bias.ndim == 1 else bias
+            kernels, parts = enlarge(kernels, parts, whole), (whole,)
     offset = geometry.padding
     if padding_mode != "zeros" and any(offset):
         x, offset = _pad(x, offset, padding_mode), (0, 0)

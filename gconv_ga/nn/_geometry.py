@@ -53,6 +53,17 @@ class Part(NamedTuple):
     width: int
 
 
+class Plan(NamedTuple):
+    """What a layer does with an image of one size: output size, windows, and the padding of one plain convolution.
+
+    ``padding`` is None where a plain convolution, which pads both ends alike, does not have these windows.
+    """
+
+    size: tuple[int, int]
+    parts: tuple[Part, ...]
+    padding: tuple[int, int] | None
+
+
 @lru_cache(maxsize=256)
 def element_moves(group: Group) -> tuple[GridMove, ...]:
     """For each element the index moves by which its sampling grid differs from the identity's.
@@ -126,15 +137,15 @@ class Geometry:
             self.columns.windows(width, self.columns.low, self.columns.high),
         )
 
-    def parts(self, height: int, width: int) -> list[Part]:
-        """The elements sorted by their windows, for an image of ``height x width``.
+    def plan(self, height: int, width: int) -> Plan:
+        """The elements sorted by their windows, for an image of ``height x width``; none if no window fits.
 
         One part with all elements means that a single call of torch does.
         """
         # No tracer takes a cache, and sizes that are symbols have no hash.
         if torch.compiler.is_compiling() or not (type(height) is int and type(width) is int):
-            return _find_parts(self, height, width)
-        return _known_parts(self, height, width)
+            return _make_plan(self, height, width)
+        return _known_plan(self, height, width)
 
     def flipped_axes(self) -> tuple[bool, bool]:
         """Whether any element flips the rows, and whether any flips the columns."""
@@ -226,4 +237,16 @@ def _find_parts(geometry: Geometry, height: int, width: int) -> list[Part]:
     return [Part(tuple(elements), *windows) for windows, elements in found.items()]
 
 
-_known_parts = lru_cache(maxsize=4096)(_find_parts)
+def _make_plan(geometry: Geometry, height: int, width: int) -> Plan:
+    size = geometry.output_size(height, width)
+    if min(size) < 1:
+        return Plan(size, (), None)
+    parts = _find_parts(geometry, height, width)
+    first, padding = parts[0], geometry.padding
+    low = padding[0] - first.top, padding[1] - first.left
+    fitting = first.rows.windows(height, low[0], low[0]), first.columns.windows(width, low[1], low[1])
+    plain = len(parts) == 1 and min(low) >= 0 and fitting == size
+    return Plan(size, tuple(parts), low if plain else None)
+
+
+_known_plan = lru_cache(maxsize=4096)(_make_plan)

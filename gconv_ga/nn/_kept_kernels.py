@@ -1,6 +1,5 @@
 """Turned kernels made once and kept, for as long as that is right."""
 
-import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -35,15 +34,16 @@ class KeepsKernels(nn.Module):
 
     def _kept(self, make: Callable[[], T], *weights: Tensor) -> T:
         """What ``make`` returns, a tensor or a tuple of them, or what it returned when the weights were as now."""
-        if torch.compiler.is_compiling() or self.training:
+        if self.training or torch.compiler.is_compiling():
             return make()
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return make()
-        if self._record is None or not self._record.fits(weights):
-            self._record = _Record.of(make, weights)
-            if self._record is None:
+        record = self._record
+        if record is None or not record.fits(weights):
+            record = self._record = _Record.of(make, weights)
+            if record is None:
                 return make()
-        made: T = self._record.made
+        made: T = record.made
         return made
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
@@ -54,13 +54,21 @@ class KeepsKernels(nn.Module):
         return {name: value for name, value in self.__dict__.items() if name != "_record"}
 
 
+class _Source(NamedTuple):
+    """A weight as it was: the tensor, its count of in-place edits, its place, and on the CPU its numbers."""
+
+    weight: Tensor
+    edits: int
+    place: int
+    numbers: Tensor | None
+    copy: Tensor | None
+
+
 class _Record(NamedTuple):
-    """What was made, and of which weights: the tensors, their counts of in-place edits, places and numbers."""
+    """What was made, and of which weights."""
 
     made: Any
-    weights: tuple[Tensor, ...]
-    marks: tuple[tuple[int, int], ...]
-    numbers: tuple[tuple[Tensor, Tensor], ...]
+    sources: tuple[_Source, ...]
 
     @classmethod
     def of(cls, make: Callable[[], Any], weights: tuple[Tensor, ...]) -> "_Record | None":
@@ -73,19 +81,26 @@ class _Record(NamedTuple):
             tensors = made if isinstance(made, tuple) else (made,)
             if any(type(tensor) is not Tensor for tensor in tensors):
                 return None
-            # An edit through `.data` leaves no mark, so on the CPU the numbers are compared as well.
-            numbers = [_bits(weight.detach()) for weight in weights if weight.device.type == "cpu"]
-            return cls(made, weights, _marks(weights), tuple((n, n.clone()) for n in numbers))
+            return cls(made, tuple(_source(weight) for weight in weights))
 
     def fits(self, weights: tuple[Tensor, ...]) -> bool:
         """Whether the weights are those that it was made of, and as they were."""
-        same = len(weights) == len(self.weights) and all(map(operator.is_, weights, self.weights))
-        return same and self.marks == _marks(weights) and all(torch.equal(now, then) for now, then in self.numbers)
+        if len(weights) != len(self.sources):
+            return False
+        # A loop and no generators: this runs at every call, between convolutions that have emptied the caches.
+        for now, (weight, edits, place, numbers, copy) in zip(weights, self.sources, strict=True):
+            if now is not weight or now._version != edits or now.data_ptr() != place:  # noqa: SLF001
+                return False
+            if numbers is not None and copy is not None and not torch.equal(numbers, copy):
+                return False
+        return True
 
 
-def _marks(weights: tuple[Tensor, ...]) -> tuple[tuple[int, int], ...]:
-    # torch has no public name for the count of a tensor's in-place edits.
-    return tuple((weight._version, weight.data_ptr()) for weight in weights)  # noqa: SLF001
+def _source(weight: Tensor) -> _Source:
+    # An edit through `.data` leaves no mark, so on the CPU the numbers are compared as well. torch has no public name
+    # for the count of a tensor's in-place edits.
+    numbers = _bits(weight.detach()) if weight.device.type == "cpu" else None
+    return _Source(weight, weight._version, weight.data_ptr(), numbers, None if numbers is None else numbers.clone())  # noqa: SLF001
 
 
 def _bits(numbers: Tensor) -> Tensor:

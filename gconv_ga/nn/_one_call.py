@@ -15,7 +15,7 @@ from ._geometry import Axis, Part
 ZEROS_WORTH_A_READING = 55
 
 
-def common_window(parts: list[Part], size: tuple[int, int]) -> Part:
+def common_window(parts: tuple[Part, ...], size: tuple[int, int]) -> Part:
     """The smallest window that holds those of all parts, for an output of ``size``."""
     top, left = min(part.top for part in parts), min(part.left for part in parts)
     bottom = max(part.top + part.rows.dilation * (part.rows.kernel - 1) for part in parts)
@@ -27,7 +27,7 @@ def common_window(parts: list[Part], size: tuple[int, int]) -> Part:
     return Part(elements, rows, columns, top, left, height, width)
 
 
-def is_worth_it(parts: list[Part], whole: Part, channels: int, readings: int) -> bool:
+def is_worth_it(parts: tuple[Part, ...], whole: Part, channels: int, readings: int) -> bool:
     """Whether one convolution with the common window is faster than one for each part.
 
     Args:
@@ -43,7 +43,7 @@ def is_worth_it(parts: list[Part], whole: Part, channels: int, readings: int) ->
     return channels * zeros <= ZEROS_WORTH_A_READING * readings * rows.stride * columns.stride
 
 
-def enlarge(kernels: Tensor, parts: list[Part], whole: Part) -> Tensor:
+def enlarge(kernels: Tensor, parts: tuple[Part, ...], whole: Part) -> Tensor:
     """Kernels padded with zeros to the common window, each where its own window lies in it.
 
     Shape:

@@ -7,9 +7,9 @@ Example:
     >>> from gconv_ga.groups import C4
     >>> from gconv_ga.nn.authoring import make_geometry
     >>> windows = make_geometry(C4, (3, 3), stride=(2, 2), padding=1, dilation=(1, 1))
-    >>> [part.elements for part in windows.parts(33, 33)]  # nothing left over: one convolution for all
+    >>> [part.elements for part in windows.plan(33, 33).parts]  # nothing left over: one convolution for all
     [(0, 1, 2, 3)]
-    >>> [part.elements for part in windows.parts(32, 32)]
+    >>> [part.elements for part in windows.plan(32, 32).parts]
     [(0,), (1,), (2,), (3,)]
 """
 
