@@ -44,7 +44,10 @@ class Samples(NamedTuple):
 
 
 class Task(NamedTuple):
-    """Samples, the unit of their energies (kcal/mol) and forces (kcal/mol/angstrom), and the samples in a batch."""
+    """Samples, the unit of their energies (kcal/mol) and forces (kcal/mol/angstrom), and how to train on them.
+
+    With the learning rate of the others some networks end as a constant on QM7.
+    """
 
     name: str
     train: Samples
@@ -52,6 +55,7 @@ class Task(NamedTuple):
     test: Samples
     unit: float = 1.0
     batch: int = 50
+    rate: float = 5e-3
 
 
 def random_turns(count: int, seed: int) -> Tensor:
@@ -118,6 +122,8 @@ def load_task(name: str, quick: bool) -> Task:
         return Task("nbody", *(simulate(count, seed) for seed, count in enumerate(counts)))
     file, elements = {"qm7": ("qm7_1000.extxyz", "HCNOS"), "ethanol": ("ethanol_md_400.extxyz", "HCO")}[name]
     task = read_molecules(file, elements, with_forces=name == "ethanol")._replace(name=name)
+    if name == "qm7":
+        task = task._replace(rate=2e-3)
     if quick:
         return task._replace(train=task.train[:20], val=task.val[:8], test=task.test[:8])
     return task

@@ -159,7 +159,7 @@ def train(method: str, task: Task, seed: int, args: argparse.Namespace) -> tuple
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = build(method, task, args.width, args.depth)
-    optimizer = torch.optim.Adam(net.parameters(), lr=args.lr)
+    optimizer = torch.optim.Adam(net.parameters())
     best, best_loss, steps, seconds, checked, done = net.state_dict(), math.inf, 0, 0.0, 0, 0.0
     stream = batches(task.train, task.batch, generator)
     while done < 1:
@@ -169,7 +169,7 @@ def train(method: str, task: Task, seed: int, args: argparse.Namespace) -> tuple
         if method == "augmented":
             batch = batch.turned(HaarFrame("O", generator=generator)(batch.x).rotations[:, 0])
         for group in optimizer.param_groups:
-            group["lr"] = args.lr * (1 + math.cos(math.pi * done)) / 2
+            group["lr"] = task.rate * (1 + math.cos(math.pi * done)) / 2
         optimizer.zero_grad()
         loss_of(predict(net, batch), batch).backward()
         nn.utils.clip_grad_norm_(net.parameters(), 5.0)
@@ -233,7 +233,6 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--out", type=Path, required=True, help="JSON lines, added to")
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--depth", type=int, default=3)
-    parser.add_argument("--lr", type=float, default=5e-3)
     parser.add_argument("--quick", action="store_true", help="three steps on a few samples")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)  # seconds are those of one thread
