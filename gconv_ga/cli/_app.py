@@ -13,6 +13,7 @@ from ._evaluate_command import evaluate
 from ._export_command import export
 from ._options import Debug
 from ._predict_command import predict
+from ._sample_command import sample
 from ._train_command import train
 
 
@@ -50,6 +51,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo)
+app.command()(sample)
 app.command()(train)
 app.command()(predict)
 app.command()(evaluate)

@@ -2,8 +2,8 @@
 
 Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs torchvision (extra ``train``).
 
-Names: `load_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`, `measure_files`; `RandomSymmetry`, `CropStream`.
-For files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`; `scan_pairs`,
+Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`, `measure_files`; `RandomSymmetry`,
+`CropStream`. For files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`; `scan_pairs`,
 `Scan`, `Problem`, `EMPTY_CLASS`; `draw_split`, `read_split`; `PairDataset`, `read_image`, `read_mask`, and by window
 `ImageFile`, `MaskFile`.
 
@@ -27,7 +27,7 @@ try:
     from ._images import ImageFile, MaskFile, read_image, read_mask
     from ._mask_code import MaskCode, read_colors
     from ._normalization import Normalization
-    from ._sample import SAMPLES, Sample, Split, load_sample
+    from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
     from ._symmetry import RandomSymmetry
     from ._table import Table, read_table
@@ -61,4 +61,5 @@ __all__ = [
     "read_split",
     "read_table",
     "scan_pairs",
+    "write_sample",
 ]

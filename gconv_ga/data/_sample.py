@@ -1,6 +1,7 @@
 """The images that come with the package."""
 
 import csv
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .._validate import one_of
+from .._validate import invalid, one_of
 from ._images import read_image, read_mask
 from ._normalization import Normalization
 
@@ -91,8 +92,48 @@ def load_sample(name: str) -> Sample:
     return Sample(name, train, test, ("background", "nucleus"), normalization)
 
 
-def _read_split(folder: Path, split: str) -> Split:
+def write_sample(name: str, folder: str | Path) -> Path:
+    """Writes a sample as files, as a user has them: ``train`` and ``test``, in each ``images`` and ``masks``.
+
+    Args:
+        name: "nuclei" or "histology".
+        folder: Where to; it is made if need be, and what is there already stays.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ValueError: There is no such sample, or a file of it is there already.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as place:
+        ...     folder = write_sample("histology", place)
+        ...     [len(list((folder / part / "images").iterdir())) for part in ("train", "test")]
+        [6, 2]
+    """
+    source, target = FOLDER / one_of("name", name, SAMPLES), Path(folder)
+    files = [
+        (source / kind / file, target / split / kind / file)
+        for split in ("train", "test")
+        for file in _names(source, split)
+        for kind in ("images", "masks")
+    ]
+    there = [written for _, written in files if written.exists()]
+    if there:
+        raise invalid("folder", "one without files of the sample", str(folder), f"there is {there[0]}")
+    for own, written in files:
+        written.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(own, written)
+    return target
+
+
+def _names(folder: Path, split: str) -> list[str]:
     with (folder / "split.csv").open(newline="", encoding="utf-8") as file:
-        names = [row["file"] for row in csv.DictReader(file) if row["split"] == split]
+        return [row["file"] for row in csv.DictReader(file) if row["split"] == split]
+
+
+def _read_split(folder: Path, split: str) -> Split:
+    names = _names(folder, split)
     images = torch.stack([read_image(folder / "images" / name) for name in names])
     return Split(images, torch.stack([read_mask(folder / "masks" / name) for name in names]))

@@ -85,4 +85,4 @@ class UpsampleTo(nn.Module):
     def forward(self, x: Tensor, output_size: Sequence[int]) -> Tensor:
         y = F.interpolate(x, scale_factor=2, mode="bilinear")
         rows, columns = (output_size[axis] - y.shape[axis - 2] for axis in (0, 1))
-        return F.pad(y, (0, columns, 0, rows), mode="replicate") if rows or columns else y
+        return F.pad(y, (0, columns, 0, rows), mode="replicate")

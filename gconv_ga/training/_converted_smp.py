@@ -83,7 +83,7 @@ def plain_smp(name: str, encoder: str, in_channels: int, classes: int, weights: 
         raise invalid("encoder", takes, encoder, f"it says: {error}") from None
     except OSError as error:
         raise invalid("weights", "trained weights that can be had from here", weights, f"it says: {error}") from None
-    return AnySize(model, model.encoder.output_stride if model.requires_divisible_input_shape else 1)
+    return AnySize(model, model.encoder.output_stride)
 
 
 def converted_smp(

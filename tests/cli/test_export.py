@@ -52,9 +52,9 @@ def test_a_file_that_differs_is_not_written(invoke, balanced, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("typed", "option", "said"),
     [
-        (["--out", "net.pt"], "--out", "does not end in .onnx"),
+        (["--out", "net.pt"], "--out", "ends in none of .onnx, .pt2"),
         (["--run", "nowhere"], "--run", "There is no such file"),
-        (["--run", "{UNet}"], "--run", "only an EquivariantUNet can be exported"),
+        (["--run", "{broken}"], "--run", "no intact safetensors file"),
     ],
 )
 def test_a_wrong_option_is_named(typed, option, said, invoke, balanced, tmp_path):
