@@ -55,6 +55,21 @@ def test_the_short_form(
     assert again[-1]["as stored"] == rows[-1]["as stored"]
 
 
+def test_the_page_shows_the_committed_rows(benchmark: ModuleType) -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "benchmarks" / "results" / "molecules.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    runs = [(row["task"], row["method"], row["seed"]) for row in rows]
+    assert len(set(runs)) == len(runs)  # one budget for each task, and no run twice
+    tables = [benchmark.table([row for row in rows if row["budget"] == b]) for b in {row["budget"] for row in rows}]
+    wanted = [line for table in tables for line in table.splitlines()[2:]]
+    assert len(wanted) == len(MOVING) + 2 * len(MOVING | {"distances"})
+    assert [line for line in wanted if line not in page] == []
+    for row in rows:
+        # Relative to the forces and energies that are left after a fit; in float32.
+        assert (row["equivariance"] < 1e-5) == (row["method"] in benchmark.EXACT), row
+
+
 def test_the_simulation_keeps_what_nature_keeps(tasks: ModuleType) -> None:
     coarse, fine = (tasks.simulate(20, seed=0, step=step) for step in (0.005, 0.001))
     assert float((coarse.points - fine.points).abs().max()) < 2e-3
