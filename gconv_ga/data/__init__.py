@@ -3,9 +3,9 @@
 Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs torchvision (extra ``train``).
 
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`, `measure_files`; `RandomSymmetry`,
-`CropStream`. For files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`; `scan_pairs`,
-`Scan`, `Problem`, `EMPTY_CLASS`; `draw_split`, `read_split`; `PairDataset`, `read_image`, `read_mask`, and by window
-`ImageFile`, `MaskFile`.
+`CropStream`. For files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`;
+`scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS`; `draw_split`, `read_split`; `PairDataset`, `read_image`, `read_mask`,
+and by window `ImageFile`, `MaskFile`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample

@@ -20,7 +20,12 @@ def processes() -> int:
 
 
 def leads() -> bool:
-    """Whether this process is the one that writes and speaks, of those that train together."""
+    """Whether this process is the one that writes and speaks, of those that train together.
+
+    Example:
+        >>> leads()
+        True
+    """
     node = os.environ.get("GROUP_RANK", os.environ.get("NODE_RANK", "0"))
     return getattr(rank_zero_only, "rank", 0) == 0 and node == "0"
 

@@ -32,6 +32,20 @@ def test_the_file_gives_what_the_checkpoint_gives(invoke, balanced, tmp_path):
     assert json.loads(kept) == json.loads(config.to_json())
 
 
+@pytest.mark.parametrize("name", ["EquivariantUNet", "UNet"])
+def test_the_program_of_torch_gives_what_the_checkpoint_gives(name, invoke, balanced, tmp_path):
+    result = invoke("export", "--run", balanced[name], "--out", tmp_path / "net.pt2")
+    assert "differs from the checkpoint by" in result.stdout
+    kept = {"gconv_ga": ""}
+    program = torch.export.load(tmp_path / "net.pt2", extra_files=kept).module()
+    model, config, _ = load_checkpoint(balanced[name])
+    image = torch.randn(3, 1, 37, 44)
+    with torch.no_grad():
+        expected = model(image)
+        assert (program(image) - expected).abs().max() < 1e-5 * expected.abs().max()
+    assert json.loads(kept["gconv_ga"]) == json.loads(config.to_json())
+
+
 @needs_onnx
 def test_a_file_that_differs_is_not_written(invoke, balanced, tmp_path, monkeypatch):
     import gconv_ga.conversion
@@ -54,7 +68,7 @@ def test_a_file_that_differs_is_not_written(invoke, balanced, tmp_path, monkeypa
     [
         (["--out", "net.pt"], "--out", "ends in none of .onnx, .pt2"),
         (["--run", "nowhere"], "--run", "There is no such file"),
-        (["--run", "{broken}"], "--run", "no intact safetensors file"),
+        (["--run", __file__], "--run", "no intact safetensors file"),
     ],
 )
 def test_a_wrong_option_is_named(typed, option, said, invoke, balanced, tmp_path):

@@ -1,0 +1,328 @@
+"""``gconv-ga train``: other networks, first weights, half precision, patience, logs, options from a file, processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from gconv_ga.averaging import GroupAverage
+from gconv_ga.cli import main
+from gconv_ga.training import SegmenterConfig, initial_weights, load_checkpoint, read_run
+
+TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
+SMP = ["--arch", "smp:PSPNet:tu-test_resnet", "--crop", "32", "--batch-size", "2", "--device", "cpu", "--steps", "4"]
+UNET = [*TINY, "--steps", "4"]
+KINDS = {
+    "patience": [*UNET, "--every", "1", "--patience", "2", "--learning-rate", "1e-9"],
+    "half": [*UNET, "--precision", "bf16-mixed"],
+    "smp": [*SMP, "--group", "D4"],
+    "smp, open": [*SMP, "--open-taps", "--precision", "bf16-mixed"],
+}
+
+
+def names_of(run):
+    return sorted(path.name for path in run.iterdir())
+
+
+def rows_of(run):
+    return [line.split(",") for line in (run / "log.csv").read_text().splitlines()[1:]]
+
+
+def losses_of(run):
+    return [float(row[1]) for row in rows_of(run)]
+
+
+def state_of(run):
+    return load_checkpoint(run / "model.safetensors").model.state_dict()
+
+
+def assert_same_run(run, other):
+    ours, theirs = state_of(run), state_of(other)
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert torch.equal(tensor, theirs[name]), name
+    assert (run / "log.csv").read_text() == (other / "log.csv").read_text()
+    assert names_of(run) == names_of(other)
+
+
+@pytest.fixture(scope="module")
+def whole(data, tmp_path_factory):
+    """Runs of each kind that nobody interrupts, made when they are asked for."""
+    folder, made = tmp_path_factory.mktemp("whole"), {}
+
+    def run(kind):
+        if kind not in made:
+            made[kind] = folder / str(len(made))
+            with pytest.raises(SystemExit) as ended:
+                main(["train", *data, "--out", str(made[kind]), *KINDS[kind]])
+            assert ended.value.code == 0
+        return made[kind]
+
+    return run
+
+
+class PowerCutError(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "write"), [("patience", 2), ("patience", 4), ("patience", 6), ("half", 5), ("smp", 6), ("smp, open", 4)]
+)
+def test_a_run_cut_in_the_middle_of_a_write_ends_the_same(kind, write, invoke, whole, data, tmp_path, monkeypatch):
+    """The power goes in the middle of one of the files: the configuration, the log, then checkpoints and states."""
+    expected, done = whole(kind), []
+    sync = os.fsync
+
+    def cut(descriptor):
+        done.append(descriptor)
+        if len(done) == write:
+            os.ftruncate(descriptor, 100)
+            raise PowerCutError
+        sync(descriptor)
+
+    command = ["train", *data, "--out", str(tmp_path / "run"), *KINDS[kind]]
+    monkeypatch.setattr(os, "fsync", cut)
+    with pytest.raises(PowerCutError):
+        main(command)
+    monkeypatch.undo()
+    resume = ["--resume"] if (tmp_path / "run" / "run.json").exists() else []
+    invoke(*command, *resume)
+    assert_same_run(tmp_path / "run", expected)
+
+
+def test_patience_ends_a_run_that_gets_no_better(whole, invoke, data, tmp_path):
+    run = whole("patience")
+    assert len(rows_of(run)) == 3, "the first validation, and two more that find nothing better"
+    assert load_checkpoint(run / "best.safetensors").step == 1
+    assert load_checkpoint(run / "model.safetensors").step == 3
+    said = invoke("train", *data, "--out", run, "--resume").stdout
+    assert "model.safetensors after 3 steps" in said
+    assert "best.safetensors after 1" in said
+    patient = [*UNET, "--every", "1", "--learning-rate", "1e-9"]
+    invoke("train", *data, "--out", tmp_path / "patient", *patient)
+    assert len(rows_of(tmp_path / "patient")) == 4
+
+
+def test_half_precision_is_near_full_precision_and_not_the_same(whole, trained):
+    half, full = losses_of(whole("half")), losses_of(trained)
+    assert half != full
+    assert half == pytest.approx(full, abs=0.05)
+    assert all(tensor.dtype != torch.bfloat16 for tensor in state_of(whole("half")).values())
+
+
+def test_a_converted_network_is_checked_predicted_evaluated_and_exported(whole, invoke, data, tmp_path):
+    run = whole("smp, open")
+    result = invoke("check", "--run", run, "--size", "40x33")
+    assert "is equivariant under C4" in result.stdout
+    assert any(name.endswith(".taps") for name in state_of(run))
+    invoke("predict", "--run", run, "--images", data[1], "--out", tmp_path / "predictions", "--device", "cpu")
+    assert (tmp_path / "predictions" / "03.png").exists()
+    invoke("export", "--run", run, "--out", tmp_path / "net.pt2")
+    program = torch.export.load(tmp_path / "net.pt2").module()
+    image = torch.randn(1, 1, 72, 96)
+    with torch.no_grad():
+        expected = load_checkpoint(run / "model.safetensors").model(image)
+        assert (program(image) - expected).abs().max() < 1e-4 * expected.abs().max()
+
+
+def test_closed_taps_are_the_group_average_of_the_plain_network(whole, generator):
+    from gconv_ga.training._converted_smp import plain_smp
+
+    model, *_ = load_checkpoint(whole("smp") / "model.safetensors")
+    plain = plain_smp("PSPNet", "tu-test_resnet", 1, 2)
+    plain.load_state_dict(model.state_dict())
+    x = torch.randn(1, 1, 37, 50, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        average = GroupAverage(plain.double().eval(), "D4")(x)
+        assert (model.double()(x) - average).abs().max() < 1e-10 * average.abs().max()
+        assert (plain(x) - average).abs().max() > 1e-3 * average.abs().max()
+
+
+def test_a_run_begins_with_the_weights_of_a_checkpoint(invoke, trained, data, tmp_path):
+    started = [*UNET, "--steps", "1", "--learning-rate", "1e-12", "--init", trained / "model.safetensors"]
+    invoke("train", *data, "--out", tmp_path / "run", *started)
+    ours, theirs = state_of(tmp_path / "run"), state_of(trained)
+    for name, tensor in ours.items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(tensor, theirs[name], rtol=0, atol=1e-9), name
+    assert read_run(tmp_path / "run").init.startswith("sha256:")
+    random = read_run(trained).segmenter.build(seed=0).state_dict()
+    assert not torch.allclose(ours["segmentation_head.weight"], random["segmentation_head.weight"], atol=1e-6)
+
+
+def test_a_plain_checkpoint_becomes_the_group_average(balanced, generator):
+    plain, config, _ = load_checkpoint(balanced["UNet"])
+    turning = SegmenterConfig(
+        "EquivariantUNet", {**config.arguments, "group": "D4"}, config.classes, config.normalization
+    )
+    model = turning.build()
+    model.load_state_dict(initial_weights(turning, balanced["UNet"]))
+    x = torch.randn(1, 1, 21, 26, generator=generator, dtype=torch.float64)
+    with torch.no_grad():
+        average = GroupAverage(plain.double(), "D4")(x)
+        assert (model.double().eval()(x) - average).abs().max() < 1e-10
+        assert (plain(x) - average).abs().max() > 1e-4
+
+
+def test_first_weights_that_do_not_fit_are_named(invoke, balanced, data, tmp_path):
+    typed = [*UNET, "--init", balanced["EquivariantUNet"], "--width", "3"]
+    result = invoke("train", *data, "--out", tmp_path / "run", *typed, code=2)
+    assert "--init" in result.stderr
+    assert "encoder.blocks.0.0.weight is (2, 1, 3, 3) where (3, 1, 3, 3) is needed" in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_pickle_of_first_weights_is_refused_and_nothing_in_it_runs(invoke, data, tmp_path):
+    class Malicious:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "pwned",))
+
+    torch.save({"state": Malicious()}, tmp_path / "weights.pt")
+    result = invoke("train", *data, "--out", tmp_path / "run", *UNET, "--init", tmp_path / "weights.pt", code=2)
+    assert "pickles are never opened" in result.stderr
+    assert not (tmp_path / "pwned").exists()
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "said"),
+    [
+        ("--arch", ["--arch", "resnet"], "not of the form unet or smp:NAME:ENCODER"),
+        ("--arch", ["--arch", "smp:Unet"], "not of the form unet or smp:NAME:ENCODER"),
+        ("--arch", ["--arch", "smp:MAnet:resnet18"], "name must be one of 'Unet'"),
+        ("--arch", ["--arch", "smp:Unet:resnet81"], "The closest is 'resnet18'"),
+        ("--arch", ["--arch", "smp:Unet:tu-hf-hub:a/b"], "not of the form unet or smp:NAME:ENCODER"),
+        ("--group", ["--arch", "smp:PSPNet:tu-test_resnet", "--group", "C8"], "group must be one of C1, C2"),
+        ("--width", ["--arch", "smp:PSPNet:tu-test_resnet", "--width", "4"], "it is for --arch unet"),
+        ("--open-taps", ["--open-taps"], "the taps of a unet are open"),
+        ("--pretrained", ["--pretrained", "imagenet"], "it is for --arch smp:NAME:ENCODER"),
+        ("--init", ["--init", "nowhere.safetensors"], "There is no such file"),
+        ("--precision", ["--precision", "8"], "precision must be one of '32', 'bf16-mixed', '16-mixed'"),
+        ("--precision", ["--precision", "16-mixed"], "precision must be '32' or 'bf16-mixed' on the CPU"),
+        ("--strategy", ["--strategy", "fsdp"], "strategy must be one of 'auto', 'ddp'"),
+        ("--batch-size", ["--devices", "3"], "batch_size must be a multiple of 3"),
+        ("--devices", ["--devices", "0"], "--devices"),
+        ("--patience", ["--patience", "2", "--split", "{tmp}/train.csv"], "no image is for validation"),
+        ("--every", ["--every", "0"], "--every"),
+    ],
+)
+def test_a_wrong_option_is_named_in_one_line(option, typed, said, invoke, data, tmp_path):
+    (tmp_path / "train.csv").write_text("file,split\n" + "".join(f"{index:02},train\n" for index in range(4)))
+    typed = [part.format(tmp=tmp_path) for part in typed]
+    base = UNET if "--arch" not in typed else SMP
+    result = invoke("train", *data, "--out", tmp_path / "run", *base, *typed, code=2)
+    line = result.stderr.strip().splitlines()[-1]
+    assert f"'{option}'" in line
+    assert said in line
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["--arch", "smp:Unet:resnet18"], "the run has unet"),
+        (["--patience", "3"], "has None"),
+        (["--precision", "bf16-mixed"], "has 32"),
+    ],
+)
+def test_other_settings_beside_resume_are_refused(typed, said, invoke, trained, data):
+    result = invoke("train", *data, "--out", trained, "--resume", *typed, code=2)
+    assert typed[0] in result.stderr
+    assert said in result.stderr
+
+
+def test_the_options_of_a_run_make_the_same_run(invoke, trained, data, tmp_path):
+    """The fixture's images lie outside the current folder, so their paths are not in the file."""
+    settings = json.loads((trained / "config.json").read_text())
+    assert settings["images"] is None
+    assert (settings["steps"], settings["group"], settings["seed"], settings["open_taps"]) == (4, "C4", 0, False)
+    invoke("train", *data, "--out", tmp_path / "again", "--config", trained / "config.json")
+    assert_same_run(tmp_path / "again", trained)
+    invoke("train", *data, "--out", tmp_path / "other", "--config", trained / "config.json", "--steps", "2")
+    assert read_run(tmp_path / "other").steps == 2
+    assert read_run(tmp_path / "other").crop == 32
+
+
+def test_paths_of_a_file_begin_at_the_data_folder(invoke, data, tmp_path, monkeypatch):
+    folder = Path(data[1]).parent
+    monkeypatch.chdir(folder)
+    invoke("train", "--images", "images", "--masks", "masks", "--out", tmp_path / "run", *UNET)
+    file = tmp_path / "run" / "config.json"
+    assert json.loads(file.read_text())["masks"] == "masks"
+    monkeypatch.chdir(tmp_path)
+    invoke("train", "--config", file, "--data", folder, "--out", tmp_path / "again")
+    assert_same_run(tmp_path / "again", tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"stpes": 3}, "'stpes' is no option; did you mean 'steps'?"),
+        ({"out": "elsewhere"}, "'out' is no option"),
+        ({"steps": [3]}, "steps is [3]; it takes one string, number or truth value"),
+        ({"steps": 3.5}, "'--steps': Input should be a valid integer"),
+        ({"steps": True}, "'--steps': Input should be a valid integer"),
+        ({"open_taps": "perhaps"}, "'--open-taps': Input should be a valid boolean"),
+        ({"images": "../images"}, "leads out of"),
+        ({"images": "/etc"}, "leads out of"),
+        ({"init": "link/model.safetensors"}, "leads out of"),
+        ([1], "holds a list"),
+    ],
+)
+def test_a_wrong_file_of_options_is_refused(settings, said, invoke, data, tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "link").symlink_to(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    typed = ["--config", tmp_path / "config.json", "--data", tmp_path / "data", "--out", tmp_path / "run"]
+    result = invoke("train", *([] if "images" in settings else data), *typed, code=2)
+    assert said in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content", ["{", None])
+def test_a_file_of_options_that_cannot_be_read_is_refused(content, invoke, data, tmp_path):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    result = invoke("train", *data, "--config", tmp_path / "config.json", "--out", tmp_path / "run", code=2)
+    assert "--config" in result.stderr
+    assert "cannot be read as JSON" in result.stderr
+
+
+def test_the_log_for_tensorboard_is_the_log(invoke, data, tmp_path):
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    invoke("train", *data, "--out", tmp_path / "run", *UNET, "--tensorboard")
+    events = accumulators.EventAccumulator(str(tmp_path / "run" / "tensorboard")).Reload()
+    rows = rows_of(tmp_path / "run")
+    for name, column in (("loss", 1), ("dice", 2)):
+        expected = {int(row[0]): pytest.approx(float(row[column]), rel=1e-6) for row in rows if row[column]}
+        assert {event.step: event.value for event in events.Scalars(name)} == expected
+        assert expected
+
+
+def test_tensorboard_that_is_missing_is_named(invoke, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("gconv_ga.training._run.find_spec", lambda name: None)
+    result = invoke("train", *data, "--out", tmp_path / "run", *UNET, "--tensorboard", code=2)
+    assert 'pip install "gconv_ga[tensorboard]"' in result.stderr
+
+
+def test_two_processes_have_the_curve_of_one(invoke, data, tmp_path):
+    """The same crops, batch norms and loss: what differs is the order in which float32 numbers are summed."""
+    typed = ["train", *data, *TINY, "--steps", "6", "--every", "3", "--batch-size", "4"]
+    command = [sys.executable, "-m", "gconv_ga.cli", *typed, "--out", str(tmp_path / "two"), "--devices", "2"]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=250, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("model.safetensors after 6 steps") == 1
+    invoke(*typed, "--out", tmp_path / "one")
+    assert names_of(tmp_path / "two") == names_of(tmp_path / "one")
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert losses_of(two) == pytest.approx(losses_of(one), abs=2e-3)
+    scores = [[float(row[2]) for row in rows_of(run) if row[2]] for run in (two, one)]
+    assert len(scores[0]) == 2
+    assert scores[0] == pytest.approx(scores[1], abs=0.02)
+    invoke(*typed, "--out", tmp_path / "other", "--seed", "1")
+    assert losses_of(tmp_path / "other") != pytest.approx(losses_of(one), abs=2e-3)
