@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,39 @@ def test_the_extras_and_scripts_in_the_commands_exist():
     assert extras
     assert extras <= set(PROJECT["project"]["optional-dependencies"])
     assert set(re.findall(r"\.venv/bin/(gconv[\w-]*)", commands)) == set(PROJECT["project"]["scripts"])
+
+
+def parsed(command: str) -> str:
+    """Reads a command of ours as the program would, without running it; returns the name of the subcommand."""
+    app = pytest.importorskip("gconv_ga.cli._app").app
+    name, *arguments = shlex.split(command)[1:]
+    subcommand = pytest.importorskip("typer").main.get_command(app).commands[name]
+    subcommand.make_context(name, arguments)
+    return name
+
+
+def our_commands(text: str) -> list[str]:
+    """The lines of shell blocks, continued ones joined, that start the program."""
+    lines = "\n".join(readme_command.shell_blocks(text)).replace("\\\n", " ").splitlines()
+    found = [re.search(r"(?:^|\s|/)gconv-ga .*", line) for line in lines]
+    return [match[0].strip() for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=inside)
+def test_commands_are_those_of_the_program(page):
+    names = [parsed(command) for command in our_commands(page.read_text(encoding="utf-8"))]
+    if page == PAGES[0]:
+        assert {"demo", "sample", "train", "evaluate", "predict", "export"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    "command", ["gconv-ga train --out run --stpes 3", "gconv-ga train", "gconv-ga trains", "gconv-ga demo --steps x"]
+)
+def test_a_command_that_is_none_is_seen(command):
+    typer = pytest.importorskip("typer")
+    (found,) = our_commands(f"```bash\n.venv/bin/{command}\n```\n")
+    with pytest.raises((typer.TyperException, KeyError)):
+        parsed(found)
 
 
 def test_the_compromised_releases_of_lightning_are_excluded():

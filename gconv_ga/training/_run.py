@@ -135,6 +135,9 @@ def train_run(
     elif config.init is not None:
         model.load_state_dict(load_file(place / INIT) if init is None else dict(init))
     rows = [row for row in read_log(place / LOG) if row.step <= step]
+    if leads():
+        for left in place.glob(".*.part"):  # by a program that was killed while it wrote
+            left.unlink()
     journal = Log(place / LOG, step) if leads() else None
     if not enough(rows, config):
         keeper = KeepRun(place, config, state, rows, validation, journal, report)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 import gconv_ga
@@ -158,3 +159,12 @@ def test_help_loads_nothing_heavy():
         "matplotlib",
         "segmentation_models_pytorch",
     }
+
+
+@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
+def test_every_command_shows_an_example_that_it_would_take(command, invoke):
+    text = " ".join(invoke(command, "--help").output.replace("│", " ").split())
+    examples = [part.split(" ╭")[0] for part in text.split("Example: ")[1:]]
+    assert examples
+    for example in examples:
+        assert example.startswith(f"gconv-ga {command} ")

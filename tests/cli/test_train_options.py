@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,13 @@ def test_a_run_cut_in_the_middle_of_a_write_ends_the_same(kind, write, invoke, w
     resume = ["--resume"] if (tmp_path / "run" / "run.json").exists() else []
     invoke(*command, *resume)
     assert_same_run(tmp_path / "run", expected)
+
+
+def test_what_a_killed_program_left_half_written_is_taken_away(invoke, trained, data, tmp_path):
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run" / ".state.safetensors.123.part").write_bytes(b"half")
+    invoke("train", *data, "--out", tmp_path / "run", "--resume")
+    assert_same_run(tmp_path / "run", trained)
 
 
 def test_patience_ends_a_run_that_gets_no_better(whole, invoke, data, tmp_path):
