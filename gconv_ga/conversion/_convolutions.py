@@ -12,7 +12,7 @@ from ..nn.authoring import Geometry, KeepsKernels, make_geometry, nearest_elemen
 
 # A layer turns its maps instead of its kernels where there are fewer numbers to move than so many for each number of
 # its kernel. Measured on a CPU with benchmarks/conversion.py: kept kernels need no turning, only more memory traffic.
-MAPS_FOR_A_KERNEL = {"kept": 1.0, "turned": 8.0}
+MAPS_FOR_A_KERNEL = {"kept": 4.0, "turned": 8.0}
 
 
 class OrbitConvolution(KeepsKernels):

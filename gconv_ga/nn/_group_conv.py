@@ -8,7 +8,7 @@ from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
 from ._correlate import correlate
-from ._taps import with_all_planes
+from ._taps import with_all_planes, worth_gathering
 from .functional import neighbours
 
 
@@ -89,9 +89,8 @@ class GroupConv2d(Convolution):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
             group_kernel_size, filters, sampling,
         )  # fmt: skip
-        # Many taps see all maps at once; few see, for each orientation, its neighbours only. Where both are possible,
-        # the first is faster from about half of the taps on, though it multiplies by zeros (benchmarks/layers.py).
-        self._mixes_all = 2 * len(self.taps) > self.group.order
+        # Either all maps are seen at once, and absent taps are zeros, or each orientation sees its neighbours only.
+        self._mixes_all = not worth_gathering(len(self.taps), self.group.order, self.out_channels // self.groups)
         self._make_parameters((self.out_channels, self.in_channels // self.groups, len(self.taps)), bias, device, dtype)
 
     neighbours: Tensor

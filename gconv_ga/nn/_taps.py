@@ -37,6 +37,25 @@ def nearest_elements(group: Group, count: int | None) -> tuple[int, ...]:
     return tuple((by_angle + mirrors)[:number])
 
 
+def worth_gathering(taps: int, order: int, fields: int) -> bool:
+    """Whether few taps are faster as a small convolution for each orientation than as one large one with zeros.
+
+    The small ones do ``taps / order`` of the work, but reach their speed only with many output channels, in eights:
+    measured on a CPU (benchmarks/layers.py, "taps") with 3 to 32 fields, they are that much slower for each multiply.
+
+    Args:
+        taps: The elements that a kernel has planes for.
+        order: The elements of the group.
+        fields: Output fields of a block of channels.
+
+    Example:
+        >>> [worth_gathering(2, 4, fields) for fields in (8, 11, 32)]
+        [False, False, True]
+    """
+    slowness = (1 + 16 / fields) * (1.8 if fields % 8 else 1.0)
+    return taps * slowness < order
+
+
 def with_all_planes(weight: Tensor, taps: tuple[int, ...], group: Group) -> Tensor:
     """The kernel with a plane for each element: zeros where it has none.
 

@@ -18,7 +18,7 @@ from ..groups import Group, as_group
 from ._correlate import correlate
 from ._geometry import make_geometry
 from ._orientations import take
-from ._taps import nearest_elements, with_all_planes
+from ._taps import nearest_elements, with_all_planes, worth_gathering
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 
@@ -119,11 +119,11 @@ def group_conv2d(
     tables = _tables(filters, weight)
     windows = as_pair("stride", stride, minimum=1), padding, as_pair("dilation", dilation, minimum=1)
     geometry = make_geometry(symmetry, filters.kernel_size, *windows)
-    if 2 * len(taps) > symmetry.order:  # as in `GroupConv2d`
-        x, kernels = f.flatten(1, 2), filters.turn_and_shift(with_all_planes(weight, taps, symmetry), tables)
-    else:
+    if worth_gathering(len(taps), symmetry.order, weight.shape[0] // groups):
         index = torch.tensor([[symmetry.product(g, u) for u in taps] for g in range(symmetry.order)], device=f.device)
         x, kernels = neighbours(f, index), filters.turn(weight.flatten(1, 2), tables)
+    else:
+        x, kernels = f.flatten(1, 2), filters.turn_and_shift(with_all_planes(weight, taps, symmetry), tables)
     return correlate(x, kernels, bias, geometry, groups, padding_mode)
 
 
