@@ -10,30 +10,37 @@ import pytest
 import tifffile
 from PIL import Image
 
-HEIGHT, WIDTH = 4000, 1500
-PIXELS = HEIGHT * WIDTH
-SLACK = 12e6  # bytes; half of a float32 copy of one channel
+HEIGHT, SMALL, WIDTH = 3000, 500, 1500
+PIXELS = (HEIGHT - SMALL) * WIDTH  # that the large image has more than the small one
+SLACK = 9e6  # bytes; half of a float32 copy of one channel
 # Bytes a pixel beside the classes: Pillow holds RGB in four; a file that is read by window is not held.
 HELD = {"pillow.png": 4, "plain.tif": 0, "tiles.tif": 0, "array.npy": 0}
 
 SCRIPT = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from gconv_ga.data import ImageFile, Normalization, read_image
 from gconv_ga.training import predict_image, predict_to_file, save_prediction
 
+torch.set_num_threads(1)  # forked processes have no threads of their parent
 net, normalization = torch.nn.Conv2d(3, 2, 3, padding=1), Normalization([127.0] * 3, [70.0] * 3)
 folder = Path(sys.argv[1])
 
 def status(key):
     return 1024 * int(Path("/proc/self/status").read_text().split(key + ":")[1].split()[0])
 
-def growth(work):
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = status("VmRSS")
-    work()
-    return status("VmHWM") - before
+def growth(work, name):
+    "In a process of its own, so that no memory is there that others have let go."
+    child = os.fork()
+    if not child:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+        before = status("VmRSS")
+        work(name)
+        (folder / "growth").write_text(str(status("VmHWM") - before))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    return int((folder / "growth").read_text())
 
 def by_file(name):
     out = (folder / "out" / name).with_suffix(".png")
@@ -43,27 +50,28 @@ def whole(name):
     image = normalization(read_image(folder / name))
     save_prediction(predict_image(net, image), folder / "out" / "whole.png")
 
-by_file("small.png")  # what is loaded and cached once
-found = {name: growth(lambda: by_file(name)) for name in sys.argv[2:]}
-print(json.dumps({**found, "whole": growth(lambda: whole("pillow.png"))}))
+by_file("small-pillow.png")  # what is loaded and cached once
+found = {name: growth(by_file, name) - growth(by_file, "small-" + name) for name in sys.argv[2:]}
+found["whole"] = growth(whole, "pillow.png") - growth(whole, "small-pillow.png")
+print(json.dumps(found))
 """
 
 
 @pytest.fixture(scope="module")
 def growth(tmp_path_factory):
-    """For each file the bytes by which the peak rises over what was held before."""
+    """For each file the bytes by which the peak is higher than for a small image of the same width."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
         pytest.skip(f"the peak of memory cannot be reset here: {error}")
     folder = tmp_path_factory.mktemp("memory")
-    image = np.tile(np.random.default_rng(0).integers(0, 255, (500, 500, 3), dtype=np.uint8), (8, 3, 1))
-    assert image.shape == (HEIGHT, WIDTH, 3)
-    Image.fromarray(image).save(folder / "pillow.png", compress_level=1)
-    Image.fromarray(image[:600]).save(folder / "small.png")
-    tifffile.imwrite(folder / "plain.tif", image, photometric="rgb")
-    tifffile.imwrite(folder / "tiles.tif", image, photometric="rgb", tile=(256, 256), compression="zlib")
-    np.save(folder / "array.npy", image.transpose(2, 0, 1))
+    numbers = np.random.default_rng(0)
+    image = np.tile(numbers.integers(0, 255, (500, 500, 3), dtype=np.uint8), (HEIGHT // 500, WIDTH // 500, 1))
+    for start, rows in (("", image), ("small-", image[:SMALL])):
+        Image.fromarray(rows).save(folder / f"{start}pillow.png", compress_level=1)
+        tifffile.imwrite(folder / f"{start}plain.tif", rows, photometric="rgb")
+        tifffile.imwrite(folder / f"{start}tiles.tif", rows, photometric="rgb", tile=(256, 256), compression="zlib")
+        np.save(folder / f"{start}array.npy", rows.transpose(2, 0, 1))
     command = [sys.executable, "-c", SCRIPT, str(folder), *HELD]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
