@@ -103,6 +103,8 @@ def train(
     Example: [bold]gconv-ga train --config run/config.json --out again --seed 1[/bold]
 
     Example: [bold]gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run[/bold]
+
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """
     from ..training import leads, read_run
 

@@ -7,9 +7,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.colors import to_rgba_array
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageColor
 from torch import Tensor
 
 from ..data import ImageFile
@@ -25,7 +24,7 @@ def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) ->
     Shape:
         - output: ``[classes, 3]``
     """
-    ours = (255 * to_rgba_array(PALETTE)[:, :3]).round().astype(np.uint8)
+    ours = np.array([ImageColor.getrgb(colour) for colour in PALETTE], dtype=np.uint8)
     table = ours[np.arange(classes) % len(ours)]
     table[0] = 0
     if colors is not None:

@@ -135,7 +135,9 @@ def test_a_wrong_option_is_named(option, invoke, trained, data, tmp_path):
 
 
 def test_help_shows_an_example(invoke):
-    assert "Example: gconv-ga evaluate --run" in invoke("evaluate", "--help").output
+    shown = invoke("evaluate", "--help").output
+    assert "Example: gconv-ga evaluate --run" in shown
+    assert "Exit codes: 0 done" in shown
 
 
 def test_an_absent_class_has_no_score():

@@ -236,4 +236,6 @@ def test_the_settings_are_kept(invoke, trained, pictures, tmp_path):
 
 
 def test_help_shows_an_example(invoke):
-    assert "Example: gconv-ga predict --run" in invoke("predict", "--help").output
+    shown = invoke("predict", "--help").output
+    assert "Example: gconv-ga predict --run" in shown
+    assert "Exit codes: 0 done" in shown

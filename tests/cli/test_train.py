@@ -228,4 +228,6 @@ def test_ctrl_c_says_how_to_go_on(invoke, data, tmp_path, monkeypatch):
 
 
 def test_help_shows_an_example(invoke):
-    assert "Example: gconv-ga train --images" in invoke("train", "--help").output
+    shown = invoke("train", "--help").output
+    assert "Example: gconv-ga train --images" in shown
+    assert "Exit codes: 0 done" in shown
