@@ -1,14 +1,17 @@
 """What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
 
 from collections.abc import Callable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import has_torch_function
 
 from .._validate import as_int, as_pair, invalid, one_of
 from ..filters import Filters, SteerableFilters, as_filters
 from ..groups import Group, as_group
+from ._correlate import correlate
 from ._geometry import make_geometry
 from ._kept_kernels import KeepsKernels
 from ._taps import nearest_elements
@@ -126,14 +129,28 @@ class Convolution(KeepsKernels):
 
     def turned_kernels(self) -> Tensor:
         """The stack of turned kernels, ``[C_out, |G|, J, kh * kw]``; kept between calls in eval mode."""
-        return self._kernels_and_biases()[0]
+        return self._kernels().stack
 
-    def _kernels_and_biases(self) -> tuple[Tensor, Tensor | None]:
-        """These, and the bias of each field and element, ``[C_out, |G|]``."""
-        weight, bias, order = self.weight, self.bias, self.group.order
+    def _kernels(self) -> "_Kernels":
+        weight, bias = self.weight, self.bias
         if bias is None:
-            return self._kept(lambda: self._turn(weight), weight), None
-        return self._kept(lambda: (self._turn(weight), bias.repeat_interleave(order).view(-1, order)), weight, bias)
+            return _Kernels(*self._kept(lambda: self._lay_out(weight, None), weight))
+        return _Kernels(*self._kept(lambda: self._lay_out(weight, bias), weight, bias))
+
+    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        stack, order = self._turn(weight), self.group.order
+        laid_out = stack, stack.reshape(-1, stack.shape[2], *self.kernel_size)
+        return laid_out if bias is None else (*laid_out, bias.repeat_interleave(order))
+
+    def _correlate(self, x: Tensor) -> Tensor:
+        """`correlate`, and where a plain convolution does just that, nothing around it: in eval that would be felt."""
+        kernels, geometry = self._kernels(), self.geometry
+        padding = None if geometry.shared or x.ndim == 5 else geometry.plan(*x.shape[-2:]).padding
+        if padding is None or self.padding_mode != "zeros" or has_torch_function((x,)):
+            biases = None if kernels.bias is None else kernels.bias.view(-1, self.group.order)
+            return correlate(x, kernels.stack, biases, geometry, self.groups, self.padding_mode)
+        y = F.conv2d(x, kernels.weight, kernels.bias, self.stride, padding, self.dilation, self.groups)
+        return y.view(y.shape[0], self.out_channels, self.group.order, *y.shape[2:])
 
     def extra_repr(self) -> str:
         text = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
@@ -152,3 +169,15 @@ class Convolution(KeepsKernels):
         if len(self.taps) != self.group.order:
             text += f", group_kernel_size={len(self.taps)}"
         return text + f", functions={len(self.filters.basis)}" if isinstance(self.filters, SteerableFilters) else text
+
+
+class _Kernels(NamedTuple):
+    """A stack of turned kernels, the same as a plain convolution takes it, and its bias.
+
+    Shape:
+        - stack: ``[C_out, |G|, J, kh * kw]``; weight: ``[C_out * |G|, J, kh, kw]``; bias: ``[C_out * |G|]``
+    """
+
+    stack: Tensor
+    weight: Tensor
+    bias: Tensor | None = None

@@ -17,6 +17,8 @@ from .._validate import as_pair, invalid, one_of
 from ..actions import GridMove, good_sizes_near, grid_move, leftover
 from ..groups import Group
 
+MOST_PLANS = 1024  # image sizes that a layer remembers
+
 
 class Axis(NamedTuple):
     """One axis of a window: taps, stride, dilation and the padding at both ends."""
@@ -105,6 +107,8 @@ class Geometry:
     shared: bool = False
     # Looked up once: while it traces, torch.compile warns of every cache that it meets.
     moves: tuple[GridMove, ...] = field(init=False, repr=False, compare=False)
+    # By image size, and here: to look in a cache of the module, all the fields would be hashed at every call.
+    _plans: dict[tuple[int, int], Plan] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         # A frozen dataclass takes what is derived only this way.
@@ -145,7 +149,12 @@ class Geometry:
         # No tracer takes a cache, and sizes that are symbols have no hash.
         if torch.compiler.is_compiling() or not (type(height) is int and type(width) is int):
             return _make_plan(self, height, width)
-        return _known_plan(self, height, width)
+        plan = self._plans.get((height, width))
+        if plan is None:
+            if len(self._plans) >= MOST_PLANS:
+                self._plans.clear()
+            plan = self._plans[height, width] = _make_plan(self, height, width)
+        return plan
 
     def flipped_axes(self) -> tuple[bool, bool]:
         """Whether any element flips the rows, and whether any flips the columns."""
@@ -247,6 +256,3 @@ def _make_plan(geometry: Geometry, height: int, width: int) -> Plan:
     fitting = first.rows.windows(height, low[0], low[0]), first.columns.windows(width, low[1], low[1])
     plain = len(parts) == 1 and min(low) >= 0 and fitting == size
     return Plan(size, tuple(parts), low if plain else None)
-
-
-_known_plan = lru_cache(maxsize=4096)(_make_plan)

@@ -7,7 +7,6 @@ from .._validate import wrong_shape
 from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
-from ._correlate import correlate
 from ._taps import with_all_planes, worth_gathering
 from .functional import neighbours
 
@@ -113,6 +112,4 @@ class GroupConv2d(Convolution):
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
-        x = input.flatten(1, 2) if self._mixes_all else neighbours(input, self.neighbours)
-        kernels, biases = self._kernels_and_biases()
-        return correlate(x, kernels, biases, self.geometry, self.groups, self.padding_mode)
+        return self._correlate(input.flatten(1, 2) if self._mixes_all else neighbours(input, self.neighbours))

@@ -7,7 +7,6 @@ from .._validate import wrong_shape
 from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
-from ._correlate import correlate
 
 
 class LiftingConv2d(Convolution):
@@ -95,5 +94,4 @@ class LiftingConv2d(Convolution):
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 4 or input.shape[1] != self.in_channels:
             raise wrong_shape("input", f"[B, C={self.in_channels}, H, W]", input)
-        kernels, biases = self._kernels_and_biases()
-        return correlate(input, kernels, biases, self.geometry, self.groups, self.padding_mode)
+        return self._correlate(input)
