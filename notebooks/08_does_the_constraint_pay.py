@@ -1,0 +1,114 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 8. Does the constraint pay for the lost freedom?
+#
+# An equivariant network cannot say that up is special. It has fewer functions to choose from, and each kernel is seen
+# from $|G|$ sides, which costs work. In return every example teaches it $|G|$ orientations. The derivation leaves open
+# which of the two weighs more. Nothing is trained in this notebook: it reads what the scripts in `benchmarks/` have
+# measured, and how much that is. Each dot is one training; what is compared in pairs has the same seed.
+
+# %%
+# %matplotlib inline
+import json
+from collections import defaultdict
+from pathlib import Path
+
+from gconv_ga.plots import PALETTE, chart
+
+results = Path("../benchmarks/results")
+
+
+def rows(name):
+    lines = (results / f"{name}.jsonl").read_text().splitlines()
+    return [row for row in map(json.loads, lines) if not row["quick"]]
+
+
+def gains(rows, baseline, key, group):
+    """For each group and method the differences to the baseline of the same seed."""
+    by_cell = {(group(row), row["method"], row["seed"]): key(row) for row in rows}
+    found = defaultdict(list)
+    for (cell, method, seed), value in by_cell.items():
+        if method != baseline and (cell, baseline, seed) in by_cell:
+            found[cell, method].append(value - by_cell[cell, baseline, seed])
+    return dict(found)
+
+
+def dots(found, cells, methods, label):
+    figure, axes = chart("", label, size=(7.2, 3.2))
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    for place, method in enumerate(methods):
+        for column, cell in enumerate(cells):
+            values = found.get((cell, method), [])
+            x = column + (place - (len(methods) - 1) / 2) * 0.8 / len(methods)
+            axes.plot([x] * len(values), values, "o", color=PALETTE[place], markersize=5, alpha=0.8,
+                      label=method if column == 0 else None)  # fmt: skip
+    axes.set_xticks(range(len(cells)), [cell if isinstance(cell, str) else "\n".join(map(str, cell)) for cell in cells])
+    figure.legend(*axes.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(1, 0.95), frameon=False,
+                  fontsize=8)  # fmt: skip
+    return figure
+
+
+def summary(found):
+    for (cell, method), values in sorted(found.items(), key=str):
+        name = cell if isinstance(cell, str) else ", ".join(map(str, cell))
+        ahead = sum(value > 0 for value in values)
+        print(f"{name:24} {method:38} {sum(values) / len(values):+.4f}   ahead in {ahead} of {len(values)}")
+
+
+# %% [markdown]
+# ## A trained network, converted
+#
+# The plain U-Net has seen upright crops only. `convert` makes its group average of it, without training: does the
+# average know less? Then everything goes on for the same time. Dice of upright test images, over that of the network
+# that all started from.
+
+# %%
+tuned = rows("finetuning")
+average = gains(tuned, "plain", lambda row: row["dice"], lambda row: row["task"])
+shown = ["C4", "plain, augmented", "plain, augmented, averaged at test", "C4, m=1", "C4, opened"]
+dots(average, ["nuclei", "histology"], shown, "Dice over the trained network's")
+
+# %%
+summary({key: value for key, value in average.items() if key[1] in shown})
+zero_shot = [gain for (_, method), values in average.items() if method in ("C4", "D4") for gain in values]
+changed = [row["changed"] for row in tuned if row["method"] == "plain"]
+print(f"\nlabels that a turn changes, plain: {100 * sum(changed) / len(changed):.1f} %; converted: 0")
+assert len(zero_shot) == 12
+assert min(zero_shot) > 0
+assert all(row["changed"] == 0 for row in tuned if row["method"].startswith(("C4", "D4")))
+
+# %% [markdown]
+# Averaging costs no accuracy here, upright either: it was ahead of the network it was made from in all twelve pairs,
+# by very little. On images that look alike from every side the lost freedom is one that the network had no use for.
+# What further training is worth differs more from seed to seed than from method to method.
+#
+# ## Few labels, equal work
+#
+# Networks with as many multiply-adds as the plain U-Net, so a quarter (C4) or an eighth (D4) of its weights. All are
+# trained on turned and mirrored crops: the plain one may learn the symmetry, the others have it. Dice of upright test
+# images over that of "plain, augmented" with the same labelled images. Pairs that are not there have not been run yet.
+
+# %%
+labels = [row for row in rows("label_efficiency") if (row["steps"], row["lr"], row["channels"]) == (300, 0.01, 16)]
+few = gains(
+    labels, "plain, augmented", lambda row: row["dice"], lambda row: (row["task"], f"{row['images'] or 'all'} images")
+)
+sets = list(dict.fromkeys(row["task"] for row in labels))
+shown = ["plain, augmented, averaged at test", "C4", "D4"]
+cells = [(task, f"{n} images") for task in sets for n in (4, 8) if any((task, f"{n} images") == key[0] for key in few)]
+dots(few, cells, shown, "Dice over plain, augmented")
+
+# %%
+summary({key: value for key, value in few.items() if key[1] in shown})
