@@ -170,8 +170,8 @@ assert all(errors["qm7", "distances", s] < errors["qm7", "augmented", s] for s i
 
 # %% [markdown]
 # Where the freedom that is lost is directions, and energies know none, what cannot see them wins clearly: distances
-# alone more than halve the error on QM7. Training through the average costs steps, and in equal time that costs accuracy;
-# averaging at test alone makes a network exact, for nothing but the time of the test.
+# alone more than halve the error on QM7. Training through the average costs steps, and in equal time that costs
+# accuracy; averaging at test alone makes a network exact, for nothing but the time of the test.
 #
 # ## So?
 #

@@ -1,6 +1,7 @@
 """What every test gets: a device, a fixed seed that leaves no trace, the shared data if they are there."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def pytest_configure(config: pytest.Config) -> None:
     # The tensors of tests are small: two threads wait for one another longer than they work. `-n` is what helps.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+    # A shell starts what runs in the background deaf to Ctrl-C, and some tests press it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def devices(asked: list[str] | None) -> list[str]:
