@@ -109,7 +109,9 @@ few = gains(
 sets = list(dict.fromkeys(row["task"] for row in labels))
 shown = ["plain, augmented, averaged at test", "C4", "D4"]
 cells = [(task, f"{n} images") for task in sets for n in (4, 8) if any((task, f"{n} images") == key[0] for key in few)]
-dots(few, cells, shown, "Dice over plain, augmented")
+figure = dots(few, cells, shown, "Dice over plain, augmented")
+figure.axes[0].set_ylim(-0.07, 0.07)
+figure
 
 # %%
 summary({key: value for key, value in few.items() if key[1] in shown})
@@ -119,19 +121,23 @@ assert weights["C4"] < weights["plain, augmented"] / 3.9
 assert weights["D4"] < weights["plain, augmented"] / 7.5
 
 # %% [markdown]
-# Vessels of the retina run in every direction, and there the constraint pays, D4 more than C4: with four labelled
-# images D4 is ahead by more than seeds differ. On the other sets the three networks differ by about as much as two
-# seeds of one of them, with losses among the gains. What is certain everywhere is that a quarter or an eighth of the
-# weights do the same, and that no label changes when the image is turned.
+# Vessels of the retina run in every direction, and there the constraint pays: C4 is ahead in every pair. With eight
+# images its mean is ahead on each set; with four it is behind on two. D4, with two fields at the finest level, is
+# ahead of C4 on the retina in two seeds, and with the weights that the third one begins with it learns nothing at all:
+# those dots lie far below the picture, which is cut. A network may be too narrow for its symmetry. What is certain
+# everywhere is that a quarter of the weights do the same or better, and that no label changes when the image turns.
 
 # %%
-mirrored = {cell: values for (cell, method), values in few.items() if method == "D4"}
-vessels = [gain for cell, values in mirrored.items() if cell[0] == "retina" for gain in values]
-assert min(vessels) > 0
-elsewhere = [gain for cell, values in mirrored.items() if cell[0] != "retina" for gain in values]
-print(f"D4 on retina: {min(vessels):+.3f} to {max(vessels):+.3f}, {len(vessels)} pairs")
-print(f"D4 elsewhere: {min(elsewhere):+.3f} to {max(elsewhere):+.3f}, {len(elsewhere)} pairs")
-assert min(elsewhere) < 0 < max(elsewhere)
+for (task, method, images, seed), score in sorted(
+    ((row["task"], row["method"], row["images"], row["seed"]), row["dice"]) for row in labels
+):
+    if score < 0.6:
+        print(f"did not learn: {method} on {task}, {images} images, seed {seed}: Dice {score:.2f}")
+vessels = [few[("retina", f"{n} images"), "C4"] for n in (4, 8)]
+assert min(min(pair) for pair in vessels) > 0
+means = {cell: sum(values) / len(values) for (cell, method), values in few.items() if method == "C4"}
+assert all(means[task, "8 images"] > 0 for task in sets)
+assert sum(means[task, "4 images"] < 0 for task in sets) == 2
 
 # %% [markdown]
 # ## Point clouds, equal time
@@ -175,7 +181,7 @@ assert all(errors["qm7", "distances", s] < errors["qm7", "augmented", s] for s i
 #
 # ## So?
 #
-# It pays where the task has the symmetry everywhere and the labels do not show it: vessels, energies. It costs where
-# averaging eats training time that was short. Elsewhere it is a tie in accuracy, with fewer weights and an answer that
-# does not depend on how the picture lay. All of this is measured at small budgets, on few seeds and small networks;
-# `benchmarks/README.md` says what has not been run.
+# It pays where the task has the symmetry everywhere and few labels show it: vessels, energies. It costs where
+# averaging eats training time that was short, and where a network is left with too few fields to learn. Elsewhere it
+# is about a tie in accuracy, with fewer weights and an answer that does not depend on how the picture lay. All of this
+# is measured at small budgets, on few seeds and small networks; `benchmarks/README.md` says what has not been run.
