@@ -1,6 +1,6 @@
 """How far is a layer, and a network with random weights, from turning with the image? Ours, escnn's, bilinear.
 
-The question, the protocol and the results are in rotation_error.md. In the environment of the extra "escnn":
+The question, the protocol and the results are in README.md. In the environment of the extra "escnn":
 
     python benchmarks/rotation_error_escnn.py escnn_kernels.npz
 
