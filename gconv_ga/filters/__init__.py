@@ -1,6 +1,8 @@
 """From free weights to stacks of turned kernels.
 
 `GridFilters` turns every tap of a kernel by index moves: exact, for C1, C2, C4, D1, D2 and D4.
+`SteerableFilters` combines the functions of a `SteerableBasis`, which turn by any angle: for every C_n and D_n, with
+an error at inexact angles that `describe` prints. `as_filters` is what a layer's ``filters=`` goes through.
 
 Example:
     >>> import torch
