@@ -115,6 +115,11 @@ CATALOGUE = {
     ),
     "GroupConv2d, one tap, stride 2": _convolution("GroupConv2d", 2, 2, 3, 2, 1, count=1),
     "GroupConv2d, two taps, blocks": _convolution("GroupConv2d", 4, 4, 2, 2, groups=2, count=2),
+    "GroupConv2d, one tap, gathered": _convolution("GroupConv2d", 2, 16, 3, 2, 1, count=1),
+    "GroupConv2d, two taps, blocks, gathered": _convolution("GroupConv2d", 4, 48, 2, 2, groups=2, count=2),
+    "GroupConv2d, steerable, one tap, gathered": _convolution(
+        "GroupConv2d", 2, 16, 3, padding=1, filters="steerable", count=1
+    ),
     "GroupConv2d, three taps, same": _convolution("GroupConv2d", 2, 2, 2, padding="same", count=3),
     "GroupConvTranspose2d": _convolution("GroupConvTranspose2d", 2, 2, 3, 2, 1, 1),
     "GroupConvTranspose2d, blocks": _convolution("GroupConvTranspose2d", 4, 2, 4, 2, 1, groups=2, dilation=2),

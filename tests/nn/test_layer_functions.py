@@ -1,9 +1,11 @@
 """The functional forms compute what the layers do, and what the formulas say pixel by pixel."""
 
+import copy
+
 import pytest
 import slow_loops
 import torch
-from layer_catalogue import GROUPS, scrambled
+from layer_catalogue import CATALOGUE, GROUPS, scrambled
 from slow_average import relative
 from slow_layers import inverse, product_table
 from tolerances import TOLERANCES
@@ -46,9 +48,10 @@ def test_group_convolution_is_the_formula(group):
         (1, {"stride": 2, "padding": 1, "padding_mode": "reflect"}),
     ],
 )
+@pytest.mark.parametrize("fields", [2, 48])  # with many fields, few taps are gathered
 @pytest.mark.parametrize("group", ["C4", "D4"])
-def test_functions_are_the_layers(group, taps, options, device):
-    conv = scrambled(gnn.GroupConv2d(2, 2, 3, **options, group=group, group_kernel_size=taps)).to(device)
+def test_functions_are_the_layers(group, fields, taps, options, device):
+    conv = scrambled(gnn.GroupConv2d(2, fields, 3, **options, group=group, group_kernel_size=taps)).to(device)
     f = torch.randn(2, 2, conv.group.order, 9, 8, dtype=torch.float64).to(device)
     assert relative(group_conv2d(f, conv.weight, group, conv.bias, **options), conv(f)) <= EXACT
     lift = scrambled(gnn.LiftingConv2d(2, 2, 3, **options, group=group)).to(device)
@@ -56,6 +59,20 @@ def test_functions_are_the_layers(group, taps, options, device):
     assert relative(lifting_conv2d(x, lift.weight, group, lift.bias, **options), lift(x)) <= EXACT
     for to in (None, "C2"):
         assert torch.equal(group_pool(f, group, "max", to=to), gnn.GroupPool(group, "max", to=to)(f))
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOGUE if name.endswith("gathered")])
+@pytest.mark.parametrize("group", ["C4", "D4"])
+def test_gathered_taps_are_the_dense_ones(group, name):
+    """Which way a layer goes is a matter of speed; both must be there in the catalogue, and agree."""
+    gathering = scrambled(CATALOGUE[name].make(group).double())
+    dense = copy.deepcopy(gathering)
+    dense._mixes_all = True
+    assert not gathering._mixes_all
+    f = CATALOGUE[name].input(group, (9, 8))
+    assert relative(gathering(f), dense(f)) <= EXACT
+    gathering.neighbours = gathering.neighbours.roll(1, 0)
+    assert relative(gathering(f), dense(f)) > 0.1
 
 
 @pytest.mark.parametrize("function", ["lifting", "group"])

@@ -38,6 +38,7 @@ LAYERS = {
     "GroupConv2d": lambda group: gnn.GroupConv2d(1, 1, 3, 2, 1, group=group),
     "GroupConv2d, stride 3": lambda group: gnn.GroupConv2d(1, 20, 5, 3, group=group),
     "GroupConv2d, three taps": lambda group: gnn.GroupConv2d(1, 1, 3, 2, 1, group=group, group_kernel_size=3),
+    "GroupConv2d, one tap, gathered": lambda group: gnn.GroupConv2d(1, 48, 3, 2, 1, group=group, group_kernel_size=1),
     "GroupConvTranspose2d": lambda group: gnn.GroupConvTranspose2d(1, 1, 3, 2, 1, 1, group=group),
     "GroupConvTranspose2d, one tap": lambda group: gnn.GroupConvTranspose2d(
         1, 1, 3, 2, 0, 1, group=group, group_kernel_size=1

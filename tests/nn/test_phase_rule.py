@@ -62,9 +62,11 @@ def test_group_convolution_is_exact_at_every_size(window):
 
 @pytest.mark.parametrize("taps", [5, 3, 1])
 @pytest.mark.parametrize("window", WINDOWS[::6], ids=str)
-def test_group_convolution_with_few_taps_is_exact_at_every_size(window, taps):
+@pytest.mark.parametrize("gathered", [False, True])
+def test_group_convolution_with_few_taps_is_exact_at_every_size(window, taps, gathered):
     k, s, p, d = window
     layer = scrambled(gnn.GroupConv2d(1, 1, k, s, p, d, group="D4", group_kernel_size=taps))
+    layer._mixes_all = not gathered
     with torch.no_grad():
         for size in SIZES:
             assert_exact(layer, act_on_map, act_on_map, torch.randn(1, 1, 8, *size, dtype=torch.float64))
