@@ -16,15 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from result_rows import append_row, read_rows
 from segmentation_tasks import (
     TASKS,
     Task,
-    append_row,
     load_task,
     mean_and_range,
     quick_parts,
     read_parts,
-    read_rows,
     score,
     size_of,
     train,

@@ -149,7 +149,8 @@ def taps() -> Iterator[Case]:
         window = (3, 1, 1) if make is gnn.GroupConv2d else (2, 2, 0)
         for group, size, fields, counts in [
             ("C4", 64, 8, (1, 2, 3)), ("C4", 16, 32, (1, 2, 3)),
-            ("D4", 64, 8, (1, 2, 4, 5)), ("D4", 16, 32, (1, 2, 4, 5)), ("D4", 32, 6, (1, 2, 4)),
+            ("D4", 64, 8, (1, 2, 4, 5)), ("D4", 16, 32, (1, 2, 4, 5)), ("D4", 32, 6, (1, 2, 4)), ("D4", 32, 4, (1, 2)),
+            ("D4", 32, 11, (1, 2)), ("D4", 32, 16, (1, 2, 4)),
         ]:  # fmt: skip
             side = size if make is gnn.GroupConv2d else size // 2
             f = torch.randn(4, fields, ORDERS[group], side, side)

@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 from molecule_tasks import TASKS, Samples, Task, load_task, random_turns
+from result_rows import append_row, read_rows
 from torch import Tensor, nn
 
 from gconv_ga.averaging import HaarFrame, MeanFrame, PointFrame
@@ -236,7 +237,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--quick", action="store_true", help="three steps on a few samples")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)  # seconds are those of one thread
-    rows = [json.loads(line) for line in args.out.read_text().splitlines()] if args.out.exists() else []
+    rows = read_rows(args.out)
     key = ("task", "method", "seed", "budget", "quick")
     known = {tuple(row[part] for part in key) for row in rows}
     for name in args.tasks:
@@ -249,8 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
                     continue
                 for row in runs(task, method, seed, args):
                     rows.append(row)
-                    with args.out.open("a") as file:
-                        file.write(json.dumps(row) + "\n")
+                    append_row(args.out, row)
                     print(json.dumps(row), flush=True)
     print(table([row for row in rows if row["quick"] == args.quick and row["budget"] == args.budget]))
     return rows

@@ -6,7 +6,6 @@ processor seconds.
 
 import copy
 import csv
-import json
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -182,24 +181,6 @@ def size_of(model: nn.Module, task: Task) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply-adds": counter.get_total_flops() // 2 // 64**2,
     }
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; a last line that was cut off is dropped from the file, too."""
-    if not path.exists():
-        return []
-    text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
-
-
-def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row at once, so that a run that is stopped has lost no more than what it was at."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        file.write(json.dumps({k: float(f"{v:.6g}") if isinstance(v, float) else v for k, v in row.items()}) + "\n")
 
 
 def mean_and_range(rows: Iterable[dict[str, Any]], key: str, digits: int = 3) -> str:

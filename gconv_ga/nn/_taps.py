@@ -41,7 +41,7 @@ def worth_gathering(taps: int, order: int, fields: int) -> bool:
     """Whether few taps are faster as a small convolution for each orientation than as one large one with zeros.
 
     The small ones do ``taps / order`` of the work, but reach their speed only with many output channels, in eights:
-    measured on a CPU (benchmarks/layers.py, "taps") with 3 to 32 fields, they are that much slower for each multiply.
+    measured on a CPU (benchmarks/layers.py, "taps") with 4 to 32 fields, they are that much slower for each multiply.
 
     Args:
         taps: The elements that a kernel has planes for.
