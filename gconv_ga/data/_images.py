@@ -19,7 +19,10 @@ class ImageFile:
     """An image file of which windows are read as numbers: what is held of it as float32 is never the whole.
 
     Where the format allows, a window is all that is read: TIFF without compression, by deflate or PackBits, and arrays
-    saved by numpy. PNG, JPEG and other TIFF are decoded as a whole and held in their own number type.
+    saved by numpy. A PNG or JPEG of more than 4 million pixels is decoded from its first row on, as far as the windows
+    need it, and the rows above the last window are let go: ask for windows from top to bottom, for one further up
+    begins anew. Smaller ones, interlaced PNG, JPEG of CMYK or where pyvips is not installed, and other TIFF are decoded
+    as a whole and held in their own number type. While a progressive JPEG is open, so are two bytes a value of it.
 
     Args:
         path: The file.

@@ -6,9 +6,14 @@ from typing import Any
 import numpy as np
 import tifffile
 from PIL import Image
+from PIL.JpegImagePlugin import jpeg_factory
+from PIL.PngImagePlugin import PngImageFile
 
 from .._validate import invalid
+from ._jpeg_stream import jpeg_stream
+from ._png_stream import SIGNATURE, png_stream
 from ._rasters import Held, Mapped, Raster, Segmented
+from ._streamed import LARGE, Streamed
 
 TIFF, ARRAY = (".tif", ".tiff"), ".npy"
 SUFFIXES = (".png", ".jpg", ".jpeg", *TIFF, ARRAY)
@@ -18,7 +23,8 @@ PLAIN = (1, 2)  # photometric interpretations that say "as it is": black is zero
 def open_raster(path: Path, *, palette: bool = False) -> Raster:
     """Opens an image file: PNG, JPEG, TIFF, and arrays saved by numpy, ``[H, W]`` or ``[C, H, W]``.
 
-    Arrays, and TIFF without compression, by deflate or PackBits, are read by window; other files are decoded whole.
+    Arrays, and TIFF without compression, by deflate or PackBits, are read by window. Of a large PNG or JPEG rows are
+    decoded as they are needed. Other files are decoded whole.
 
     Args:
         path: The file.
@@ -34,7 +40,7 @@ def open_raster(path: Path, *, palette: bool = False) -> Raster:
             raster = _tiff(path)
             if raster is not None:
                 return raster
-        return _held(path, palette=palette)
+        return _streamed(path, palette=palette) or _held(path, palette=palette)
     except RefusedError:
         raise
     except Exception as error:  # whatever a reader says of a damaged file
@@ -85,16 +91,42 @@ def _tiff(path: Path) -> Mapped | Segmented | None:
         return Mapped(path, page.dataoffsets[0], dtype, lengths, order)
 
 
+def _streamed(path: Path, *, palette: bool) -> Streamed | None:
+    """A large PNG or JPEG; not by `Image.open`, which refuses a size that it would be too much to decode as a whole."""
+    with path.open("rb") as content:
+        start = content.read(len(SIGNATURE))
+        content.seek(0)
+        if start == SIGNATURE:
+            png = PngImageFile(content)
+            return png_stream(path, png, palette=palette) if _is_large(path, png) else None
+        if start.startswith(b"\xff\xd8\xff"):
+            jpeg = jpeg_factory(content)
+            return jpeg_stream(path, jpeg) if _is_large(path, jpeg) else None
+    return None
+
+
+def _is_large(path: Path, file: Image.Image) -> bool:
+    if file.width * file.height <= LARGE:
+        return False
+    _refuse(path, file)
+    return True
+
+
 def _held(path: Path, *, palette: bool) -> Held:
     """An image that Pillow decodes now, as a whole."""
     with Image.open(path) as file:
-        _refuse_pages(path, getattr(file, "n_frames", 1))
-        if len(file.getbands()) > 1 and any(";16" in str(tile[3]) for tile in getattr(file, "tile", ())):
-            advice = "Pillow would drop half of each; save it as TIFF without compression"
-            takes = "a file of 8 bits a colour, or of 16 bits that is grey or TIFF"
-            raise RefusedError(str(invalid("path", takes, str(path), advice)))
+        _refuse(path, file)
         file.load()
         return Held(file.copy() if file.readonly else file, palette)
+
+
+def _refuse(path: Path, file: Image.Image) -> None:
+    """Refuses what Pillow would read in part."""
+    _refuse_pages(path, getattr(file, "n_frames", 1))
+    if len(file.getbands()) > 1 and any(";16" in str(tile[3]) for tile in getattr(file, "tile", ())):
+        advice = "Pillow would drop half of each; save it as TIFF without compression"
+        takes = "a file of 8 bits a colour, or of 16 bits that is grey or TIFF"
+        raise RefusedError(str(invalid("path", takes, str(path), advice)))
 
 
 def _refuse_pages(path: Path, pages: int) -> None:
