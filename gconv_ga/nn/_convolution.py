@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.overrides import has_torch_function
 
 from .._validate import as_int, as_pair, invalid, one_of
-from ..filters import Filters, SteerableFilters, as_filters
+from ..filters import Filters, as_filters
 from ..groups import Group, as_group
 from ._correlate import correlate
 from ._geometry import make_geometry
@@ -168,7 +168,7 @@ class Convolution(KeepsKernels):
         text += f", group={self.group.name!r}"
         if len(self.taps) != self.group.order:
             text += f", group_kernel_size={len(self.taps)}"
-        return text + f", functions={len(self.filters.basis)}" if isinstance(self.filters, SteerableFilters) else text
+        return text + f", functions={self.filters.shape[0]}" if len(self.filters.shape) == 1 else text
 
 
 class _Kernels(NamedTuple):
