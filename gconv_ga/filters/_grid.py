@@ -99,7 +99,7 @@ class GridFilters:
             - weight: ``[C_out, J, kh, kw]``
             - output: ``[C_out, |G|, J, kh * kw]``
         """
-        return _gather(weight.flatten(2), tables["turn_index"])
+        return gather_turned(weight.flatten(2), tables["turn_index"])
 
     def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Every kernel on the group moved by every element, ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)``.
@@ -108,11 +108,11 @@ class GridFilters:
             - weight: ``[C_out, C_in, |G|, kh, kw]``
             - output: ``[C_out, |G|, C_in * |G|, kh * kw]``
         """
-        turned = _gather(weight.flatten(2), tables["turn_and_shift_index"])
+        turned = gather_turned(weight.flatten(2), tables["turn_and_shift_index"])
         return turned.view(*turned.shape[:2], -1, math.prod(self.kernel_size))
 
 
-def _gather(weight: Tensor, index: Tensor) -> Tensor:
+def gather_turned(weight: Tensor, index: Tensor) -> Tensor:
     """``[O, J, S]`` read at ``index [|G|, L]`` into ``[O, |G|, J, L]``, already in a convolution's layout."""
     out, channels, _ = weight.shape
     order, length = index.shape

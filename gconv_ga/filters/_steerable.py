@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .._validate import invalid
 from ..groups import Group
+from ._grid import gather_turned
 from ._steerable_basis import SteerableBasis, steerable_basis
 
 
@@ -70,12 +71,18 @@ class SteerableFilters:
 
         A table that is rounded and then taken to a finer dtype loses digits: make it anew instead.
         """
-        group = self.group
+        group, count = self.group, len(self.basis)
         before = [[group.product(group.inverse(g), h) for h in range(group.order)] for g in range(group.order)]
-        return {
-            "turned_functions": self.basis.kernels.flatten(2).transpose(0, 1).contiguous(),
-            "shift_index": torch.tensor(before),
+        functions = self.basis.kernels.flatten(2).transpose(0, 1).contiguous()
+        tables = {
+            "turned_functions": functions,
+            "shift_index": (torch.tensor(before).unsqueeze(2) * count + torch.arange(count)).flatten(1),
         }
+        # Matrices as small as those of 3 x 3 kernels multiply twice as fast in pairs, zeros included: measured on a CPU
+        # with 2 to 9 functions. At 5 x 5 pairs gain nothing.
+        if functions.shape[2] <= 9 and group.order % 2 == 0:
+            tables["turned_pairs"] = torch.stack([torch.block_diag(each, each) for each in functions])
+        return tables
 
     def variance(self, channels: float, *, rectified: bool) -> float:
         """The variance of independent normal weights that keeps the variance of what passes through.
@@ -109,6 +116,8 @@ class SteerableFilters:
             - weight: ``[C_out, C_in, |G|, F]``
             - output: ``[C_out, |G|, C_in * |G|, k * k]``
         """
-        # Shift before the product, while the planes have F numbers and not k^2: backwards that is twice as fast.
-        shifted = weight[:, :, tables["shift_index"]].transpose(1, 2).flatten(2, 3)
-        return shifted @ tables["turned_functions"].to(weight.dtype)
+        # Shift before the product, while the planes have F numbers and not k^2.
+        shifted = gather_turned(weight.flatten(2), tables["shift_index"])
+        blocks = tables.get("turned_pairs", tables["turned_functions"]).to(weight.dtype)
+        turned = shifted.view(*shifted.shape[:2], -1, blocks.shape[1]) @ blocks
+        return turned.view(*turned.shape[:2], -1, self.kernel_size[0] ** 2)

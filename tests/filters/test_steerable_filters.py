@@ -51,9 +51,10 @@ def test_turn_is_the_sum_of_turned_functions(name, kernel_size, generator):
         assert (turned[o, g, j] - expected).abs().max() <= TIGHT * weight.abs().max()
 
 
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("name", GROUPS)
-def test_turn_and_shift_is_what_the_loops_say(name, generator):
-    filters = SteerableFilters(as_group(name), (3, 3))
+def test_turn_and_shift_is_what_the_loops_say(name, kernel_size, generator):
+    filters = SteerableFilters(as_group(name), (kernel_size, kernel_size))
     weight = random(generator, 2, 2, filters.group.order, *filters.shape)
     got, expected = filters.turn_and_shift(weight, filters.tables()), slow_turn_and_shift(weight, filters)
     assert got.shape == expected.shape
@@ -63,7 +64,8 @@ def test_turn_and_shift_is_what_the_loops_say(name, generator):
 @dataclass(frozen=True)
 class ShiftedTheWrongWay(SteerableFilters):
     def tables(self):
-        return super().tables() | {"shift_index": self.group.cayley_table}
+        taps = torch.arange(len(self.basis))
+        return super().tables() | {"shift_index": (self.group.cayley_table.unsqueeze(2) * len(taps) + taps).flatten(1)}
 
 
 @pytest.mark.parametrize("name", ["C5", "D3"])
