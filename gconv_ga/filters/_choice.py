@@ -15,6 +15,9 @@ from ._steerable import SteerableFilters
 class Filters(Protocol):
     """What a layer asks of its filters; `GridFilters` and `SteerableFilters` offer it, and so may an object of yours.
 
+    Raises:
+        TypeError: It is called: there is nothing to make, it says what an object must have.
+
     Example:
         >>> from gconv_ga.groups import C4
         >>> isinstance(GridFilters(C4, (3, 3)), Filters), isinstance("grid", Filters)
