@@ -3,7 +3,8 @@
 Needs matplotlib (extra ``plots``, also in ``train``).
 
 Names: `demo_figure`; `Panel` and `panel_figure` for images, kernels and maps with signs between them; `Cloud` and
-`cloud_figure` for points and their frames; `chart` for curves, `learning_curves`; `PALETTE`; `save_figure`.
+`cloud_figure` for points and their frames; `basis_figure` and `tradeoff_chart` for steerable filters; `chart` for
+curves, `learning_curves`; `PALETTE`; `save_figure`.
 
 Example:
     >>> import torch
@@ -20,6 +21,7 @@ try:
     from ._chart import chart
     from ._cloud_figure import Cloud, cloud_figure
     from ._demo import demo_figure
+    from ._filter_figures import basis_figure, tradeoff_chart
     from ._learning_curves import learning_curves
     from ._palette import PALETTE
     from ._panel_figure import Panel, panel_figure
@@ -31,10 +33,12 @@ __all__ = [
     "PALETTE",
     "Cloud",
     "Panel",
+    "basis_figure",
     "chart",
     "cloud_figure",
     "demo_figure",
     "learning_curves",
     "panel_figure",
     "save_figure",
+    "tradeoff_chart",
 ]
