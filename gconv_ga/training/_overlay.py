@@ -1,21 +1,20 @@
 """An image with its predicted classes laid over it."""
 
-import io
+import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageColor
+from PIL import ImageColor
 from torch import Tensor
 
 from ..data import ImageFile
 from ..plots import PALETTE
-from ._checkpoint import write_atomically
 
 WEIGHT = 0.45  # of a class's colour over the image
+SAMPLE = 2**20  # pixels at most that tell what is black and what is white
 
 
 def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
@@ -34,7 +33,7 @@ def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) ->
 
 
 class Overlay:
-    """The picture, made band by band.
+    """The picture, made band by band, from top to bottom.
 
     Args:
         image: The open file.
@@ -42,25 +41,26 @@ class Overlay:
     """
 
     def __init__(self, image: ImageFile, colors: Sequence[Sequence[int]] | None) -> None:
-        channels, height, width = image.shape
+        channels, _, _ = image.shape
         self.raw = image.unnormalized()
         self.shown = (0, 1, 2) if channels >= 3 else (0,)  # of many channels the first three
         self.colors = colors
         self.low, self.high = self._limits()
-        self.picture = Image.new("RGB", (width, height))
 
     def _limits(self) -> tuple[float, float]:
         """What is black and what is white: 0 and 255 for 8 bits; else all but the extreme half percents show."""
+        _, height, width = self.raw.shape
+        step = max(8, math.ceil(math.sqrt(height * width / SAMPLE)))
         parts = []
         for band in self.raw.raw_bands():
             if band.dtype == torch.uint8:
                 return 0.0, 255.0
-            parts.append(band[list(self.shown), ::8, ::8].to(torch.float32).flatten())
+            parts.append(band[list(self.shown), ::step, ::step].to(torch.float32).flatten())
         low, high = np.percentile(torch.cat(parts).numpy(), (0.5, 99.5))
         return float(low), float(high)
 
-    def add(self, top: int, labels: Tensor) -> None:
-        """Paints the next rows.
+    def rows(self, top: int, labels: Tensor) -> NDArray[np.uint8]:
+        """Some rows of the picture.
 
         Args:
             top: The first of them.
@@ -68,6 +68,7 @@ class Overlay:
 
         Shape:
             - labels: ``[h, W]``
+            - output: ``[h, W, 3]``
         """
         height, width = labels.shape
         pixels = self.raw.window(top, 0, height, width)[list(self.shown)].expand(3, -1, -1)
@@ -75,11 +76,4 @@ class Overlay:
         table: NDArray[Any] = class_colors(int(labels.max()) + 1, self.colors)
         paint = torch.from_numpy(table)[labels].permute(2, 0, 1)
         mixed = torch.where(labels > 0, torch.lerp(grey, paint.to(grey.dtype), WEIGHT), grey)
-        rows = mixed.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
-        self.picture.paste(Image.fromarray(rows), (0, top))
-
-    def write(self, path: Path) -> Path:
-        """Writes the picture as PNG."""
-        content = io.BytesIO()
-        self.picture.save(content, format="PNG")
-        return write_atomically(path, content.getvalue())
+        return mixed.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()

@@ -1,21 +1,18 @@
 """Predictions as files: class indices with a colour map, probabilities, an overlay."""
 
-import io
-import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import nn
 
 from .._validate import invalid, wrong_shape
 from ..data import ImageFile
-from ._checkpoint import write_atomically
+from ._growing import growing, growing_npy, growing_png
 from ._overlay import Overlay, class_colors
 from ._predict_image import ImagePrediction, logit_bands
 
@@ -54,10 +51,11 @@ def save_prediction(
     if int(labels.min()) < 0 or highest > 65535:
         raise invalid("labels", "class indices from 0 to 65535", labels)
     if prediction.probabilities is not None:
-        array = io.BytesIO()
-        np.save(array, prediction.probabilities.cpu().numpy(), allow_pickle=False)
-        write_atomically(file.with_suffix(".npy"), array.getvalue())
-    return _write_labels(file, labels.cpu().numpy().astype(_number(highest + 1)), colors)
+        with growing(file.with_suffix(".npy")) as array:
+            np.save(array, prediction.probabilities.cpu().numpy(), allow_pickle=False)
+    with growing_png(file, *labels.shape, palette=_palette(highest + 1, colors)) as add:
+        add(labels.cpu().numpy().astype(_number(highest + 1)))
+    return file
 
 
 def predict_to_file(
@@ -74,8 +72,8 @@ def predict_to_file(
 ) -> Path:
     """Predicts an image file of any size and writes what `save_prediction` writes.
 
-    Beside the network and a row of tiles no more is held than the file's own pixels, if it cannot be read by window,
-    and a byte a pixel for the classes; probabilities go to their file as they come.
+    Beside the network no more is held than a row of tiles: memory grows with the width of the image, not its height,
+    where `gconv_ga.data.ImageFile` need not hold the file. What is written goes to its file as it comes.
 
     Args:
         model: As for `predict_image`.
@@ -84,8 +82,7 @@ def predict_to_file(
         tile: As for `predict_image`.
         device: As for `predict_image`.
         probabilities: Whether to write them beside it, ``NAME.npy``, float32 ``[classes, H, W]``.
-        overlay: Whether to write ``NAME_overlay.png``: the image with its classes, but the first, laid over it; that
-            holds four bytes a pixel more.
+        overlay: Whether to write ``NAME_overlay.png``: the image with its classes, but the first, laid over it.
         colors: As for `save_prediction`.
         progress: As for `Tiled`.
 
@@ -107,66 +104,31 @@ def predict_to_file(
     """
     file, (_, height, width) = Path(path), image.shape
     drawn = Overlay(image, colors) if overlay else None
-    labels: NDArray[Any] = np.empty((0, 0))
     top = 0
-    with _growing(file.with_suffix(".npy") if probabilities else None) as shares:
+    with ExitStack() as files:
         for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
             classes, rows = band.shape[:2]
-            if not top:
-                labels = np.empty((height, width), _number(classes))
+            if not top:  # the labels are opened first and closed last
+                add_labels = files.enter_context(growing_png(file, height, width, palette=_palette(classes, colors)))
+                if probabilities:
+                    add_shares = files.enter_context(growing_npy(file.with_suffix(".npy"), height, width))
+                if drawn is not None:
+                    beside = file.with_name(f"{file.stem}_overlay.png")
+                    add_drawn = files.enter_context(growing_png(beside, height, width))
             found = band.argmax(dim=0)
-            labels[top : top + rows] = found.numpy()
+            add_labels(found.numpy().astype(_number(classes)))
+            if probabilities:
+                add_shares(band.to(torch.float32).softmax(dim=0).numpy())
             if drawn is not None:
-                drawn.add(top, found)
-            if shares is not None:
-                _add_shares(shares, band.to(torch.float32).softmax(dim=0).numpy(), top, (classes, height, width))
+                add_drawn(drawn.rows(top, found))
             top += rows
-    if drawn is not None:
-        drawn.write(file.with_name(f"{file.stem}_overlay.png"))
-    return _write_labels(file, labels, colors)
+    return file
 
 
 def _number(classes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if classes <= 256 else np.uint16
 
 
-def _write_labels(path: Path, labels: NDArray[Any], colors: Sequence[Sequence[int]] | None) -> Path:
-    if labels.dtype == np.uint8:
-        # Not `fromarray`: it copies.
-        picture = Image.frombuffer("P", labels.shape[::-1], np.ascontiguousarray(labels), "raw", "P", 0, 1)
-        picture.putpalette(class_colors(256, colors).tobytes())
-    else:
-        picture = Image.fromarray(labels)
-    content = io.BytesIO()
-    picture.save(content, format="PNG")
-    return write_atomically(path, content.getvalue())
-
-
-@contextmanager
-def _growing(path: Path | None) -> Iterator[BinaryIO | None]:
-    """A file that is written piece by piece beside its name, and gets the name when all is well."""
-    if path is None:
-        yield None
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
-
-
-def _add_shares(file: BinaryIO, shares: NDArray[Any], top: int, shape: tuple[int, int, int]) -> None:
-    """Rows of each class to where they belong in an array ``[classes, H, W]``."""
-    _, height, width = shape
-    head = io.BytesIO()
-    np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
-    file.seek(0)
-    file.write(head.getvalue())
-    for index, rows in enumerate(shares.astype("<f4", copy=False)):
-        file.seek(len(head.getvalue()) + 4 * width * (index * height + top))
-        file.write(np.ascontiguousarray(rows).data)
+def _palette(classes: int, colors: Sequence[Sequence[int]] | None) -> NDArray[np.uint8] | None:
+    """A colour for every value of 8 bits; none for 16."""
+    return class_colors(256, colors) if classes <= 256 else None
