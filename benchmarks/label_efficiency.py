@@ -4,7 +4,7 @@
     python benchmarks/label_efficiency.py --table benchmarks/results/label_efficiency.jsonl
 
 The grid takes hours, begins with what tells most, and goes on where it was stopped: rows that the file holds already
-are not run again. ``--quick`` takes two steps of each method on corners of the sample that comes with the package.
+are not run again. ``--quick`` takes twenty steps of each method on corners of the sample that comes with the package.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from torch import nn
 
 from gconv_ga import GroupAverage, convert
 from gconv_ga.models import EquivariantUNet, UNet
+from gconv_ga.training import start_at_frequencies
 
 ALL = 0  # in place of a number of images
 DEPTH = 3
@@ -126,6 +127,7 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> Iterato
     torch.manual_seed(seed)
     how = METHODS[method]
     model = how.build(task.test.images.shape[1], task.kind.classes, how.width(args.channels))
+    start_at_frequencies(model, task.train.masks)
     arguments = {"seed": seed, "symmetry": how.symmetry}
     seconds = train(model, task, steps=args.steps, learning_rate=args.lr, **arguments)
     if method.startswith("converted"):
@@ -225,13 +227,13 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--hours", type=float, default=math.inf, help="start nothing after so many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines, added to")
     parser.add_argument("--table", type=Path, help="only print the tables of this file")
-    parser.add_argument("--quick", action="store_true", help="two steps on corners of the package's sample")
+    parser.add_argument("--quick", action="store_true", help="twenty steps on corners of the package's sample")
     args = parser.parse_args(arguments)
     if args.table is None and args.out is None:
         parser.error("say --out FILE or --table FILE")
     torch.set_num_threads(1)  # seconds are those of one thread
     if args.quick:
-        args.tasks, args.images, args.seeds, args.steps = ["nuclei", "histology"], [2], 1, 2
+        args.tasks, args.images, args.seeds, args.steps = ["nuclei", "histology"], [2], 1, 20
     setting = {"steps": args.steps, "lr": args.lr, "channels": args.channels, "quick": args.quick}
     if args.table is None:
         fill(setting, args)

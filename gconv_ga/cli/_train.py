@@ -9,7 +9,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from torch import nn
 
 from ..data import CropStream
-from ..training import OrientationScores, ReportSteps, SaveCheckpoints, Segmenter, fit, orientation_scores
+from ..training import (
+    OrientationScores,
+    ReportSteps,
+    SaveCheckpoints,
+    Segmenter,
+    fit,
+    orientation_scores,
+    start_at_frequencies,
+)
 from ._contest import Contest, Contestant
 
 CROP, BATCH, LEARNING_RATE = 64, 8, 1e-2
@@ -51,6 +59,7 @@ def run(contest: Contest) -> list[Result]:
 def _train(contest: Contest, contestant: Contestant, saver: SaveCheckpoints, bars: Progress, task: TaskID) -> Result:
     sample, seed = contest.sample, contest.seed
     model = contestant.config.build(seed=seed)
+    start_at_frequencies(model, sample.train.masks)
     stream = CropStream(
         sample.train, length=contest.steps * BATCH, crop=CROP, symmetry=contestant.augmentation, seed=seed
     )

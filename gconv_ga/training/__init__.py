@@ -6,8 +6,8 @@ Names: `SegmenterConfig`, `Segmenter`, `CrossEntropyDice`, `fit`, `ReportSteps`,
 `load_checkpoint`, `Checkpoint`; `predict_labels`, `dice`, `orientation_scores`, `OrientationScores`; `Tiled`,
 `predict_image`, `ImagePrediction`, `save_prediction`, `predict_to_file` (images of any size); `train_run`, `read_run`,
 `RunConfig` (a training in a folder), `Machines` (it runs on), `leads` (who writes), `initial_weights`,
-`pretrained_weights` (it begins with); `evaluate_image`, `ImageScores`, `boundary_distance`, `BoundaryDistance`,
-`mean_score`; `as_device`.
+`pretrained_weights`, `start_at_frequencies` (it begins with); `evaluate_image`, `ImageScores`, `boundary_distance`,
+`BoundaryDistance`, `mean_score`; `as_device`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -36,6 +36,7 @@ try:
     from ._devices import as_device
     from ._evaluation import ImageScores, evaluate_image, mean_score
     from ._fit import fit
+    from ._frequencies import start_at_frequencies
     from ._initial import initial_weights, pretrained_weights
     from ._losses import CrossEntropyDice
     from ._machines import Machines
@@ -82,5 +83,6 @@ __all__ = [
     "read_run",
     "save_checkpoint",
     "save_prediction",
+    "start_at_frequencies",
     "train_run",
 ]

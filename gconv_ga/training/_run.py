@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from .._validate import invalid, missing_extra
-from ..data import CropStream, PairDataset, PairFiles
+from ..data import CropStream, MaskFile, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
 from ._checkpoint import save_checkpoint, write_atomically
 from ._devices import as_device
 from ._fit import fit
+from ._frequencies import start_at_frequencies
 from ._keep_run import MODEL, STATE, KeepRun, enough
 from ._log import Log, read_log
 from ._losses import CrossEntropyDice
@@ -72,6 +73,8 @@ def train_run(
     ``log.csv``, and at the end ``curves.png``. All but the log are written beside and renamed, so the program may end
     at any moment: called again with the same configuration, files, number of processes and of threads, it ends with
     the same weights to the last bit, and with the same log.
+
+    A new head begins as `start_at_frequencies` says, for the masks of the training images.
 
     Where several processes train (``devices``, ``nodes``), each must come to this call with the same arguments; one of
     them writes. All nodes must see the folder.
@@ -132,8 +135,12 @@ def train_run(
     step = 0 if state is None else state.step
     if state is not None:
         model.load_state_dict(state.weights)
-    elif config.init is not None:
-        model.load_state_dict(load_file(place / INIT) if init is None else dict(init))
+    else:
+        if config.init is not None:
+            model.load_state_dict(load_file(place / INIT) if init is None else dict(init))
+        if config.has_new_head:
+            masks = (band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_code).bands())
+            start_at_frequencies(model, masks, ignore_index=config.mask_code.ignore_index)
     rows = [row for row in read_log(place / LOG) if row.step <= step]
     if leads():
         for left in place.glob(".*.part"):  # by a program that was killed while it wrote

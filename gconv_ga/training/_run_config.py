@@ -76,6 +76,11 @@ class RunConfig:
         """Steps from one look at the validation images to the next."""
         return max(1, self.steps // 10) if self.every is None else self.every
 
+    @property
+    def has_new_head(self) -> bool:
+        """Whether the segmentation head begins at random: pretrained weights are those of an encoder."""
+        return self.init is None or self.init.startswith("pretrained:")
+
     def names(self, part: str) -> list[str]:
         """The names of the images of a part of the split.
 
