@@ -2,6 +2,7 @@
 
     python benchmarks/conversion.py                  # a small U-Net at 128 and 129 px; a few minutes
     python benchmarks/conversion.py --networks small resnet18 --sizes 128 129 256 --rounds 9 --json conversion.json
+    python benchmarks/conversion.py --correctness    # how far each is from turning with the image; seconds
 
 Candidates, all of the same weights under C4 unless their name says D4: the plain network; `GroupAverage`, the orbit in
 one batch (the baseline); ttach's mean over C4 and over D4, one pass for each element; the converted network; the folded
@@ -125,6 +126,38 @@ def peak_megabytes(mode: Callable[..., None], network: nn.Module, x: torch.Tenso
     return most / 2**20
 
 
+SHAPES = ((64, 64), (65, 65), (48, 64), (49, 64))
+
+
+def moved(x: torch.Tensor, element: int) -> torch.Tensor:
+    """An image under an element of D4: the mirror first for the last four, then quarter turns."""
+    return torch.rot90(x.flip(-1) if element >= 4 else x, element % 4, (-2, -1))
+
+
+def miss(network: nn.Module, x: torch.Tensor, order: int) -> float:
+    """The largest difference of the answer to a moved image and the moved answer, relative to the largest value."""
+    with torch.no_grad():
+        answer = network.eval()(x)
+        misses = [(network(moved(x, g)) - moved(answer, g)).abs().max() for g in range(order)]
+    return float(torch.stack(misses).max() / answer.abs().max())
+
+
+def print_correctness(name: str) -> list[dict[str, object]]:
+    """One line for each candidate: its misses under C4 and D4, in float64, by the shape of the image."""
+    print(f"\n{name}, float64\n| candidate | group |", *(f"{h} x {w} |" for h, w in SHAPES))
+    print("|---" * (2 + len(SHAPES)) + "|")
+    rows: list[dict[str, object]] = []
+    found = {key: network for key, network in candidates(name).items() if key != "again" and "as many" not in key}
+    for candidate, network in found.items():
+        for group, order in (("C4", 4), ("D4", 8)):
+            generator = torch.Generator().manual_seed(0)
+            images = [torch.randn(1, 3, *shape, generator=generator, dtype=torch.float64) for shape in SHAPES]
+            misses = [miss(network.double(), x, order) for x in images]
+            rows.append({"network": name, "candidate": candidate, "group": group, "misses": misses})
+            print(f"| {candidate} | {group} |", *(f"{value:.0e} |" for value in misses), flush=True)
+    return rows
+
+
 def describe() -> str:
     """The machine and the versions."""
     return f"{platform.processor() or platform.machine()}, torch {torch.__version__}, one thread, processor time"
@@ -138,6 +171,7 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--correctness", action="store_true", help="no times, but equivariance errors")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -146,7 +180,9 @@ def main() -> None:
     print(describe())
     results = []
     for name in options.networks:
-        for size in options.sizes:
+        if options.correctness:
+            results += print_correctness(name)
+        for size in () if options.correctness else options.sizes:
             networks = candidates(name)
             x = torch.randn(options.batch, 3, size, size)
             for mode in (MODES[each] for each in options.modes):
