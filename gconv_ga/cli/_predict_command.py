@@ -43,8 +43,10 @@ def predict(
     symmetric, so the prediction of a turned image is the turned prediction, whatever its size. Images whose NAME.png
     is there already are skipped: typed again, an interrupted command goes on.
 
-    An image is held as its own bytes, or read by window (TIFF without compression or deflated, NPY); beside it a byte
-    a pixel for the classes. The rest depends on --tile and the width of the image alone.
+    Memory does not grow with the height of the image: files are read by window or row by row, and written row by row.
+    It grows with its width, with --tile and with the network. Held as a whole are small files, interlaced PNG, JPEG of
+    CMYK (of every kind without pyvips), TIFF of other compressions than deflate and PackBits; of a progressive JPEG
+    two bytes a value.
 
     Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
 
