@@ -23,7 +23,7 @@ ADVICE = {
 
 
 class Writer:
-    """Makes modules of escnn of ours; each is told the type that comes in.
+    """Makes modules of escnn of ours; each is told the type that comes in. What is used twice here is used twice there.
 
     Args:
         enn: ``escnn.nn``.
@@ -37,6 +37,7 @@ class Writer:
         self.enn, self.group = enn, group
         self.sampling, self.functions, self.max_error = sampling, functions, max_error
         self.like = torch.empty(0)
+        self.done: dict[tuple[nn.Module, Any], Any] = {}
         self.makers: dict[type, Callable[[Any, Any, str], Any]] = {
             nn.Sequential: self._sequence,
             gnn.LiftingConv2d: self._convolution,
@@ -77,6 +78,8 @@ class Writer:
         Raises:
             ValueError: It has no counterpart, or its arguments have none.
         """
+        if (module, kind) in self.done:
+            return self.done[module, kind]
         make = self.makers.get(type(module))
         if make is None:
             name = type(module).__name__
@@ -85,13 +88,18 @@ class Writer:
             last = "give the modules before and after it one by one and join them by hand"
             raise invalid(path, takes, name, ADVICE.get(name, last))
         made = make(module, kind, path)
-        if type(module) is nn.Sequential:
+        if isinstance(made, self.enn.SequentialModule):
+            # Its parts have their own modes.
             made.training = module.training
         else:
             made.train(module.training)
+        self.done[module, kind] = made
         return made
 
     def _sequence(self, module: nn.Sequential, kind: Any, path: str) -> Any:
+        parts = list(module)
+        if len(parts) == 2 and isinstance(parts[0], gnn.LiftingConv2d | gnn.GroupConv2d) and is_mean(parts[1]):
+            return self._convolution(parts[0], kind, f"{path}.0", to_images=True)
         made = OrderedDict()
         # named_children() leaves out second names.
         for name, child in module._modules.items():  # noqa: SLF001
@@ -116,24 +124,27 @@ class Writer:
             advice += "sizes where no pixel is left over"
             raise invalid("sampling", f"'shared' for {path}, which has a stride", self.sampling, advice)
 
-    def _convolution(self, module: Any, kind: Any, path: str) -> Any:
-        of_maps = isinstance(module, gnn.GroupConv2d)
+    def _convolution(self, module: Any, kind: Any, path: str, *, to_images: bool = False) -> Any:
+        """An ``R2Conv``; one to images has the mean of a layer's kernels over the elements of its output."""
+        plain, of_maps = isinstance(module, nn.Conv2d), isinstance(module, gnn.GroupConv2d)
         self._expect(kind, path, of_maps, module.in_channels)
-        single = isinstance(module, nn.Conv2d) or (module.group.order == 1 and not of_maps)
-        if not single or self.group.order == 1:
+        # What goes from images to images may be a layer of one element, whose kernels are symmetric.
+        if not plain and not (to_images and module.group.order == 1 and not of_maps):
             self._refuse_group(module, path)
-        if not isinstance(module, nn.Conv2d):
+        if not plain:
             self._refuse_sampling(module, path)
-        to_maps = not isinstance(module, nn.Conv2d) and module.group == self.group
-        window, outof = read_window(module, path), make_type(self.group, module.out_channels, to_maps)
-        made = self._nearest((kind, outof), window, read_kernels(module), module.bias, path)
+        window, outof = read_window(module, path), make_type(self.group, module.out_channels, not (plain or to_images))
+        kernels = read_kernels(module)
+        if to_images:
+            kernels = kernels.mean(2, keepdim=True)
+        made = self._nearest((kind, outof), window, kernels, module.bias, path)
         made.weights.requires_grad_(module.weight.requires_grad)
         if module.bias is not None:
             made.bias.requires_grad_(module.bias.requires_grad)
         return made
 
     def _refuse_group(self, module: Any, path: str) -> None:
-        if getattr(module, "group", self.group) != self.group:
+        if module.group != self.group:
             advice = "escnn's networks have one group; to_escnn takes it as group="
             raise invalid(path, f"of the group {self.group.name} of the network", module, advice)
 
@@ -146,9 +157,7 @@ class Writer:
             nearest = nearest if found is None else min(nearest, found[1])
         advice = "larger kernels than 3 x 3 turn there, but by quarter turns, in another way than here"
         if self.functions == "default":
-            advice = (
-                "functions='auto' gives the layer more functions, which make every kernel that turns by quarter turns"
-            )
+            advice = "take functions='auto', which makes more where these do not do"
         takes = f"at least {nearest:.2g} for {path}, whose kernels lie that far from the nearest of escnn's"
         raise invalid("max_error", takes, self.max_error, advice)
 
@@ -189,9 +198,6 @@ class Writer:
         return (self.enn.PointwiseAdaptiveMaxPool2D if maximum else self.enn.PointwiseAdaptiveAvgPool2D)(kind, size)
 
     def _group_pool(self, module: gnn.GroupPool, kind: Any, path: str) -> Any:
-        if not is_regular(kind) and module.group.order == 1:
-            # What follows a single convolution of images to images.
-            return self.enn.IdentityModule(kind)
         self._expect(kind, path, True, len(kind))
         self._refuse_group(module, path)
         if module.subgroup is not None:
@@ -236,3 +242,8 @@ def is_regular(kind: Any) -> bool:
 def shape(kind: Any) -> tuple[bool, int]:
     """Whether an escnn type is of regular fields, and how many."""
     return is_regular(kind), len(kind)
+
+
+def is_mean(module: nn.Module) -> bool:
+    """Whether it is a mean over the whole group."""
+    return isinstance(module, gnn.GroupPool) and module.reduction == "mean" and module.subgroup is None

@@ -1,0 +1,113 @@
+"""Layers and networks of escnn for the tests of the room interop; who imports it where escnn is missing is skipped."""
+
+import math
+
+import pytest
+import torch
+
+pytest.importorskip("escnn", reason="the extra escnn is not installed")
+gspaces = pytest.importorskip("escnn.gspaces")
+enn = pytest.importorskip("escnn.nn")
+
+PLANES = {
+    "C1": gspaces.trivialOnR2,
+    "C2": lambda: gspaces.rot2dOnR2(2),
+    "C3": lambda: gspaces.rot2dOnR2(3),
+    "C4": lambda: gspaces.rot2dOnR2(4),
+    "C8": lambda: gspaces.rot2dOnR2(8),
+    "D1": gspaces.flip2dOnR2,
+    "D2": lambda: gspaces.flipRot2dOnR2(2),
+    "D3": lambda: gspaces.flipRot2dOnR2(3),
+    "D4": lambda: gspaces.flipRot2dOnR2(4),
+    "D6": lambda: gspaces.flipRot2dOnR2(6),
+    # Its mirror alone flips the rows, so that the elements come in another order than ours.
+    "D4, horizontal axis": lambda: gspaces.flipRot2dOnR2(4, axis=0.0),
+}
+EXACT = ["C1", "C2", "C4", "D1", "D2", "D4", "D4, horizontal axis"]
+
+
+def fields(space, letter, count):
+    """``count`` trivial fields for "t", regular ones for "r"."""
+    return enn.FieldType(space, count * [{"t": space.trivial_repr, "r": space.regular_repr}[letter]])
+
+
+def convolution(into, outof, kernel_size, **options):
+    """An ``R2Conv`` with a table of functions of its own: escnn's layers share theirs, and `double()` alters it."""
+    conv = enn.R2Conv(into, outof, kernel_size, recompute=True, initialize=False, **options)
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.normal_()
+    return conv
+
+
+def random(module, dtype):
+    """The module in a dtype, with random norms."""
+    module.to(dtype)
+    with torch.no_grad():
+        for part in module.modules():
+            if isinstance(part, torch.nn.BatchNorm3d) and part.affine:
+                part.weight.uniform_(0.5, 1.5)
+                part.bias.normal_()
+            if isinstance(part, torch.nn.BatchNorm3d) and part.track_running_stats:
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 2.0)
+    return module
+
+
+def places(space):
+    """Where our elements lie among escnn's: written out here, and not taken from the code under test."""
+    order = space.fibergroup.order()
+    # Rotating by a half turn after flipping the rows flips the columns.
+    return [0, 1, 2, 3, 6, 7, 4, 5] if "(0.0, 4)" in space.name else list(range(order))
+
+
+def to_maps(tensor, kind):
+    """The tensor of a geometric one as an image or a map of ours."""
+    space = kind.gspace
+    if kind.representations[0] == space.trivial_repr:
+        return tensor
+    return tensor.unflatten(1, (len(kind), -1))[:, :, places(space)]
+
+
+def both(theirs, ours, height, width, *, batch=2, generator=None):
+    """What both networks make of one random input, as ours lays it out."""
+    dtype = next((p.dtype for p in theirs.parameters() if p.is_floating_point()), torch.float64)
+    x = torch.randn(batch, theirs.in_type.size, height, width, generator=generator, dtype=torch.float64).to(dtype)
+    expected = to_maps(theirs(theirs.in_type(x.clone())).tensor, theirs.out_type)
+    return ours(to_maps(x, theirs.in_type)), expected
+
+
+def relative(got, expected):
+    """The largest difference, relative to the largest number."""
+    assert got.shape == expected.shape
+    return float((got.detach() - expected.detach()).abs().max() / expected.detach().abs().max())
+
+
+def classifier(name, dtype=torch.float64):
+    """A nested network with every way between images and maps; without GroupPooling, which escnn does in float32."""
+    space = PLANES[name]()
+    image, narrow, wide = fields(space, "t", 2), fields(space, "r", 3), fields(space, "r", 4)
+    block = enn.SequentialModule(
+        convolution(narrow, wide, 3, padding=1, bias=False),
+        enn.InnerBatchNorm(wide),
+        enn.ELU(wide, alpha=0.7, inplace=True),
+        enn.SequentialModule(enn.R2Upsampling(wide, scale_factor=2), enn.LeakyReLU(wide, 0.2)),
+    )
+    net = enn.SequentialModule(
+        convolution(image, image, 3, padding=1),
+        enn.PointwiseNonLinearity(image, "p_tanh"),
+        convolution(image, narrow, 5, padding=2),
+        enn.InnerBatchNorm(narrow),
+        enn.ReLU(narrow, inplace=True),
+        enn.PointwiseMaxPool2D(narrow, 2),
+        block,
+        convolution(wide, fields(space, "t", 5), 3, padding=1),
+        enn.InnerBatchNorm(fields(space, "t", 5)),
+        enn.ReLU(fields(space, "t", 5)),
+        convolution(fields(space, "t", 5), fields(space, "t", 2), 1),
+    )
+    with torch.no_grad():
+        for part in net.modules():
+            if isinstance(part, enn.R2Conv):
+                part.weights.div_(math.sqrt(len(part.in_type) * 3))
+    return random(net, dtype)

@@ -1,0 +1,339 @@
+"""The way back: networks of ours as networks of escnn. Run where the extra ``escnn`` is installed."""
+
+import doctest
+import importlib
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from escnn_networks import PLANES, classifier, convolution, enn, fields, random, relative
+from tolerances import TOLERANCES
+from torch import nn
+
+import gconv_ga.nn as gnn
+from gconv_ga.groups import as_group
+from gconv_ga.interop import from_escnn, to_escnn
+
+pytestmark = pytest.mark.escnn
+
+TIGHT = TOLERANCES[torch.float64]
+ROUNDING = 1e-6  # escnn samples its functions in float32
+EXACT = ["C1", "C2", "C4", "D1", "D2", "D4"]
+
+
+def theirs_on(theirs, x):
+    """escnn's output for an image or map of ours, as channels."""
+    return theirs(theirs.in_type(x.flatten(1, 2) if x.ndim == 5 else x.clone())).tensor.detach()
+
+
+def network(group, *, kernel_size=3, taps=None):
+    """One of ours with a layer of each kind; a pool by the maximum over the group is float32 in escnn, so none here."""
+    net = nn.Sequential(
+        gnn.LiftingConv2d(2, 3, kernel_size, padding=1, group=group),
+        gnn.BatchNorm2d(3),
+        nn.ReLU(),
+        gnn.MaxPool2d(2, group=group, sampling="shared"),
+        nn.Sequential(
+            gnn.GroupConv2d(3, 16, 3, padding="same", group=group, group_kernel_size=taps, bias=False),
+            nn.LeakyReLU(0.3),
+            gnn.Upsample(2, "bilinear", group=group),
+        ),
+        gnn.AvgPool2d(3, 1, group=group),
+        gnn.GroupPool(group),
+        nn.BatchNorm2d(16),
+        nn.Conv2d(16, 4, 1),
+        nn.Tanh(),
+    )
+    net = net.double()
+    with torch.no_grad():
+        for part in net.modules():
+            if isinstance(part, nn.BatchNorm2d | nn.BatchNorm3d):
+                part.running_mean.normal_()
+                part.running_var.uniform_(0.5, 2.0)
+                part.weight.uniform_(0.5, 1.5)
+    return net.eval()
+
+
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant")
+@pytest.mark.parametrize("taps", [None, 1], ids=["all taps", "one tap"])
+@pytest.mark.parametrize("kernel_size", [2, 3, 5])
+@pytest.mark.parametrize("name", EXACT)
+def test_a_network_of_quarter_turns_goes_back(name, kernel_size, taps):
+    ours = network(name, kernel_size=kernel_size, taps=taps)
+    theirs = to_escnn(ours)
+    x = torch.randn(2, 2, 12, 13, dtype=torch.float64)
+    assert relative(theirs_on(theirs, x), ours(x)) <= ROUNDING
+    assert not theirs.training
+
+
+@pytest.mark.parametrize("name", ["C3", "C8", "D6"])
+def test_kernels_of_three_by_three_go_back_for_every_group(name):
+    ours = network(name)
+    x = torch.randn(2, 2, 12, 12, dtype=torch.float64)
+    assert relative(theirs_on(to_escnn(ours), x), ours(x)) <= ROUNDING
+
+
+def test_float32_goes_back_beside_other_networks_of_escnn():
+    """escnn's layers share their tables, and the new network must not alter those of others, nor be altered by them."""
+    kinds = fields(PLANES["C4"](), "t", 1), fields(PLANES["C4"](), "r", 2)
+    other = enn.R2Conv(*kinds, 3)
+    image = torch.randn(1, 1, 6, 6)
+    expected = other(kinds[0](image)).tensor
+    ours = network("C4")
+    to_escnn(ours)
+    assert torch.equal(other(kinds[0](image)).tensor, expected)
+    other.double()
+    ours.float()
+    x = torch.randn(1, 2, 12, 12)
+    assert relative(theirs_on(to_escnn(ours), x), ours(x)) <= TOLERANCES[torch.float32]
+    other.float()
+
+
+@pytest.mark.parametrize("name", ["C4", "C8", "D3", "D4"])
+def test_what_came_from_escnn_goes_back_as_it_was(name):
+    theirs = classifier(name).eval()
+    ours = from_escnn(theirs)
+    back = to_escnn(ours, functions="default", max_error=1e-12)
+    x = torch.randn(1, 2, 12, 16, dtype=torch.float64)
+    assert relative(theirs_on(back, x), theirs_on(theirs, x)) <= TIGHT
+    torch.testing.assert_close(back[2].weights, theirs[2].weights)
+    torch.testing.assert_close(back[2].bias, theirs[2].bias)
+    assert repr(back[6]) == repr(theirs[6])
+
+
+def test_a_blur_and_a_mask_go_back():
+    image, maps = fields(PLANES["C4"](), "t", 1), fields(PLANES["C4"](), "r", 2)
+    theirs = enn.SequentialModule(
+        enn.MaskModule(image, 11),
+        enn.R2Conv(image, maps, 3),
+        enn.PointwiseMaxPoolAntialiased2D(maps, 3, 2, 1),
+        enn.PointwiseAdaptiveAvgPool2D(maps, 2),
+    )
+    ours = from_escnn(random(theirs, torch.float32))
+    x = torch.randn(1, 1, 11, 11)
+    assert relative(theirs_on(to_escnn(ours), x), theirs_on(theirs, x)) <= TOLERANCES[torch.float32]
+
+
+def test_a_single_layer_goes_back_and_a_pool_by_the_maximum():
+    conv = gnn.LiftingConv2d(1, 2, 3, group="C4")
+    x = torch.randn(1, 1, 6, 7)
+    theirs = to_escnn(conv)
+    assert type(theirs) is enn.R2Conv
+    assert relative(theirs_on(theirs, x), conv(x).flatten(1, 2)) <= TOLERANCES[torch.float32]
+    pooled = nn.Sequential(conv, gnn.GroupPool("C4", "max"))
+    assert type(to_escnn(pooled)[1]) is enn.GroupPooling
+    assert relative(theirs_on(to_escnn(pooled), x), pooled(x)) <= TOLERANCES[torch.float32]
+
+
+OTHERS = {
+    "ELU": nn.ELU(0.3),
+    "sigmoid": nn.Sigmoid(),
+    "dropout": nn.Dropout(0.4).eval(),
+    "identity": nn.Identity(),
+    "empty": nn.Sequential(),
+    "nearest": gnn.Upsample(2, group="C4"),
+    "adaptive mean": nn.AdaptiveAvgPool3d((None, 2, 3)),
+    "adaptive max": nn.AdaptiveMaxPool3d((None, 2, 3)),
+}
+ON_IMAGES = {
+    "max pool": nn.MaxPool2d(2),
+    "mean pool": nn.AvgPool2d((2, 3), 1),
+    "up": nn.Upsample(scale_factor=2, mode="bilinear"),
+    "adaptive mean": nn.AdaptiveAvgPool2d((2, 3)),
+    "adaptive max": nn.AdaptiveMaxPool2d(2),
+}
+
+
+@pytest.mark.parametrize("layer", OTHERS)
+def test_other_layers_on_maps_go_back(layer):
+    ours = nn.Sequential(gnn.LiftingConv2d(1, 2, 3, group="C4"), OTHERS[layer])
+    x = torch.randn(1, 1, 9, 10)
+    assert relative(theirs_on(to_escnn(ours), x), ours(x).flatten(1, 2)) <= TOLERANCES[torch.float32]
+
+
+@pytest.mark.parametrize("layer", ON_IMAGES)
+def test_other_layers_on_images_go_back(layer):
+    ours = nn.Sequential(
+        ON_IMAGES[layer], gnn.LiftingConv2d(1, 2, 1, group="D4"), gnn.GroupPool("D4"), ON_IMAGES[layer]
+    )
+    x = torch.randn(1, 1, 9, 10)
+    assert relative(theirs_on(to_escnn(ours), x), ours(x)) <= TOLERANCES[torch.float32]
+
+
+def test_maps_are_known_as_such_before_the_first_layer_that_counts_them():
+    ours = nn.Sequential(
+        nn.ReLU(), gnn.MaxPool2d(2, group="C4", sampling="shared"), gnn.GroupPool("C4"), nn.Conv2d(3, 2, 1)
+    )
+    theirs = to_escnn(ours)
+    x = torch.randn(1, 3, 4, 8, 8)
+    assert relative(theirs_on(theirs, x), ours(x)) <= TOLERANCES[torch.float32]
+
+
+def test_a_module_used_twice_is_used_twice():
+    conv, relu = gnn.GroupConv2d(2, 2, 3, padding=1, group="C4"), nn.ReLU()
+    theirs = to_escnn(
+        nn.Sequential(gnn.LiftingConv2d(1, 2, 3, group="C4"), relu, conv, relu, conv, gnn.GroupPool("C4"), relu)
+    )
+    assert theirs[2] is theirs[4]
+    # A layer of escnn has one type.
+    assert theirs[1] is theirs[3]
+    assert theirs[6] is not theirs[1]
+
+
+def test_training_flags_and_frozen_weights_go_back():
+    ours = nn.Sequential(gnn.LiftingConv2d(1, 2, 3, group="C4"), gnn.BatchNorm2d(2), nn.ReLU()).train()
+    ours[1].eval()
+    ours[0].weight.requires_grad_(False)
+    theirs = to_escnn(ours)
+    assert (theirs.training, theirs[1].training) == (True, False)
+    assert (theirs[0].weights.requires_grad, theirs[0].bias.requires_grad) == (False, True)
+
+
+@pytest.mark.parametrize(("name", "error"), [("C8", 0.16), ("D8", 0.15)])
+def test_larger_kernels_at_other_angles_are_refused_with_their_distance(name, error):
+    """escnn's functions are other ones there; the figure is of the class's docstring."""
+    ours = nn.Sequential(nn.Identity(), gnn.LiftingConv2d(2, 8, 5, group=name))
+    with pytest.raises(
+        ValueError, match=r"^max_error must be at least [\d.]+ for module\.1.*got max_error=1e-05"
+    ) as caught:
+        to_escnn(ours)
+    found = float(re.search(r"at least ([\d.]+)", str(caught.value))[1])
+    assert found == pytest.approx(error, rel=0.3)
+    near = to_escnn(ours, max_error=found * 1.1)
+    # It is the distance of the kernels, and what the output differs by on noise.
+    x = torch.randn(1, 2, 64, 64)
+    got, expected = theirs_on(near, x), ours(x).flatten(1, 2).detach()
+    assert float((got - expected).norm() / expected.norm()) == pytest.approx(found, rel=0.3)
+
+
+def test_escnns_default_leaves_corners_out():
+    ours = gnn.LiftingConv2d(1, 2, 3, group="C4")
+    with pytest.raises(ValueError, match=r"^max_error must be at least 0\.\d+ for module,.*functions='auto'"):
+        to_escnn(ours, functions="default")
+    # A smooth kernel is among its functions.
+    with torch.no_grad():
+        ours.weight.zero_()[..., 1, 1] = 1.0
+    assert len(to_escnn(ours, functions="default").weights) < len(to_escnn(ours, functions="all").weights)
+
+
+def test_wrong_kernels_would_be_seen():
+    ours = network("C4")
+    theirs = to_escnn(ours)
+    with torch.no_grad():
+        ours[0].weight.copy_(ours[0].weight.flip(-1))
+    x = torch.randn(2, 2, 12, 12, dtype=torch.float64)
+    assert relative(theirs_on(theirs, x), ours(x)) > 0.1
+
+
+class Own(nn.Module):
+    def forward(self, input):
+        return input
+
+
+LIFT = gnn.LiftingConv2d(1, 2, 3, group="C4")
+REFUSED = {
+    "a layer of one's own": (nn.Sequential(LIFT, nn.Sequential(Own())), r"^module\.1\.0 must be one of.*'Own'"),
+    "dropout of maps": (nn.Sequential(LIFT, gnn.Dropout2d()), r"^module\.1 must be one of.*'Dropout2d'.*nn\.Dropout"),
+    "transposed": (
+        nn.Sequential(LIFT, gnn.GroupConvTranspose2d(2, 2, 2, group="C4")),
+        r"^module\.1 must be one of.*Upsample and GroupConv2d",
+    ),
+    "pool to a subgroup": (
+        nn.Sequential(LIFT, gnn.GroupPool("C4", to="C2")),
+        r"^module\.1 must be a pool over the whole",
+    ),
+    "bicubic": (nn.Sequential(LIFT, gnn.Upsample(2, "bicubic", group="C4")), r"^module\.1 must be 'nearest'"),
+    "aligned": (nn.Sequential(LIFT, nn.Upsample(None, 2, "bilinear", True)), r"^module\.1 must be 'nearest'"),
+    "uncounted padding": (
+        nn.Sequential(LIFT, gnn.AvgPool2d(3, 1, 1, count_include_pad=False, group="C4")),
+        r"^module\.1 must be a pool that counts its padding",
+    ),
+    "a line": (gnn.LiftingConv2d(1, 2, (1, 3), group="C2"), r"^module must be a convolution with a square kernel"),
+    "padded unevenly": (gnn.LiftingConv2d(1, 2, 4, padding="same", group="C4"), r"^module must be padded alike"),
+    "channels that do not fit": (
+        nn.Sequential(LIFT, gnn.BatchNorm2d(3)),
+        r"^module\.1 must be a layer that takes maps of 2",
+    ),
+    "an image where a map comes": (
+        nn.Sequential(LIFT, nn.Conv2d(2, 1, 1)),
+        r"^module\.1 must be a layer that takes maps",
+    ),
+    "a map where an image comes": (
+        nn.Sequential(LIFT, gnn.GroupPool("C4"), gnn.GroupPool("C4")),
+        r"^module\.2 must be a layer that takes images",
+    ),
+    "elements pooled": (nn.Sequential(LIFT, nn.AdaptiveAvgPool3d(1)), r"^module\.1 must be a pool that leaves"),
+    "two groups": (
+        nn.Sequential(LIFT, gnn.GroupPool("C4"), gnn.LiftingConv2d(2, 1, 1, group="D2")),
+        "^module must be a.*C4, D2",
+    ),
+    "nothing to count": (nn.ReLU(), "^module must be a network with a convolution or a norm"),
+    "kernels that do not turn": (
+        nn.Sequential(LIFT, gnn.GroupPool("C4"), nn.Conv2d(2, 1, 3)),
+        r"^max_error must be at least .* for module\.2",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_counterpart_is_refused(case):
+    module, message = REFUSED[case]
+    with pytest.raises(ValueError, match=message):
+        to_escnn(module)
+
+
+def test_another_group_than_that_of_the_layers_is_refused():
+    with pytest.raises(ValueError, match=r"^module\.0 must be of the group C8"):
+        to_escnn(nn.Sequential(LIFT), group="C8")
+
+
+def test_a_group_is_told_where_no_layer_has_one():
+    plain = nn.Sequential(nn.Conv2d(3, 2, 1), nn.ReLU())
+    assert to_escnn(plain).in_type.gspace == PLANES["C1"]()
+    theirs = to_escnn(plain, group="D4")
+    assert theirs.in_type.gspace == PLANES["D4"]()
+    symmetric = from_escnn(
+        random(convolution(fields(PLANES["C8"](), "t", 2), fields(PLANES["C8"](), "t", 3), 5), torch.float64)
+    )
+    x = torch.randn(1, 2, 7, 8, dtype=torch.float64)
+    assert relative(theirs_on(to_escnn(symmetric, group="C8", functions="default"), x), symmetric(x)) <= TIGHT
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        gnn.LiftingConv2d(1, 2, 3, 2, 1, group="C4"),
+        nn.Sequential(LIFT, gnn.MaxPool2d(2, group="C4")),
+        nn.Sequential(LIFT, gnn.AvgPool2d(2, group="C4")),
+    ],
+    ids=["convolution", "max pool", "mean pool"],
+)
+def test_strides_of_every_orientation_for_itself_are_refused_or_shared(layer):
+    with pytest.raises(ValueError, match=r"^sampling must be 'shared' for module.*sampling='shared' takes it"):
+        to_escnn(layer)
+    theirs = to_escnn(layer, sampling="shared")
+    good = torch.randn(1, 1, 17, 17) if isinstance(layer, gnn.LiftingConv2d) else torch.randn(1, 1, 18, 18)
+    assert relative(theirs_on(theirs, good), layer(good).flatten(1, 2)) <= TOLERANCES[torch.float32]
+    bad = good[..., :-1, :-1]
+    assert relative(theirs_on(theirs, bad), layer(bad).flatten(1, 2)) > 0.1
+
+
+@pytest.mark.parametrize("name", ["gconv_ga.interop", "gconv_ga.interop._from_escnn", "gconv_ga.interop._to_escnn"])
+def test_the_examples_run_with_escnn(name):
+    """In the other environment their lines behind `find_spec` do not."""
+    module = importlib.import_module(name)
+    assert "find_spec" in Path(module.__file__).read_text(encoding="utf-8")
+    found = doctest.testmod(module)
+    assert (found.failed, found.attempted > 0) == (0, True)
+
+
+def test_the_example_of_the_readme_runs_with_escnn(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    (block,) = (b for b in re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL) if "from_escnn" in b)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    loaded = torch.load("ours.pt", weights_only=False)
+    assert torch.equal(loaded(names["x"]), names["ours"](names["x"]))
+    assert as_group("D4").order == loaded[0].group.order
