@@ -44,6 +44,7 @@ def basis_figure(basis: SteerableBasis, *, element: int = 0, dpi: int = 120) -> 
 def tradeoff_chart(bases: Sequence[SteerableBasis], *, dpi: int = 120) -> Figure:
     """What more functions would cost: how many there are up to each error, the curves that `max_error` cuts.
 
+    The errors are those that `max_error` bounds, on a mixture of sharp and blurred images: smaller than on photographs.
     A filled dot is a function, or a pair, that the basis has, an empty one what it leaves out; where a curve leaps is
     the edge of what turns. The legend has the expected error of random kernels of those taken.
 
