@@ -24,10 +24,9 @@ class _Basis(NamedTuple):
     functions: Tensor
     weight: Tensor
 
-    @property
-    def kernels(self) -> Tensor:
-        """What they make, ``[C_out, C_in, o, i, k * k]`` in float64."""
-        return torch.einsum("pqb,boix->pqoix", self.weight.double(), self.functions.double())
+    def sum(self, functions: Tensor) -> Tensor:
+        """What the coefficients make of functions ``[b, ...]``: kernels ``[C_out, C_in, ...]`` in float64."""
+        return torch.einsum("pqb,b...->pq...", self.weight.double(), functions.double())
 
 
 class ConvolutionReader:
@@ -54,39 +53,38 @@ class ConvolutionReader:
         into, outof = read_fields(conv.in_type, path), read_fields(conv.out_type, path)
         basis = _read_basis(conv, into, outof)
         _refuse_stale(conv, basis, into, outof, path)
-        group, on_grid = into.group, self.filters == "grid"
-        if on_grid and not group.is_exact():
+        group, size = into.group, (conv.kernel_size, conv.kernel_size)
+        if self.filters == "grid" and not group.is_exact():
             raise invalid("filters", f"'escnn' for {group.name}, which has other angles than quarter turns", "grid")
-        make: Any = gnn.GroupConv2d if into.regular else gnn.LiftingConv2d
-        more: dict[str, Any] = {"group": group, "sampling": self.sampling}
-        if conv.stride in (1, (1, 1)):
-            # All orientations sample the same grid anyway, and this is quicker.
-            more["sampling"] = "per_orientation"
+        weight = basis.weight
         if into.regular and outof.regular:
-            kernel, functions = basis.kernels[:, :, 0], basis.functions
-            coefficients = basis.weight
-            if not on_grid:
-                coefficients = _by_element(coefficients, group, path)
+            functions, plane = basis.functions, basis.functions[:, 0]
+            if self.filters == "escnn":
+                weight = _by_element(weight, group, path)
         elif into.regular:
             # To images: every orientation for itself, then their sum, which is |G| times their mean.
-            kernel, functions = basis.kernels[:, :, 0, :1] * group.order, basis.functions[:, 0] * group.order
-            coefficients = basis.weight.unsqueeze(2)
-            more["group_kernel_size"] = 1
+            functions, weight = basis.functions[:, 0] * group.order, weight.unsqueeze(2)
+            plane = functions[:, :1]
         else:
-            kernel, functions, coefficients = basis.kernels[:, :, 0, 0], basis.functions[:, :, 0], basis.weight
-        size = (conv.kernel_size, conv.kernel_size)
+            functions, plane = basis.functions[:, :, 0], basis.functions[:, 0, 0]
         if not (into.regular or outof.regular):
             if size == (1, 1):
                 # A single tap is its own turn.
-                return _filled(conv, nn.Conv2d, into, outof, kernel.unflatten(-1, size), {})
-            if not on_grid:
+                return _filled(conv, nn.Conv2d, into, outof, basis.sum(plane).unflatten(-1, size), {})
+            if self.filters == "escnn":
                 # escnn's functions are symmetric, so that one element does for all.
-                group = more["group"] = C1
-        if on_grid:
-            weight, more["filters"] = kernel.unflatten(-1, size), GridFilters(group, size)
+                group = C1
+        filters: Filters
+        if self.filters == "grid":
+            filters, weight = GridFilters(group, size), basis.sum(plane).unflatten(-1, size)
         else:
-            kind = f"{make.__name__} {into.regular} {outof.regular}"
-            weight, more["filters"] = coefficients, self._table(conv, kind, group, functions)
+            filters = self._table(conv, f"{into.regular} {outof.regular}", group, functions)
+        make: Any = gnn.GroupConv2d if into.regular else gnn.LiftingConv2d
+        # Without a stride all orientations sample the same grid anyway, and that is quicker.
+        sampling = "per_orientation" if conv.stride in (1, (1, 1)) else self.sampling
+        more: dict[str, Any] = {"group": group, "sampling": sampling, "filters": filters}
+        if into.regular and not outof.regular:
+            more["group_kernel_size"] = 1
         layer = _filled(conv, make, into, outof, weight, more)
         return layer if outof.regular else nn.Sequential(layer, gnn.GroupPool(group, "mean"))
 
@@ -125,18 +123,19 @@ def _refuse_stale(conv: Any, basis: _Basis, into: Fields, outof: Fields, path: s
     if conv.training:
         return
     rows, columns = _order(outof), _order(into)
-    now = basis.kernels.permute(0, 2, 1, 3, 4)
+    now = basis.sum(basis.functions).transpose(1, 2)
     then = conv.filter.detach().double().reshape(*now.shape[:4], -1)[:, rows][:, :, :, columns]
-    same = _alike(now, then)
+    pairs = [(now, then)]
     if conv.bias is not None:
-        same = same and _alike(_read_bias(conv, outof), conv.expanded_bias.double().view(outof.count, -1)[:, 0])
-    if not same:
+        pairs.append((_read_bias(conv, outof), conv.expanded_bias.detach().double().view(outof.count, -1)[:, 0]))
+    if not all(_alike(a, b, conv.weights.dtype) for a, b in pairs):
         advice = "its weights have changed in eval mode, which escnn does not see: call train() and eval() on it first"
         raise invalid(path, "a convolution whose kernels are those of its weights", "R2Conv", advice)
 
 
-def _alike(now: Tensor, then: Tensor) -> bool:
-    return bool((now - then).abs().amax() <= 1e-3 * now.abs().amax())
+def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
+    """Whether they differ by no more than rounding, with some room."""
+    return bool((now - then).abs().amax() <= max(1e-3, 8 * torch.finfo(dtype).eps) * now.abs().amax())
 
 
 def _read_bias(conv: Any, outof: Fields) -> Tensor:
@@ -146,11 +145,13 @@ def _read_bias(conv: Any, outof: Fields) -> Tensor:
 
 
 def _filled(conv: Any, make: Any, into: Fields, outof: Fields, weight: Tensor, more: dict[str, Any]) -> nn.Module:
-    """The layer with these weights and the convolution's bias; nothing is drawn, so that no generator moves."""
-    layer: nn.Module = make(
-        into.count, outof.count, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-        conv.bias is not None, conv.padding_mode, device="meta", **more,
-    )  # fmt: skip
+    """The layer with these weights and the convolution's bias; no generator is left elsewhere than it was."""
+    # (To draw on the meta device instead would import torch's compiler, for seconds.)
+    with torch.random.fork_rng(devices=[]):
+        layer: nn.Module = make(
+            into.count, outof.count, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
+            conv.bias is not None, conv.padding_mode, dtype=conv.weights.dtype, **more,
+        )  # fmt: skip
     state = {"weight": weight.to(conv.weights).clone(memory_format=torch.contiguous_format)}
     if conv.bias is not None:
         state["bias"] = _read_bias(conv, outof).to(conv.weights)

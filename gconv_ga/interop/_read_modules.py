@@ -66,11 +66,11 @@ class Reader:
         Raises:
             ValueError: It has no counterpart, or its arguments have none.
         """
-        if module in self.done:
-            return self.done[module]
         make = self.makers.get(type(module))
         if make is None:
             raise self._refusal(module, path)
+        if module in self.done:
+            return self.done[module]
         try:
             made = make(module, path)
         except ValueError as error:

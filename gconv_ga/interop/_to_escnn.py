@@ -34,6 +34,10 @@ def to_escnn(
     ``max_error`` (0.16 for 5 x 5 and C8). Networks that `from_escnn` made of layers with escnn's default functions come
     back as they were, whatever the group.
 
+    A convolution and ``GroupPool("mean")`` that are alone in an ``nn.Sequential`` become one ``R2Conv`` to trivial
+    fields; such a pool elsewhere becomes an ``R2Conv`` of 1 x 1, and ``GroupPool("max")`` becomes ``GroupPooling``, which
+    returns float32 whatever it is given.
+
     Images ``[B, C, H, W]`` become geometric tensors of C trivial fields, maps ``[B, C, |G|, H, W]`` those of C regular
     fields: ``kind(x.flatten(1, 2))`` with the ``in_type`` of the result.
 

@@ -124,7 +124,7 @@ def test_a_class_that_changes_forward_is_not_taken_for_its_parent():
         from_escnn(Subclass(maps()))
 
 
-@pytest.mark.parametrize("module", [nn.ReLU(), 3, None], ids=["torch", "int", "None"])
+@pytest.mark.parametrize("module", [nn.ReLU(), 3, None, [nn.ReLU()]], ids=["torch", "int", "None", "list"])
 def test_what_is_no_module_of_escnn_is_refused(module):
     with pytest.raises(ValueError, match=r"^module must be a module of escnn.*its escnn parts one by one"):
         from_escnn(module)
@@ -146,6 +146,11 @@ def test_kernels_that_are_not_those_of_the_weights_are_refused():
         conv.bias.add_(1)
     with pytest.raises(ValueError, match="whose kernels are those of its weights"):
         from_escnn(conv)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rounding_is_no_change_of_weights(dtype):
+    from_escnn(convolution(maps("C8"), maps("C8"), 5).to(dtype).eval())
 
 
 def test_a_network_is_converted_after_another_has_altered_the_tables_that_they_share():
