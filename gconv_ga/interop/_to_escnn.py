@@ -35,7 +35,7 @@ def to_escnn(
     back as they were, whatever the group.
 
     A convolution and ``GroupPool("mean")`` that are alone in an ``nn.Sequential`` become one ``R2Conv`` to trivial
-    fields; such a pool elsewhere becomes an ``R2Conv`` of 1 x 1, and ``GroupPool("max")`` becomes ``GroupPooling``, which
+    fields; such a pool elsewhere becomes an ``R2Conv`` of 1 x 1. ``GroupPool("max")`` becomes ``GroupPooling``, which
     returns float32 whatever it is given.
 
     Images ``[B, C, H, W]`` become geometric tensors of C trivial fields, maps ``[B, C, |G|, H, W]`` those of C regular
