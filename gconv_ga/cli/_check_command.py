@@ -8,9 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from .._validate import one_of
 from ._options import Debug, check_group
+from ._progress import progress_bars
 from ._refusals import naming, refuse
 from ._runs import load_run
+
+MANY = 10_000_000  # weights above which not every part is tested, if nothing is said
 
 
 def _check_group(name: str | None) -> str | None:
@@ -33,6 +37,13 @@ def check(
         int | None, typer.Option(min=1, help="Of the image; else the network's in_channels, or 3.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the image, which is noise.")] = 0,
+    parts: Annotated[
+        str | None,
+        typer.Option(
+            metavar="all|suspect",
+            help="Suspect: none inside equivariant ones; same verdict. Else suspect from 10 million weights.",
+        ),
+    ] = None,
     debug: Debug = False,
 ) -> None:
     """Turn an image, compare, and print a table of the network's parts: which one breaks the symmetry, and why.
@@ -58,13 +69,31 @@ def check(
         1, depth, height, width, dtype=torch.float64,
         generator=torch.Generator().manual_seed(seed),
     )  # fmt: skip
+    with naming("--parts"):
+        chosen = _parts(parts, network)
+    bars = progress_bars()
+    bars.disable = not bars.console.is_terminal
     try:
-        report = equivariance_report(network.double().eval(), name, image)
+        with bars:
+            task = bars.add_task("parts", total=None, note="")
+            report = equivariance_report(
+                network.double().eval(), name, image, parts=chosen,
+                progress=lambda done, total: bars.update(task, completed=done, total=total),
+            )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         refuse(option, f"the network does not take an image {tuple(image.shape)} (--size, --channels): {error}", error)
     print(report)
+    if chosen != "all":
+        print("Parts inside an equivariant part do no harm and are not listed; --parts all tests them too.")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _parts(said: str | None, network: Any) -> str:
+    """Which parts are tested: of a large network those that may be to blame."""
+    if said is not None:
+        return one_of("parts", said, ("all", "suspect"))
+    return "suspect" if sum(weights.numel() for weights in network.parameters()) >= MANY else "all"
 
 
 def _size(text: str) -> tuple[int, int]:

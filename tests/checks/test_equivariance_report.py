@@ -466,3 +466,35 @@ def test_a_size_among_the_users_inputs_must_be_able_to_turn():
 def test_a_module_that_cannot_run_says_so_itself():
     with pytest.raises(RuntimeError, match="channels"):
         equivariance_report(nn.Conv2d(3, 1, 1).double(), "C4", image(1, 1, 5, 5))
+
+
+@pytest.mark.parametrize("broken", [None, "0.0", "1.0", "2.0"])
+def test_suspects_alone_give_the_same_verdict(broken):
+    """And what is said of each is the same; those inside an equivariant part are not there."""
+    net, x = symmetric_net(), image(2, 1, 6, 6)
+    if broken is not None:
+        net.get_submodule(broken).weight.data[0, 0, 0, 1] += 1
+    every, suspects = equivariance_report(net, "C4", x), equivariance_report(net, "C4", x, parts="suspect")
+    assert (suspects.ok, suspects.culprits, suspects.worst) == (every.ok, every.culprits, every.worst)
+    fine = [part.path for part in every.rows if part.status == "ok"]
+    listed = [part.path for part in suspects.rows]
+    expected = [
+        part.path for part in every.rows
+        if not any(path == "" != part.path or part.path.startswith(f"{path}.") for path in fine)
+    ]  # fmt: skip
+    assert listed == expected
+    assert len(listed) < len(every.rows)
+    assert [repr(part) for part in suspects.rows] == [repr(row(every, path)) for path in listed]
+
+
+@pytest.mark.parametrize("parts", ["all", "suspect"])
+def test_progress_counts_all_parts(parts):
+    net, seen = symmetric_net(), []
+    equivariance_report(net, "C4", image(2, 1, 6, 6), parts=parts, progress=lambda *numbers: seen.append(numbers))
+    total = len(list(net.modules()))
+    assert seen == [(done, total) for done in range(1, total + 1)]
+
+
+def test_other_parts_are_refused():
+    with pytest.raises(ValueError, match=r"^parts must be one of 'all', 'suspect', but got parts='some'\."):
+        equivariance_report(symmetric_net(), "C4", image(2, 1, 6, 6), parts="some")

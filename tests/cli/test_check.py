@@ -58,6 +58,7 @@ def test_what_breaks_it_is_named(invoke, networks):
     ("typed", "option", "said"),
     [
         ([], "--run", "give one of --run and --model"),
+        (["--model", "networks_to_check:good", "--parts", "some"], "--parts", "parts must be one of 'all', 'suspect'"),
         (["--run", "{run}", "--model", "a:b"], "--run", "give one of --run and --model"),
         (["--run", "nowhere"], "--run", "There is no such file"),
         (["--run", "{run}", "--size", "64"], "--size", "not of the form"),
@@ -88,3 +89,19 @@ def test_a_pickle_is_refused(invoke, tmp_path):
 
 def test_help_shows_an_example(invoke):
     assert "Example: gconv-ga check --model" in invoke("check", "--help").output
+
+
+def test_of_a_large_network_the_suspects_are_listed(invoke, networks, monkeypatch):
+    typed = ["check", "--model", f"{networks}:good", "--channels", 2]
+    inner = "0        Conv2d"
+    assert inner in invoke(*typed).stdout
+    assert inner not in invoke(*typed, "--parts", "suspect").stdout
+    monkeypatch.setattr("gconv_ga.cli._check_command.MANY", 9)  # it has 2 * 3 weights and 3
+    shown = invoke(*typed)
+    assert "Sequential is equivariant under C4." in shown.stdout
+    assert "--parts all tests them too" in shown.stdout
+    assert inner not in shown.stdout
+    assert inner in invoke(*typed, "--parts", "all").stdout
+    broken = invoke("check", "--model", f"{networks}:bad", "--channels", 2, code=1).stdout
+    assert "not equivariant under C4, because of 1." in broken
+    assert inner in broken, "inside a part that is broken each is tested"
