@@ -58,11 +58,9 @@ def read_kernels(conv: Any) -> Tensor:
         stack = conv.turned_kernels().detach().double()
     channels, order = conv.in_channels // conv.groups, conv.group.order
     planes = stack.unflatten(2, (channels, -1)).transpose(1, 2)
-    if isinstance(conv, gnn.LiftingConv2d) or planes.shape[3] == order == len(conv.taps):
+    if isinstance(conv, gnn.LiftingConv2d) or planes.shape[3] == order:
         return planes
-    # Planes of few taps lie by tap, and those of all elements in their places.
-    if planes.shape[3] == order:
-        return planes
+    # Few planes lie by tap: now each where the element is that it meets.
     whole = planes.new_zeros(*planes.shape[:3], order, planes.shape[4])
     for g, near in enumerate(conv.neighbours.tolist()):
         whole[:, :, g, near] = planes[:, :, g]
@@ -127,15 +125,12 @@ def every_tap(kernel_size: int, dilation: int) -> dict[str, Any]:
         dilation: As in ``R2Conv``.
     """
     along = [i - (kernel_size - 1) / 2 for i in range(kernel_size)]
-    squares = sorted(x * x + y * y for x in along for y in along)
-    taps = {math.sqrt(square) * dilation: squares.count(square) for square in squares}
-    rings = list(taps)
-    # escnn compares with the corner's own radius.
+    squares = [x * x + y * y for x in along for y in along]
+    # escnn takes no ring beyond the corner, to the last bit.
     corner = dilation * (kernel_size - 1) / 2 * math.sqrt(2)
-    rings[-1] = min(rings[-1], corner)
-    taps[rings[-1]] = max(taps.values())
+    taps = {min(math.sqrt(square) * dilation, corner): squares.count(square) for square in sorted(squares)}
     return {
-        "rings": rings,
-        "sigma": [0.005 if ring == 0 else 0.05 * dilation for ring in rings],
-        "frequencies_cutoff": lambda radius: min(((abs(radius - r), n // 2) for r, n in taps.items()))[1],
+        "rings": list(taps),
+        "sigma": [0.05 * dilation if ring else 0.005 for ring in taps],
+        "frequencies_cutoff": lambda radius: taps[min(taps, key=lambda ring: abs(ring - radius))] // 2,
     }

@@ -67,6 +67,14 @@ def test_a_network_of_quarter_turns_goes_back(name, kernel_size, taps):
     assert not theirs.training
 
 
+@pytest.mark.parametrize(("kernel_size", "dilation"), [(4, 1), (7, 1), (9, 1), (3, 2), (4, 3)])
+@pytest.mark.parametrize("name", ["C4", "D4"])
+def test_every_kernel_that_turns_by_quarter_turns_goes_back(name, kernel_size, dilation):
+    ours = gnn.LiftingConv2d(1, 3, kernel_size, dilation=dilation, group=name).double()
+    x = torch.randn(1, 1, 16, 17, dtype=torch.float64)
+    assert relative(theirs_on(to_escnn(ours), x), ours(x).flatten(1, 2)) <= ROUNDING
+
+
 @pytest.mark.parametrize("name", ["C3", "C8", "D6"])
 def test_kernels_of_three_by_three_go_back_for_every_group(name):
     ours = network(name)
@@ -100,6 +108,8 @@ def test_what_came_from_escnn_goes_back_as_it_was(name):
     torch.testing.assert_close(back[2].weights, theirs[2].weights)
     torch.testing.assert_close(back[2].bias, theirs[2].bias)
     assert repr(back[6]) == repr(theirs[6])
+    # By default too these are the functions that are taken, since they do.
+    assert [p.shape for p in to_escnn(ours).parameters()] == [p.shape for p in theirs.parameters()]
 
 
 def test_a_blur_and_a_mask_go_back():
