@@ -1,4 +1,4 @@
-"""The U-Net of gconv_ga.models in escnn, layer for layer; for networks.py and any_angle.py, where escnn is installed."""
+"""The U-Net of gconv_ga.models in escnn, layer for layer; for networks.py and any_angle.py."""
 
 from types import SimpleNamespace
 from typing import Any

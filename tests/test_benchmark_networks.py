@@ -1,0 +1,57 @@
+"""benchmarks/networks.py: its slopes, its candidates, and the tables in the README."""
+
+import importlib
+import json
+from types import ModuleType
+
+import pytest
+import torch
+from house import ROOT
+
+RESULTS = ROOT / "benchmarks" / "results" / "networks.json"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("networks")
+
+
+@pytest.mark.parametrize("power", [-1, 0.5, 2])
+def test_the_slope_of_a_power_is_its_exponent(power: float, benchmark: ModuleType) -> None:
+    assert benchmark.slope([(x, 3 * x**power) for x in (2, 4, 8, 32)]) == pytest.approx(power, abs=1e-6)
+
+
+def test_the_slope_is_that_of_least_squares(benchmark: ModuleType) -> None:
+    points = [(1.0, 1.0), (2.0, 8.0), (4.0, 16.0), (8.0, 300.0)]
+    design = torch.tensor([[x, 1.0] for x, _ in points], dtype=torch.float64)
+    design[:, 0] = design[:, 0].log()
+    expected = torch.linalg.lstsq(design, torch.tensor([[y] for _, y in points], dtype=torch.float64).log()).solution[0]
+    assert benchmark.slope(points) == pytest.approx(expected.item(), abs=1e-6)
+
+
+@pytest.mark.parametrize("group", ["C4", "C8", "D4"])
+def test_candidates_do_as_many_multiply_adds(group: str, benchmark: ModuleType) -> None:
+    x = torch.zeros(1, 3, 16, 16)
+    work = {name: benchmark.multiply_adds(network, x) for name, network in benchmark.networks(group, 2).items()}
+    assert all(count == pytest.approx(work["plain"], rel=0.01) for count in work.values()), work
+    assert benchmark.multiply_adds(benchmark.networks(group, 3)["plain"], x) > 2 * work["plain"]
+
+
+def test_multiply_adds_are_those_of_one_image(benchmark: ModuleType) -> None:
+    layer = torch.nn.Conv2d(3, 5, 3, padding=1)
+    assert benchmark.multiply_adds(layer, torch.zeros(4, 3, 8, 10)) == 3 * 5 * 9 * 80
+
+
+def test_the_expansion_is_compared_with_the_same_convolution(benchmark: ModuleType) -> None:
+    layer = benchmark.GroupConv2d(2, 3, 5, padding=2, group="C8")
+    f = torch.randn(1, 2, 8, 9, 9)
+    assert (benchmark.Ready(layer)(f) - layer(f)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("section", ["start", "steps", "growth", "expansion"])
+def test_the_readme_has_the_tables_of_the_results(section: str, benchmark: ModuleType) -> None:
+    page = (ROOT / "benchmarks" / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = json.loads(RESULTS.read_text(encoding="utf-8"))[section]["rows"]
+    table = list(benchmark.TABLES[section](rows))
+    assert set(table) <= set(page)
