@@ -20,10 +20,10 @@ PLANES = {
     "D3": lambda: gspaces.flipRot2dOnR2(3),
     "D4": lambda: gspaces.flipRot2dOnR2(4),
     "D6": lambda: gspaces.flipRot2dOnR2(6),
-    # Its mirror alone flips the rows, so that the elements come in another order than ours.
-    "D4, horizontal axis": lambda: gspaces.flipRot2dOnR2(4, axis=0.0),
+    # Its mirror alone exchanges the axes, so that the elements come in another order than ours.
+    "D4, diagonal axis": lambda: gspaces.flipRot2dOnR2(4, axis=math.pi / 4),
 }
-EXACT = ["C1", "C2", "C4", "D1", "D2", "D4", "D4, horizontal axis"]
+EXACT = ["C1", "C2", "C4", "D1", "D2", "D4", "D4, diagonal axis"]
 
 
 def fields(space, letter, count):
@@ -57,8 +57,9 @@ def random(module, dtype):
 def places(space):
     """Where our elements lie among escnn's: written out here, and not taken from the code under test."""
     order = space.fibergroup.order()
-    # Rotating by a half turn after flipping the rows flips the columns.
-    return [0, 1, 2, 3, 6, 7, 4, 5] if "(0.0, 4)" in space.name else list(range(order))
+    # A quarter turn after the mirror about the diagonal is the one about the vertical.
+    diagonal = order == 8 and space.fibergroup.name == "D4" and space == PLANES["D4, diagonal axis"]()
+    return [0, 1, 2, 3, 5, 6, 7, 4] if diagonal else list(range(order))
 
 
 def to_maps(tensor, kind):

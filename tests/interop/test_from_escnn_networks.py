@@ -19,7 +19,7 @@ from gconv_ga.interop import from_escnn
 pytestmark = pytest.mark.escnn
 
 TIGHT = TOLERANCES[torch.float64]
-GROUPS = ["C2", "C3", "C4", "C8", "D1", "D3", "D4", "D4, horizontal axis"]
+GROUPS = ["C2", "C3", "C4", "C8", "D1", "D3", "D4", "D4, diagonal axis"]
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
