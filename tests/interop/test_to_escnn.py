@@ -67,6 +67,14 @@ def test_a_network_of_quarter_turns_goes_back(name, kernel_size, taps):
     assert not theirs.training
 
 
+def test_a_few_taps_of_many_fields_go_back():
+    """Such a layer sees an orientation's neighbours only, and they are not symmetric about it."""
+    ours = gnn.GroupConv2d(2, 32, 3, group="D4", group_kernel_size=2).double()
+    x = torch.randn(1, 2, 8, 7, 8, dtype=torch.float64)
+    assert ours.turned_kernels().shape[2] == 2 * 2
+    assert relative(theirs_on(to_escnn(ours), x), ours(x).flatten(1, 2)) <= ROUNDING
+
+
 @pytest.mark.parametrize(("kernel_size", "dilation"), [(4, 1), (7, 1), (9, 1), (3, 2), (4, 3)])
 @pytest.mark.parametrize("name", ["C4", "D4"])
 def test_every_kernel_that_turns_by_quarter_turns_goes_back(name, kernel_size, dilation):
@@ -95,6 +103,12 @@ def test_float32_goes_back_beside_other_networks_of_escnn():
     ours.float()
     x = torch.randn(1, 2, 12, 12)
     assert relative(theirs_on(to_escnn(ours), x), ours(x)) <= TOLERANCES[torch.float32]
+    # A layer whose table another has doubled: so it must stay.
+    alone = gnn.LiftingConv2d(1, 2, 3, group="C4")
+    with torch.no_grad():
+        alone.weight.zero_()[..., 1, 1] = 1.0
+    to_escnn(alone, functions="default")
+    assert other(kinds[0](image.double())).tensor.dtype == torch.float64
     other.float()
 
 
