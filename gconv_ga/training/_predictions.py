@@ -16,6 +16,8 @@ from ._growing import growing, growing_npy, growing_png
 from ._overlay import Overlay, class_colors
 from ._predict_image import ImagePrediction, logit_bands
 
+PIECE = 32  # rows that are written at a time
+
 
 def save_prediction(
     prediction: ImagePrediction, path: str | Path, *, colors: Sequence[Sequence[int]] | None = None
@@ -107,7 +109,7 @@ def predict_to_file(
     top = 0
     with ExitStack() as files:
         for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
-            classes, rows = band.shape[:2]
+            classes = len(band)
             if not top:  # the labels are opened first and closed last
                 add_labels = files.enter_context(growing_png(file, height, width, palette=_palette(classes, colors)))
                 if probabilities:
@@ -115,13 +117,14 @@ def predict_to_file(
                 if drawn is not None:
                     beside = file.with_name(f"{file.stem}_overlay.png")
                     add_drawn = files.enter_context(growing_png(beside, height, width))
-            found = band.argmax(dim=0)
-            add_labels(found.numpy().astype(_number(classes)))
-            if probabilities:
-                add_shares(band.to(torch.float32).softmax(dim=0).numpy())
-            if drawn is not None:
-                add_drawn(drawn.rows(top, found))
-            top += rows
+            for part in band.split(PIECE, dim=1):
+                found = part.argmax(dim=0)
+                add_labels(found.numpy().astype(_number(classes)))
+                if probabilities:
+                    add_shares(part.to(torch.float32).softmax(dim=0).numpy())
+                if drawn is not None:
+                    add_drawn(drawn.rows(top, found))
+                top += part.shape[1]
     return file
 
 
