@@ -134,7 +134,7 @@ MAIN = ("plain", "escnn, k=3", "ours, k=3", "escnn, k=5", "ours, k=5")  # all se
 
 
 def turned(x: Tensor, degrees: float, order: int) -> Tensor:
-    """Maps ``[C, H, W]`` turned counter-clockwise about their middle by splines of that order, mirrored beyond the rim."""
+    """Maps ``[C, H, W]`` turned counter-clockwise about their middle by splines of that order; mirrored outside."""
     array = x.double().numpy()
     result = scipy.ndimage.rotate(array, degrees, axes=(2, 1), reshape=False, order=order, mode="reflect")
     return torch.from_numpy(np.ascontiguousarray(result))
