@@ -127,7 +127,8 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> Iterato
     torch.manual_seed(seed)
     how = METHODS[method]
     model = how.build(task.test.images.shape[1], task.kind.classes, how.width(args.channels))
-    start_at_frequencies(model, task.train.masks)
+    if args.head == "frequencies":
+        start_at_frequencies(model, task.train.masks)
     arguments = {"seed": seed, "symmetry": how.symmetry}
     seconds = train(model, task, steps=args.steps, learning_rate=args.lr, **arguments)
     if method.startswith("converted"):
@@ -224,6 +225,9 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--lr", type=float, default=1e-2)
     parser.add_argument("--channels", type=int, default=16, help="of the plain network's finest level")
+    parser.add_argument(
+        "--head", choices=("frequencies", "random"), default="frequencies", help="how the last layer begins"
+    )
     parser.add_argument("--hours", type=float, default=math.inf, help="start nothing after so many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines, added to")
     parser.add_argument("--table", type=Path, help="only print the tables of this file")
@@ -234,7 +238,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     torch.set_num_threads(1)  # seconds are those of one thread
     if args.quick:
         args.tasks, args.images, args.seeds, args.steps = ["nuclei", "histology"], [2], 1, 20
-    setting = {"steps": args.steps, "lr": args.lr, "channels": args.channels, "quick": args.quick}
+    setting = {"steps": args.steps, "lr": args.lr, "channels": args.channels, "head": args.head, "quick": args.quick}
     if args.table is None:
         fill(setting, args)
     rows = select(read_rows(args.table or args.out), **setting)

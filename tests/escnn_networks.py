@@ -112,3 +112,8 @@ def classifier(name, dtype=torch.float64):
             if isinstance(part, enn.R2Conv):
                 part.weights.div_(math.sqrt(len(part.in_type) * 3))
     return random(net, dtype)
+
+
+def theirs_on(theirs, x):
+    """escnn's output for an image or map of ours, as channels."""
+    return theirs(theirs.in_type(x.flatten(1, 2) if x.ndim == 5 else x.clone())).tensor.detach()

@@ -101,6 +101,7 @@ def test_label_efficiency_in_short(labels: ModuleType, tmp_path: Path, capsys: p
     assert capsys.readouterr().out.count("\n| nuclei |") == len(methods) + 1
     goes_on(labels.main, call, out, rows)
     assert labels.main(["--quick", "--table", str(out)]) == labels.main(call)
+    assert labels.main(["--quick", "--head", "random", "--table", str(out)]) == []  # those are other trainings
 
 
 def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: ModuleType) -> None:

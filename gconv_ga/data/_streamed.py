@@ -47,10 +47,12 @@ class Streamed:
         Raises:
             OSError: The file ends before the window does.
         """
-        if self._bands is None or top < self._first:
-            self._begin(self.decode())
+        bands = self._bands
+        if bands is None or top < self._first:
+            bands = self.decode()
+            self._begin(bands)
         try:
-            self._reach(top, top + height)
+            self._reach(bands, top, top + height)
         except BaseException:
             self._begin(None)  # what failed cannot go on
             raise
@@ -60,15 +62,14 @@ class Streamed:
             begins += band.shape[1]
         return torch.cat(parts, dim=1)
 
-    def _reach(self, top: int, end: int) -> None:
+    def _reach(self, bands: Iterator[Tensor], top: int, end: int) -> None:
         """Decodes up to row ``end``, and lets go what lies above ``top``."""
-        assert self._bands is not None
         while True:
             while self._kept and self._first + self._kept[0].shape[1] <= top:
                 self._first += self._kept.popleft().shape[1]
             if self._end >= end:
                 return
-            band = next(self._bands, None)
+            band = next(bands, None)
             if band is None:
                 raise OSError(f"the image ends after {self._end} of its {self.shape[1]} rows")
             self._kept.append(band)

@@ -1,6 +1,5 @@
 """Checkpoints: one safetensors file, the configuration as JSON in its header. Nothing in it is ever executed."""
 
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +9,7 @@ from torch import nn
 
 from .._validate import as_int, invalid
 from ._config import SegmenterConfig
+from ._growing import growing
 
 
 class Checkpoint(NamedTuple):
@@ -97,16 +97,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
 def write_atomically(path: Path, content: bytes) -> Path:
     """Writes beside the file, then renames: who reads ``path`` finds the old content or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with beside.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut leaves an empty file under the new name
-        beside.replace(path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with growing(path) as file:
+        file.write(content)
     return path
 
 

@@ -28,7 +28,8 @@ class RunConfig:
         every: Steps from one look at the validation images, and one saved state, to the next; None for a tenth of all.
         patience: The training ends after so many looks in a row that find no better score; None to go on to the end.
         precision: What the forward pass computes in: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
-        init: Where the first weights come from; None for random ones.
+        init: Where the first weights come from; None for random ones. "pretrained:" and a name say that they are those
+            of an encoder, beside a new head.
 
     Raises:
         ValueError: A number is out of its range, or no image is for training.
