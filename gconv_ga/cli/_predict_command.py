@@ -43,10 +43,10 @@ def predict(
     symmetric, so the prediction of a turned image is the turned prediction, whatever its size. Images whose NAME.png
     is there already are skipped: typed again, an interrupted command goes on.
 
-    Memory does not grow with the height of the image: files are read by window or row by row, and written row by row.
-    It grows with its width, with --tile and with the network. Held as a whole are small files, interlaced PNG, JPEG of
-    CMYK (of every kind without pyvips), TIFF of other compressions than deflate and PackBits; of a progressive JPEG
-    two bytes a value.
+    Memory grows with the network and with --tile, not with the image: files are read by window or row by row, written
+    row by row, and rows of tiles beyond some megabytes wait on disk (TMPDIR). Of JPEG some 512 rows are held. Held as
+    a whole are small files, interlaced PNG, JPEG of CMYK (of every kind without pyvips), TIFF of other compressions
+    than deflate and PackBits; of a progressive JPEG two bytes a value.
 
     Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
 

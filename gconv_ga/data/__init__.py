@@ -5,7 +5,7 @@ Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs torchv
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES`; `Normalization`, `measure_files`; `RandomSymmetry`,
 `CropStream`. For files: `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`; `MaskCode`, `read_colors`;
 `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS`; `draw_split`, `read_split`; `PairDataset`, `read_image`, `read_mask`,
-and by window `ImageFile`, `MaskFile`.
+and by window `ImageFile`, `MaskFile`. For what is too much to be held: `scratch`, `ScratchTensor`.
 
 Example:
     >>> from gconv_ga.data import CropStream, load_sample
@@ -29,6 +29,7 @@ try:
     from ._normalization import Normalization
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
+    from ._scratch import ScratchTensor, scratch
     from ._symmetry import RandomSymmetry
     from ._table import Table, read_table
 except ModuleNotFoundError as error:
@@ -48,6 +49,7 @@ __all__ = [
     "RandomSymmetry",
     "Sample",
     "Scan",
+    "ScratchTensor",
     "Split",
     "Table",
     "draw_split",
@@ -61,5 +63,6 @@ __all__ = [
     "read_split",
     "read_table",
     "scan_pairs",
+    "scratch",
     "write_sample",
 ]

@@ -1,6 +1,7 @@
 """Image files and mask files as tensors, whole or by window."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
@@ -77,7 +78,7 @@ class ImageFile:
     def level(self) -> Tensor | None:
         """The brightness that the image is scaled by, found once; None if it is not scaled."""
         if self._level is None and self.normalization is not None:
-            self._level = self.normalization.level(self.raw_bands())
+            self._level = self.normalization.level(self.raw_pieces())
         return self._level
 
     def scale_by(self, level: Tensor | None) -> None:
@@ -101,18 +102,17 @@ class ImageFile:
         for top in range(0, height, rows):
             yield self.window(top, 0, min(rows, height - top), width)
 
-    def raw_bands(self, rows: int = BAND) -> Iterator[Tensor]:
-        """The pixels from top to bottom, some rows at a time, in the file's own number type.
-
-        Args:
-            rows: At most so many.
+    def raw_pieces(self) -> Iterator[Tensor]:
+        """Windows that hold each pixel once, in the file's own number type: as the file gives them best, and small.
 
         Shape:
-            - a band: ``[C, rows, W]``
+            - a piece: ``[C, h, w]``
+
+        Raises:
+            ValueError: The file is damaged.
         """
-        _, height, width = self.shape
-        for top in range(0, height, rows):
-            yield read_window(self.raster, self.path, top, 0, min(rows, height - top), width)
+        with _readable(self.path):
+            yield from self.raster.pieces()
 
 
 class MaskFile:
@@ -179,8 +179,15 @@ def read_window(raster: Raster, path: Path, top: int, left: int, height: int, wi
     Raises:
         ValueError: The file is damaged there.
     """
-    try:
+    with _readable(path):
         return raster.window(top, left, height, width)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Says which file it is that a reader gives up on."""
+    try:
+        yield
     except Exception as error:  # whatever a reader says of a damaged file
         raise unreadable(path, error) from error
 

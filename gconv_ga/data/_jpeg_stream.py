@@ -20,8 +20,8 @@ CHANNELS = {"L": 1, "RGB": 3}  # of inks, CMYK, there are several kinds, and the
 def jpeg_stream(path: Path, file: JpegImageFile) -> Streamed | None:
     """A JPEG to be read row by row; None for inks, or if pyvips is absent or decodes otherwise than Pillow.
 
-    Of a progressive JPEG each row needs the whole file: while it is read libjpeg holds two bytes a value, fewer for
-    colours at half the resolution.
+    libvips keeps some 512 rows, 100 MB of the widest JPEG there can be. Of a progressive JPEG each row needs the whole
+    file: while it is read libjpeg holds two bytes a value, fewer for colours at half the resolution.
 
     Args:
         path: The file.

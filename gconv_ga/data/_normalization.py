@@ -71,13 +71,13 @@ class Normalization:
         scaled = _scale(image, self.percentile) if level is None else _divide(image, level)
         return (scaled - mean) / std
 
-    def level(self, bands: Iterable[Tensor]) -> Tensor | None:
+    def level(self, pieces: Iterable[Tensor]) -> Tensor | None:
         """The brightness that an image is scaled by, for use on its windows: ``normalization(window, level)``.
 
-        Whole numbers of 8 and 16 bits are counted, so that no more than a band is held; others are held as a whole.
+        Whole numbers of 8 and 16 bits are counted, so that no more than a piece is held; others are held as a whole.
 
         Args:
-            bands: The image from top to bottom, each ``[C, h, W]``, in the file's own number type.
+            pieces: Parts of the image that hold each pixel once, each ``[C, h, w]``, in the file's own number type.
 
         Returns:
             A scalar; None where images are not scaled.
@@ -85,13 +85,13 @@ class Normalization:
         if self.percentile is None:
             return None
         counts, others = torch.zeros(2**16, dtype=torch.int64), []
-        for band in bands:
-            if band.dtype in (torch.uint8, torch.uint16):
-                counts += band.flatten().to(torch.int64).bincount(minlength=len(counts))
+        for piece in pieces:
+            if piece.dtype in (torch.uint8, torch.uint16):
+                counts += piece.flatten().to(torch.int64).bincount(minlength=len(counts))
             else:
-                others.append(band.to(torch.float32))
+                others.append(piece.to(torch.float32).flatten())
         if others:
-            return _level(torch.cat(others, dim=1), self.percentile).squeeze()
+            return _level(torch.cat(others).view(1, 1, -1), self.percentile).squeeze()
         rank = max(1, math.ceil(self.percentile / 100 * int(counts.sum())))
         return torch.searchsorted(counts.cumsum(0), rank).to(torch.float32)
 

@@ -12,7 +12,7 @@ from PIL.PngImagePlugin import PngImageFile
 from .._validate import invalid
 from ._jpeg_stream import jpeg_stream
 from ._png_stream import SIGNATURE, png_stream
-from ._rasters import Held, Mapped, Raster, Segmented
+from ._rasters import Held, Raster, Segmented, Uncompressed
 from ._streamed import LARGE, Streamed
 
 TIFF, ARRAY = (".tif", ".tiff"), ".npy"
@@ -57,19 +57,20 @@ def unreadable(path: Path, error: Exception) -> ValueError:
     return invalid("path", "a readable image file", str(path), f"the reader says: {' '.join(reason.split())}")
 
 
-def _array(path: Path) -> Mapped:
+def _array(path: Path) -> Uncompressed:
     """An array, looked at and not loaded; one that holds Python objects is a pickle and is refused."""
     values: Any = np.load(path, mmap_mode="r", allow_pickle=False)
     if values.ndim not in (2, 3) or 0 in values.shape or values.dtype.kind not in "buif":
         takes = "an array of numbers [H, W] or [C, H, W]"
         raise RefusedError(str(invalid("path", takes, str(path), f"this one is {values.dtype} {values.shape}")))
     fortran = bool(values.flags.f_contiguous and not values.flags.c_contiguous)
-    lengths = values.shape if values.ndim == 3 else (*values.shape, 1) if fortran else (1, *values.shape)
-    order = (2, 0, 1) if values.ndim == 2 and fortran else (0, 1, 2)
-    return Mapped(path, values.offset, values.dtype, lengths, order, fortran)
+    lengths = values.shape if values.ndim == 3 else (1, *values.shape)
+    if fortran:  # the axes lie the other way about
+        return Uncompressed(path, values.offset, values.dtype, lengths[::-1], (2, 1, 0))
+    return Uncompressed(path, values.offset, values.dtype, lengths, (0, 1, 2))
 
 
-def _tiff(path: Path) -> Mapped | Segmented | None:
+def _tiff(path: Path) -> Uncompressed | Segmented | None:
     """A TIFF as tifffile reads it; None if it has a palette or a compression that is Pillow's affair."""
     with tifffile.TiffFile(path) as file:
         _refuse_pages(path, len(file.pages))
@@ -88,7 +89,7 @@ def _tiff(path: Path) -> Mapped | Segmented | None:
         order = (2, 0, 1) if page.axes == "YXS" else (0, 1, 2)
         if page.dataoffsets[0] + page.nbytes > path.stat().st_size:
             raise ValueError(f"it ends before its {page.nbytes} bytes of pixels do")
-        return Mapped(path, page.dataoffsets[0], dtype, lengths, order)
+        return Uncompressed(path, page.dataoffsets[0], dtype, lengths, order)
 
 
 def _streamed(path: Path, *, palette: bool) -> Streamed | None:

@@ -1,7 +1,7 @@
 """The pixels of an image file, of which a window can be asked for; a file is held whole only where it must be."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from ._boxes import read_box
+
+PIECE = 2**20  # bytes
+
 
 class Raster(Protocol):
     """An image file that is open for reading."""
@@ -23,6 +27,9 @@ class Raster(Protocol):
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """``[C, height, width]`` in the file's own number type; the window lies inside the image."""
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Windows that hold each pixel once, as they are read best; none takes much memory."""
 
 
 @dataclass(frozen=True)
@@ -49,21 +56,23 @@ class Held:
         pixels = as_tensor(np.asarray(part.convert("RGB") if part.mode == "P" and not self.palette else part))
         return pixels.unsqueeze(0) if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
+    def pieces(self) -> Iterator[Tensor]:
+        """Some rows after some rows."""
+        return _some_rows(self, 4)
+
 
 @dataclass(frozen=True)
-class Mapped:
+class Uncompressed:
     """An image whose values lie in the file as they are, one after the other.
 
-    The file is mapped anew for each window and let go: pages that were read do not stay in memory, and the object
-    goes to other processes.
+    The file is opened anew for each window, so the object goes to other processes.
 
     Args:
         path: The file.
         offset: Where the values begin, in bytes.
         dtype: The number type, with its byte order.
-        lengths: Of the axes as they lie in the file.
+        lengths: Of the axes as they lie in the file; the last one runs fastest.
         order: Which of these axes are the channels, rows and columns.
-        fortran: Whether the first axis runs fastest.
     """
 
     path: Path
@@ -71,7 +80,6 @@ class Mapped:
     dtype: np.dtype[Any]
     lengths: tuple[int, ...]
     order: tuple[int, int, int]
-    fortran: bool = False
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -81,11 +89,15 @@ class Mapped:
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """A copy."""
-        values: NDArray[Any] = np.memmap(
-            self.path, self.dtype, "r", self.offset, self.lengths, "F" if self.fortran else "C"
-        )
-        part = values.transpose(self.order)[:, top : top + height, left : left + width]
-        return as_tensor(part)
+        spans = ((0, self.shape[0]), (top, top + height), (left, left + width))
+        box = [spans[self.order.index(axis)] for axis in range(3)]
+        with self.path.open("rb", buffering=0) as file:
+            part = read_box(file, self.dtype, self.lengths, box, self.offset)
+        return as_tensor(part.transpose(self.order))
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Some rows after some rows."""
+        return _some_rows(self, self.dtype.itemsize)
 
 
 @dataclass(frozen=True)
@@ -118,7 +130,7 @@ class Segmented:
         spans = [wanted[axis] for axis in self.axes]
         with tifffile.TiffFile(self.path) as file:
             page: Any = file.pages.first
-            sides = (1,) * (len(spans) - len(page.chunks)) + page.chunks  # separate planes: one a segment
+            sides = self._sides(page)
             part = np.zeros([stop - start for start, stop in spans], dtype=page.dtype)
             reach = [range(start // side, -(-stop // side)) for (start, stop), side in zip(spans, sides, strict=True)]
             for chunk in itertools.product(*reach):
@@ -127,6 +139,21 @@ class Segmented:
         order = [self.axes.index(axis) for axis in "SYX" if axis in self.axes]
         moved = part.transpose(order)
         return as_tensor(moved if "S" in self.axes else moved[None])
+
+    def pieces(self) -> Iterator[Tensor]:
+        """A segment after the other, or, if they are small, some of them at a time."""
+        with tifffile.TiffFile(self.path) as file:
+            page: Any = file.pages.first
+            sides, itemsize = dict(zip(self.axes, self._sides(page), strict=True)), page.dtype.itemsize
+        (channels, height, width), high, wide = self.shape, sides["Y"], sides["X"]
+        count = max(1, PIECE // (channels * high * wide * itemsize))
+        high, wide = (high * count, wide) if wide >= width else (high, wide * count)
+        for top, left in itertools.product(range(0, height, high), range(0, width, wide)):
+            yield self.window(top, left, min(high, height - top), min(wide, width - left))
+
+    def _sides(self, page: Any) -> tuple[int, ...]:
+        """Of a segment, with the axes of the file: of separate planes it holds one."""
+        return (1,) * (len(self.axes) - len(page.chunks)) + tuple(page.chunks)
 
     def _decoded(self, file: Any, page: Any, index: int) -> NDArray[Any]:
         """One segment, with the axes of the file."""
@@ -142,6 +169,14 @@ class Segmented:
         """Segments come as ``[depth, rows, columns, samples]``; the axes that the file lacks have length one."""
         rows, columns, samples = shape[-3:]
         return tuple({"Y": rows, "X": columns, "S": samples}[axis] for axis in self.axes)
+
+
+def _some_rows(raster: Raster, itemsize: int) -> Iterator[Tensor]:
+    """The image from top to bottom, about `PIECE` bytes at a time."""
+    channels, height, width = raster.shape
+    rows = max(1, PIECE // (channels * width * itemsize))
+    for top in range(0, height, rows):
+        yield raster.window(top, 0, min(rows, height - top), width)
 
 
 def _paste(part: NDArray[Any], values: NDArray[Any], spans: Sequence[tuple[int, int]], begins: Sequence[int]) -> None:

@@ -117,8 +117,8 @@ def _look(pair: PairFiles, code: MaskCode, classes: int | None) -> tuple[tuple[i
     if image.shape[1:] != mask.shape:
         sizes = ("x".join(str(side) for side in shape) for shape in (image.shape[1:], mask.shape))
         faults.append("image {}, mask {}".format(*sizes))
-    # A list: bands after the first bad one must be read too, for one of them may be damaged.
-    finite = [not band.is_floating_point() or bool(torch.isfinite(band).all()) for band in image.raw_bands()]
+    # A list: pieces after the first bad one must be read too, for one of them may be damaged.
+    finite = [not piece.is_floating_point() or bool(torch.isfinite(piece).all()) for piece in image.raw_pieces()]
     if not all(finite):
         faults.append("the image has values that are no number or infinite")
     for band in mask.bands():

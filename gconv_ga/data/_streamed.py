@@ -1,11 +1,11 @@
 """An image that is decoded from top to bottom, of which only the rows in use are held."""
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from ._row_ring import RowRing
 
 # Pixels above which a PNG or JPEG is decoded row by row: below, Pillow holds 16 MiB of it at most, and any window is
 # there at once.
@@ -17,7 +17,8 @@ class Streamed:
     """A large image whose file can only be decoded from its first row to its last.
 
     Rows above the last window are let go; a window further up begins anew. So windows that go down the image, such as
-    tiles, decode it once. The object goes to other processes, which begin anew.
+    tiles, decode it once. What the rows in use take beyond some megabytes lies on disk, but for windows that take as
+    much themselves. The object goes to other processes, which begin anew.
 
     Args:
         shape: ``C, H, W``.
@@ -29,10 +30,9 @@ class Streamed:
         self.decode = decode
         self._begin(None)
 
-    def _begin(self, bands: Iterator[Tensor] | None) -> None:
+    def _begin(self, bands: Iterator[Tensor] | None, *, disk: bool = True) -> None:
         self._bands = bands
-        self._kept = deque[Tensor]()
-        self._first = self._end = 0  # the rows that are kept
+        self._kept = RowRing(disk=disk)
 
     def __getstate__(self) -> dict[str, Any]:
         return {"shape": self.shape, "decode": self.decode}
@@ -48,29 +48,34 @@ class Streamed:
             OSError: The file ends before the window does.
         """
         bands = self._bands
-        if bands is None or top < self._first:
-            bands = self.decode()
-            self._begin(bands)
+        if bands is None or top < self._kept.first:
+            bands = self.pieces()
+            self._begin(bands, disk=4 * width < self.shape[2])
         try:
-            self._reach(bands, top, top + height)
+            self._reach(bands, top, height)
         except BaseException:
             self._begin(None)  # what failed cannot go on
             raise
-        begins, parts = self._first, []
-        for band in self._kept:
-            parts.append(band[:, max(top - begins, 0) : max(top + height - begins, 0), left : left + width])
-            begins += band.shape[1]
-        return torch.cat(parts, dim=1)
+        return self._kept.read(top, top + height, left, left + width)
 
-    def _reach(self, bands: Iterator[Tensor], top: int, end: int) -> None:
-        """Decodes up to row ``end``, and lets go what lies above ``top``."""
-        while True:
-            while self._kept and self._first + self._kept[0].shape[1] <= top:
-                self._first += self._kept.popleft().shape[1]
-            if self._end >= end:
-                return
-            band = next(bands, None)
-            if band is None:
-                raise OSError(f"the image ends after {self._end} of its {self.shape[1]} rows")
-            self._kept.append(band)
-            self._end += band.shape[1]
+    def pieces(self) -> Iterator[Tensor]:
+        """All rows, as they are decoded.
+
+        Raises:
+            OSError: The file ends too early.
+        """
+        rows = 0
+        for band in self.decode():
+            rows += band.shape[1]
+            yield band
+        if rows < self.shape[1]:
+            raise OSError(f"the image ends after {rows} of its {self.shape[1]} rows")
+
+    def _reach(self, bands: Iterator[Tensor], top: int, height: int) -> None:
+        """Decodes what a window needs, and lets go what lies above it."""
+        kept = self._kept
+        kept.let_go(top)
+        while kept.end < top + height:
+            band = next(bands)  # there is one: the window lies inside the image, or the file ends too early
+            kept.add(band, height + band.shape[1])
+            kept.let_go(top)

@@ -16,8 +16,6 @@ from ._growing import growing, growing_npy, growing_png
 from ._overlay import Overlay, class_colors
 from ._predict_image import ImagePrediction, logit_bands
 
-PIECE = 32  # rows that are written at a time
-
 
 def save_prediction(
     prediction: ImagePrediction, path: str | Path, *, colors: Sequence[Sequence[int]] | None = None
@@ -74,8 +72,8 @@ def predict_to_file(
 ) -> Path:
     """Predicts an image file of any size and writes what `save_prediction` writes.
 
-    Beside the network no more is held than a row of tiles: memory grows with the width of the image, not its height,
-    where `gconv_ga.data.ImageFile` need not hold the file. What is written goes to its file as it comes.
+    Beside the network no more is held than some tiles: memory does not grow with the image, where
+    `gconv_ga.data.ImageFile` need not hold the file. What is written goes to its file as it comes.
 
     Args:
         model: As for `predict_image`.
@@ -93,6 +91,7 @@ def predict_to_file(
 
     Raises:
         ValueError: The file is damaged, or the normalisation is for other channels.
+        OSError: The disk is full.
 
     Example:
         >>> import tempfile
@@ -117,14 +116,13 @@ def predict_to_file(
                 if drawn is not None:
                     beside = file.with_name(f"{file.stem}_overlay.png")
                     add_drawn = files.enter_context(growing_png(beside, height, width))
-            for part in band.split(PIECE, dim=1):
-                found = part.argmax(dim=0)
-                add_labels(found.numpy().astype(_number(classes)))
-                if probabilities:
-                    add_shares(part.to(torch.float32).softmax(dim=0).numpy())
-                if drawn is not None:
-                    add_drawn(drawn.rows(top, found))
-                top += part.shape[1]
+            found = band.argmax(dim=0)
+            add_labels(found.numpy().astype(_number(classes)))
+            if probabilities:
+                add_shares(band.to(torch.float32).softmax(dim=0).numpy())
+            if drawn is not None:
+                add_drawn(drawn.rows(top, found))
+            top += band.shape[1]
     return file
 
 

@@ -7,7 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import wrong_shape
+from ..data import ScratchTensor, scratch
 from ._tiles import check_tile, shares, starts
+
+BAND = 2**18  # numbers that are given at a time
 
 
 class Windows(Protocol):
@@ -76,11 +79,11 @@ class Tiled(nn.Module):
         return torch.cat(list(self.bands(x)), dim=-2)
 
     def bands(self, x: Tensor | Windows) -> Iterator[Tensor]:
-        """The output from top to bottom in bands of rows: no more than a row of tiles is held at a time.
+        """The output from top to bottom in bands of rows.
 
         Args:
-            x: The image, or what gives its windows, such as `gconv_ga.data.ImageFile`, of which no more than a tile is
-                then held.
+            x: The image; or what gives its windows, such as `gconv_ga.data.ImageFile`: then no more than some tiles are
+                held, for rows of tiles that take more lie on disk, where the system keeps temporary files.
 
         Shape:
             - x: ``[B, C, H, W]``; windows: ``[C, H, W]``
@@ -88,27 +91,35 @@ class Tiled(nn.Module):
 
         Raises:
             ValueError: As for the class.
+            OSError: The disk is full.
         """
         if isinstance(x, Tensor) and (x.ndim != 4 or 0 in x.shape):
             raise wrong_shape("input", "[B, C, H, W] with pixels in it", x)
-        height = x.shape[-2]
+        height, width = x.shape[-2:]
         tops = starts(height, self.tile, self.overlap)
         weights = shares(height, self.tile, self.overlap)
-        below: Tensor | None = None  # rows that the next row of tiles adds to
-        for row, (top, weight) in enumerate(zip(tops, weights, strict=True)):
-            strip, dtype = self._row(x, top, row, len(tops))
-            strip *= weight.to(strip)[:, None]
-            if below is not None:
-                strip[..., : below.shape[-2], :] += below
+        above: Tensor | ScratchTensor | None = None
+        done = 0
+        for row, top in enumerate(tops):
+            strip, dtype = self._row(x, top, weights[row], row, len(tops))
+            step = max(1, BAND // (strip.shape[0] * strip.shape[1] * width))
+            if above is not None:
+                rest = above.shape[-2] - done  # rows that both tell of
+                for begin, end in _ranges(rest, step):
+                    strip[..., begin:end, :] += above[..., done + begin : done + end, :]
             done = (tops[row + 1] if row + 1 < len(tops) else height) - top
-            below = strip[..., done:, :].clone()  # a copy: a view would keep the whole strip
-            yield strip[..., :done, :].to(dtype)
+            for begin, end in _ranges(done, step):
+                yield strip[..., begin:end, :].to(dtype)
+            above = strip
 
-    def _row(self, x: Tensor | Windows, top: int, row: int, rows: int) -> tuple[Tensor, torch.dtype]:
+    def _row(
+        self, x: Tensor | Windows, top: int, share: Tensor, row: int, rows: int
+    ) -> tuple[Tensor | ScratchTensor, torch.dtype]:
         """What the module says of one row of tiles, mixed where they overlap, and the number type that it gave."""
         height, width = x.shape[-2:]
         lefts, weights = starts(width, self.tile, self.overlap), shares(width, self.tile, self.overlap)
-        joined, dtype = torch.empty(0), torch.float32
+        joined: Tensor | ScratchTensor = torch.empty(0)
+        dtype = torch.float32
         for column, (left, weight) in enumerate(zip(lefts, weights, strict=True)):
             part = _window(x, top, left, min(self.tile, height), min(self.tile, width))
             y = self.module(part if self.device is None else part.to(self.device)).to(part.device)
@@ -116,14 +127,23 @@ class Tiled(nn.Module):
                 raise wrong_shape("the module's output", f"[B, K, {part.shape[-2]}, {part.shape[-1]}], as its input", y)
             if column == 0:
                 dtype = y.dtype
-                joined = y.new_zeros(*y.shape[:-1], width, dtype=torch.promote_types(dtype, torch.float32))
-            joined[..., left : left + self.tile] += weight.to(joined) * y
+                shape, mixed = (*y.shape[:-1], width), torch.promote_types(dtype, torch.float32)
+                # Of a tensor all of the output will be held anyway; and a file passes no gradient on.
+                held = isinstance(x, Tensor) or y.requires_grad
+                joined = y.new_zeros(shape, dtype=mixed) if held else scratch(shape, mixed)
+            joined[..., left : left + self.tile] += torch.outer(share, weight).to(y.device, mixed) * y
             if self.progress is not None:
                 self.progress(row * len(lefts) + column + 1, rows * len(lefts))
         return joined, dtype
 
     def extra_repr(self) -> str:
         return f"tile={self.tile}, overlap={self.overlap}"
+
+
+def _ranges(stop: int, step: int) -> Iterator[tuple[int, int]]:
+    """Zero to ``stop``, so many at a time."""
+    for begin in range(0, stop, step):
+        yield begin, min(begin + step, stop)
 
 
 def _window(x: Tensor | Windows, top: int, left: int, height: int, width: int) -> Tensor:

@@ -11,7 +11,7 @@ from torchvision.transforms import v2
 from gconv_ga.actions import LabelMask, ScalarField
 from gconv_ga.data import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split
 from gconv_ga.data._crops import _mix, _seeded
-from gconv_ga.data._rasters import Mapped
+from gconv_ga.data._rasters import Uncompressed
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_crops_of_files_are_those_of_the_images_in_them(symmetry, tmp_path):
         tifffile.imwrite(tmp_path / f"{name}.tif", pixels, tile=(16, 16))
         pairs.append(PairFiles(tmp_path / f"{name}.npy", tmp_path / f"{name}.tif"))
     files = PairDataset(pairs, Normalization([3.0], [2.0], percentile=90))
-    assert isinstance(files.files(0)[0].raster, Mapped)
+    assert isinstance(files.files(0)[0].raster, Uncompressed)
     whole = [files[index] for index in range(2)]
     ours, theirs = (CropStream(source, length=30, crop=6, symmetry=symmetry, seed=5) for source in (files, whole))
     for index in range(30):

@@ -13,7 +13,7 @@ import torch
 from PIL import Image, PngImagePlugin
 from PIL import ImageFile as PillowFile
 
-from gconv_ga.data import ImageFile, MaskFile, _jpeg_stream, _open_raster, _png_stream, read_image
+from gconv_ga.data import ImageFile, MaskFile, _jpeg_stream, _open_raster, _png_stream, _scratch, read_image
 from gconv_ga.data._rasters import Held
 from gconv_ga.data._streamed import LARGE, Streamed
 
@@ -26,8 +26,9 @@ WINDOWS = [
 
 @pytest.fixture(autouse=True)
 def every_image_is_large(monkeypatch):
-    """And a band has but few rows."""
+    """And a band has but few rows, and those in use lie on disk."""
     monkeypatch.setattr(_open_raster, "LARGE", 0)
+    monkeypatch.setattr(_scratch, "LIMIT", 0)
     for module in (_png_stream, _jpeg_stream):
         monkeypatch.setattr(module, "BAND", 900)
 
@@ -54,6 +55,7 @@ def same_in_all_windows(path, *, palette=False):
     assert type(image.raster) is Streamed
     expected = pillow(path, palette=palette)
     assert image.raster.shape == tuple(expected.shape)
+    assert torch.equal(torch.cat(list(image.raster.pieces()), dim=1).to(torch.float32), expected)
     for top, left, height, width in WINDOWS:
         window = image.raster.window(top, left, height, width)
         assert torch.equal(window.to(torch.float32), expected[:, top : top + height, left : left + width])
@@ -267,14 +269,27 @@ def counted(heights, shape):
     return Streamed(shape, decode), asked
 
 
-def test_windows_that_go_down_decode_once_and_hold_what_they_need():
-    raster, asked = counted([4] * 25, (2, 100, 5))
+@pytest.mark.parametrize("limit", [0, 2**23])
+def test_windows_that_go_down_decode_once_and_hold_what_they_need(limit, monkeypatch):
+    monkeypatch.setattr(_scratch, "LIMIT", limit)
+    raster, asked = counted([4] * 25, (2, 100, 9))
     for top in (0, 0, 3, 17, 50, 90):
         assert raster.window(top, 1, 10, 2).tolist() == [[[row] * 2 for row in range(top, top + 10)]] * 2
-        assert sum(band.shape[1] for band in raster._kept) <= 10 + 2 * 3
+        assert raster._kept.end - top <= 10 + 3
+        assert raster._kept._room.shape == (2, 14, 9)
+        assert isinstance(raster._kept._room, torch.Tensor) == (limit > 0)
     assert asked == [25]
     raster.window(20, 0, 1, 1)
     assert asked == [25, 6]
+
+
+def test_windows_as_wide_as_the_image_need_no_disk():
+    raster, _ = counted([4] * 25, (2, 100, 5))
+    raster.window(0, 0, 90, 5)
+    assert isinstance(raster._kept._room, torch.Tensor)
+    raster, _ = counted([4] * 25, (2, 100, 5))
+    raster.window(0, 0, 90, 1)
+    assert not isinstance(raster._kept._room, torch.Tensor)
 
 
 def test_a_file_of_fewer_rows_than_it_says_is_refused():

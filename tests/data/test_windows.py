@@ -10,8 +10,8 @@ import tifffile
 import torch
 from PIL import Image, PngImagePlugin
 
-from gconv_ga.data import ImageFile, MaskFile, Normalization, read_image
-from gconv_ga.data._rasters import Held, Mapped, Segmented
+from gconv_ga.data import ImageFile, MaskFile, Normalization, _rasters, read_image
+from gconv_ga.data._rasters import Held, Segmented, Uncompressed
 
 HEIGHT, WIDTH = 70, 91
 WINDOWS = [(0, 0, HEIGHT, WIDTH), (0, 0, 1, 1), (69, 90, 1, 1), (13, 31, 40, 33), (32, 16, 32, 16), (5, 0, 3, 91)]
@@ -60,10 +60,10 @@ CASES = {
     "png rgb": (pillow(), "png", 3, np.uint8, Held),
     "png rgba": (pillow(), "png", 4, np.uint8, Held),
     "tiff lzw": (pillow(compression="tiff_lzw"), "tif", 3, np.uint8, None),  # imagecodecs, if there, takes it
-    "tiff contiguous": (chunky(), "tif", 5, np.uint16, Mapped),
-    "tiff grey": (tiff(), "tif", 1, np.uint8, Mapped),
-    "tiff big-endian": (chunky(byteorder=">"), "tif", 3, np.uint16, Mapped),
-    "tiff planes": (separate(), "tif", 4, np.uint8, Mapped),
+    "tiff contiguous": (chunky(), "tif", 5, np.uint16, Uncompressed),
+    "tiff grey": (tiff(), "tif", 1, np.uint8, Uncompressed),
+    "tiff big-endian": (chunky(byteorder=">"), "tif", 3, np.uint16, Uncompressed),
+    "tiff planes": (separate(), "tif", 4, np.uint8, Uncompressed),
     "tiff tiles": (chunky(tile=(32, 16)), "tif", 5, np.uint16, Segmented),
     "tiff tiles, big-endian": (chunky(tile=(32, 16), byteorder=">"), "tif", 3, np.uint16, Segmented),
     "tiff tiles, planes": (separate(tile=(32, 32)), "tif", 3, np.uint8, Segmented),
@@ -71,10 +71,10 @@ CASES = {
     "tiff tiles, deflate": (tiff(tile=(32, 32), compression="zlib"), "tif", 1, np.uint8, Segmented),
     "tiff planes, deflate": (separate(compression="zlib", rowsperstrip=9), "tif", 6, np.uint8, Segmented),
     "tiff predictor": (chunky(compression="zlib", predictor=True), "tif", 3, np.uint16, Segmented),
-    "npy": (numpy_rows("C"), "npy", 3, np.uint16, Mapped),
-    "npy, columns first": (numpy_rows("F"), "npy", 5, np.uint8, Mapped),
-    "npy flat": (numpy_flat("C"), "npy", 1, np.int32, Mapped),
-    "npy flat, columns first": (numpy_flat("F"), "npy", 1, np.uint8, Mapped),
+    "npy": (numpy_rows("C"), "npy", 3, np.uint16, Uncompressed),
+    "npy, columns first": (numpy_rows("F"), "npy", 5, np.uint8, Uncompressed),
+    "npy flat": (numpy_flat("C"), "npy", 1, np.int32, Uncompressed),
+    "npy flat, columns first": (numpy_flat("F"), "npy", 1, np.uint8, Uncompressed),
 }
 
 
@@ -96,9 +96,26 @@ def test_a_window_holds_the_values_that_were_written(case, tmp_path):
     assert torch.equal(torch.cat(list(image.bands(16)), dim=1), expected)
 
 
-@pytest.mark.parametrize("reader", [Mapped, Segmented])
+@pytest.mark.parametrize("piece", [1, 1000, 2**20])
+@pytest.mark.parametrize("case", CASES)
+def test_pieces_hold_each_pixel_once(case, piece, tmp_path, monkeypatch):
+    write, ending, channels, dtype, _ = CASES[case]
+    number = np.arange(HEIGHT * WIDTH).reshape(HEIGHT, WIDTH, 1)
+    array = (number + np.arange(channels)).astype(dtype)  # of 8 bits it comes again, as often as it should
+    write(tmp_path / f"x.{ending}", array)
+    monkeypatch.setattr(_rasters, "PIECE", piece)
+    pieces = list(ImageFile(tmp_path / f"x.{ending}").raw_pieces())
+    assert len(pieces) > 1 or piece == 2**20 or case == "tiff predictor"  # which is in one strip
+    if piece == 2**20:
+        assert max(part.numel() * part.element_size() for part in pieces) <= piece
+    for channel in range(channels):
+        found = np.sort(np.concatenate([part[channel].numpy().ravel() for part in pieces]))
+        assert np.array_equal(found, np.sort(array[..., channel].ravel()))
+
+
+@pytest.mark.parametrize("reader", [Uncompressed, Segmented])
 def test_readers_by_window_go_to_other_processes(reader, tmp_path):
-    chunky(**({} if reader is Mapped else {"tile": (32, 16)}))(tmp_path / "x.tif", noise(3, np.uint8))
+    chunky(**({} if reader is Uncompressed else {"tile": (32, 16)}))(tmp_path / "x.tif", noise(3, np.uint8))
     image = ImageFile(tmp_path / "x.tif")
     assert type(image.raster) is reader
     copy = pickle.loads(pickle.dumps(image))
@@ -118,6 +135,8 @@ def test_only_the_tiles_that_a_window_touches_are_read(tmp_path):
     assert image.window(0, 0, 64, 64).shape == (3, 64, 64)
     with pytest.raises(ValueError, match=r"^path must be a readable image file, but got path='.*x\.tif'"):
         image.window(60, 80, 10, 11)
+    with pytest.raises(ValueError, match=r"^path must be a readable image file, but got path='.*x\.tif'"):
+        list(image.raw_pieces())
 
 
 def truncated(path, array):

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gconv_ga.data import ImageFile, Normalization
+from gconv_ga.data import ImageFile, Normalization, _scratch
 from gconv_ga.training import ImagePrediction, predict_image, predict_to_file, save_prediction
 from gconv_ga.training._growing import growing, growing_npy, growing_png
 from gconv_ga.training._overlay import class_colors
@@ -108,8 +108,10 @@ def test_a_prediction_that_is_stopped_leaves_nothing(error, image, tmp_path):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+@pytest.mark.parametrize("limit", [0, 2**23])
 @pytest.mark.parametrize("classes", [3, 300])
-def test_a_prediction_by_rows_is_the_one_as_a_whole(classes, image, tmp_path):
+def test_a_prediction_by_rows_is_the_one_as_a_whole(classes, limit, image, tmp_path, monkeypatch):
+    monkeypatch.setattr(_scratch, "LIMIT", limit)
     net = torch.nn.Conv2d(3, classes, 1)
     predict_to_file(net, image, tmp_path / "rows/a.png", tile=16, probabilities=True)
     labels, shares = predict_image(net, image, tile=16, probabilities=True)

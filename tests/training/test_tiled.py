@@ -11,6 +11,7 @@ from torch import nn
 
 from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
+from gconv_ga.data import ScratchTensor, _scratch, scratch
 from gconv_ga.groups import as_group
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.training import Tiled
@@ -141,6 +142,42 @@ def test_bands_are_the_output_in_parts_of_bounded_height(generator):
         assert torch.equal(torch.cat(bands, dim=-2), net(x))
     assert len(bands) > 3
     assert max(band.shape[-2] for band in bands) <= 32
+
+
+class Parts:
+    """The windows of one image."""
+
+    def __init__(self, x):
+        self.x, self.shape = x[0], x.shape[1:]
+
+    def window(self, top, left, height, width):
+        return self.x[:, top : top + height, left : left + width]
+
+
+@pytest.mark.parametrize("overlap", [0, 5, 16])
+@pytest.mark.parametrize("size", [(150, 97), (33, 190), (9, 12), (71, 71)])
+def test_rows_of_tiles_on_disk_give_the_same(size, overlap, generator, monkeypatch):
+    x, net = image(torch.float64, generator, size), Tiled(crooked(torch.float64), tile=32, overlap=overlap)
+    used = []
+    monkeypatch.setattr(_scratch, "LIMIT", 0)
+    monkeypatch.setattr(tiled, "scratch", lambda *what: used.append(scratch(*what)) or used[-1])
+    monkeypatch.setattr(tiled, "BAND", 1000)
+    with torch.no_grad():
+        bands = list(net.bands(Parts(x)))
+        assert torch.equal(torch.cat(bands, dim=-2), net(x))
+    assert max(band.numel() for band in bands) <= max(1000, bands[0].shape[1] * size[1])
+    assert all(isinstance(room, ScratchTensor) for room in used)
+    assert len(used) == len(starts(size[0], 32, overlap)) > 0
+
+
+def test_gradients_pass_through_tiles_of_windows(generator, monkeypatch):
+    monkeypatch.setattr(_scratch, "LIMIT", 0)
+    x, net = image(torch.float64, generator, (50, 41)), crooked(torch.float64)
+    weight = next(net.parameters())
+    (found,) = torch.autograd.grad(sum(band.square().sum() for band in Tiled(net, 32).bands(Parts(x))), weight)
+    (expected,) = torch.autograd.grad(Tiled(net, 32)(x).square().sum(), weight)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    assert expected.abs().max() > 0
 
 
 def test_progress_counts_every_tile():
