@@ -78,7 +78,7 @@ class ImageFile:
     def level(self) -> Tensor | None:
         """The brightness that the image is scaled by, found once; None if it is not scaled."""
         if self._level is None and self.normalization is not None:
-            self._level = self.normalization.level(self.raw_pieces())
+            self._level = self.normalization.level(self.raw_pieces)
         return self._level
 
     def scale_by(self, level: Tensor | None) -> None:

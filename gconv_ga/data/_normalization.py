@@ -1,13 +1,14 @@
 """From grey levels to numbers of mean zero and standard deviation one."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from .._validate import invalid, wrong_shape
+from ._percentile import piecewise_percentile, rank_of
 
 
 @dataclass(frozen=True)
@@ -71,29 +72,18 @@ class Normalization:
         scaled = _scale(image, self.percentile) if level is None else _divide(image, level)
         return (scaled - mean) / std
 
-    def level(self, pieces: Iterable[Tensor]) -> Tensor | None:
+    def level(self, pieces: Callable[[], Iterable[Tensor]]) -> Tensor | None:
         """The brightness that an image is scaled by, for use on its windows: ``normalization(window, level)``.
 
-        Whole numbers of 8 and 16 bits are counted, so that no more than a piece is held; others are held as a whole.
+        No more than a piece is held. Values of more than 16 bits are read twice, and taken as float32.
 
         Args:
-            pieces: Parts of the image that hold each pixel once, each ``[C, h, w]``, in the file's own number type.
+            pieces: Reads the image anew, in parts ``[C, h, w]`` that hold each pixel once.
 
         Returns:
             A scalar; None where images are not scaled.
         """
-        if self.percentile is None:
-            return None
-        counts, others = torch.zeros(2**16, dtype=torch.int64), []
-        for piece in pieces:
-            if piece.dtype in (torch.uint8, torch.uint16):
-                counts += piece.flatten().to(torch.int64).bincount(minlength=len(counts))
-            else:
-                others.append(piece.to(torch.float32).flatten())
-        if others:
-            return _level(torch.cat(others).view(1, 1, -1), self.percentile).squeeze()
-        rank = max(1, math.ceil(self.percentile / 100 * int(counts.sum())))
-        return torch.searchsorted(counts.cumsum(0), rank).to(torch.float32)
+        return None if self.percentile is None else piecewise_percentile(pieces, self.percentile)
 
 
 def _scale(image: Tensor, percentile: float | None) -> Tensor:
@@ -104,8 +94,7 @@ def _scale(image: Tensor, percentile: float | None) -> Tensor:
 def _level(image: Tensor, percentile: float) -> Tensor:
     """A value of the image itself: torch.quantile takes no image of more than 16 million values."""
     pixels = image.flatten(-3)
-    rank = max(1, math.ceil(percentile / 100 * pixels.shape[-1]))
-    return pixels.kthvalue(rank, dim=-1).values[..., None, None, None]
+    return pixels.kthvalue(rank_of(pixels.shape[-1], percentile), dim=-1).values[..., None, None, None]
 
 
 def _divide(image: Tensor, level: Tensor) -> Tensor:

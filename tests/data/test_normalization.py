@@ -1,7 +1,11 @@
 """Normalisation: as its formula says, and the same for the turned image."""
 
+import math
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gconv_ga.data import Normalization
 
@@ -39,6 +43,36 @@ def test_a_percentile_makes_brightness_irrelevant(generator):
 
 def test_a_black_image_stays_finite():
     assert Normalization([0.5], [1.0], 99.8)(torch.zeros(1, 4, 4)).eq(-0.5).all()
+
+
+NUMBERS = [0.0, -0.0, 2.0**-149, -(2.0**-149), 2.0**127, -(2.0**127), math.inf, -math.inf, 1.0, -1.0]
+
+
+@given(
+    st.lists(st.floats(width=32, allow_nan=False) | st.sampled_from(NUMBERS), min_size=1, max_size=40),
+    st.floats(0, 100, exclude_min=True),
+    st.integers(1, 7),
+)
+def test_the_percentile_of_pieces_is_the_one_of_the_sorted_values(values, percentile, size):
+    image = torch.tensor(values, dtype=torch.float32).view(1, 1, -1)
+    expected = sorted(values)[max(1, math.ceil(percentile / 100 * len(values))) - 1]
+    level = Normalization([0.0], [1.0], percentile).level(lambda: image.split(size, dim=-1))
+    assert level.shape == ()
+    assert level.dtype == torch.float32
+    assert level.item() == expected
+
+
+@given(
+    st.lists(st.integers(0, 255), min_size=1, max_size=40),
+    st.sampled_from([torch.uint8, torch.uint16, torch.int16, torch.int32, torch.float64]),
+    st.floats(0, 100, exclude_min=True),
+)
+def test_the_percentile_is_the_same_in_every_number_type(values, dtype, percentile):
+    image, normalization = torch.tensor(values).view(1, 1, -1), Normalization([0.0], [1.0], percentile)
+    level = normalization.level(lambda: image.to(dtype).split(3, dim=-1))
+    assert level == sorted(values)[max(1, math.ceil(percentile / 100 * len(values))) - 1]
+    assert level.dtype == torch.float32
+    assert torch.equal(normalization(image.float(), level), normalization(image.float()))
 
 
 @pytest.mark.parametrize(
