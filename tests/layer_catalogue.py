@@ -148,6 +148,7 @@ CATALOGUE = {
         gnn.MaxPool2d, partial(F.max_pool2d, kernel_size=3, stride=2, padding=1, ceil_mode=True), 3, 2, 1,
         ceil_mode=True,
     ),
+    "MaxBlurPool2d": _each(gnn.MaxBlurPool2d, slow.max_blur),
     "AvgPool2d": _each(
         gnn.AvgPool2d, partial(F.avg_pool2d, kernel_size=3, stride=2, padding=1, count_include_pad=False), 3, 2, 1,
         count_include_pad=False,

@@ -56,10 +56,8 @@ def new_network(
             refuse("--open-taps", "it is for --arch smp:NAME:ENCODER; the taps of a unet are open")
         if options["pretrained"] is not None:
             refuse("--pretrained", "it is for --arch smp:NAME:ENCODER")
-        config = SegmenterConfig(
-            "EquivariantUNet", {**arguments, "width": options["width"], "depth": options["depth"]}, classes,
-            normalization,
-        )  # fmt: skip
+        own = {name: options[name] for name in ("width", "depth", "pooling")}
+        config = SegmenterConfig("EquivariantUNet", arguments | own, classes, normalization)
         with naming("--group"):
             config.build()
         return config

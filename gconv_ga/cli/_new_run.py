@@ -139,6 +139,7 @@ def refuse_other_settings(context: typer.Context, config: "RunConfig") -> None:
     arguments = config.segmenter.arguments
     settings = {
         "arch": written_arch(config.segmenter),
+        "pooling": arguments.get("pooling", "max"),
         **{name: arguments.get(name) for name in ("group", "classes", "width", "depth", "open_taps")},
         **{name: getattr(config, name) for name in ("steps", "crop", "batch_size", "learning_rate", "seed")},
         **{name: getattr(config, name) for name in ("every", "patience", "precision")},

@@ -1,7 +1,7 @@
 """``gconv-ga train``: a segmenter from a folder of images and a folder of masks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -41,6 +41,10 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 1000,
     width: Annotated[int, typer.Option(min=1, help="Fields of the finest level.")] = 8,
     depth: Annotated[int, typer.Option(min=1, help="Levels; the image is halved depth - 1 times.")] = 4,
+    pooling: Annotated[
+        Literal["max", "max_blur"],
+        typer.Option(help="How levels go down; with max_blur fewer labels change at angles beside quarter turns."),
+    ] = "max",
     crop: Annotated[
         int | None, typer.Option(min=1, help="Side of a crop; else 128, or the smallest image's smaller side.")
     ] = None,
@@ -110,7 +114,7 @@ def train(
 
     options = place_files(context, data)
     if read_arch(arch)[0] == "smp":
-        for name in ("width", "depth"):
+        for name in ("width", "depth", "pooling"):
             if is_typed(context, name):
                 refuse(f"--{name}", "it is for --arch unet; the encoder of smp has its own")
     weights = None

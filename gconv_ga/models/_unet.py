@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._validate import as_int, invalid
+from .._validate import as_int, invalid, one_of
 from ._skeleton import Skeleton
+
+POOLINGS = ("max", "max_blur")
 
 
 class UNet(Skeleton):
@@ -21,6 +23,7 @@ class UNet(Skeleton):
         width: Channels of the finest level; each coarser level has twice as many.
         depth: Levels; the image is halved ``depth - 1`` times.
         kernel_size: Of the convolutions, odd.
+        pooling: "max", or "max_blur" as in `EquivariantUNet`.
 
     Shape:
         - input: ``[B, C_in, H, W]``, any H and W from ``2 ** (depth - 1)`` up
@@ -39,9 +42,17 @@ class UNet(Skeleton):
     """
 
     def __init__(
-        self, in_channels: int, classes: int, *, width: int = 32, depth: int = 4, kernel_size: int = 3
+        self,
+        in_channels: int,
+        classes: int,
+        *,
+        width: int = 32,
+        depth: int = 4,
+        kernel_size: int = 3,
+        pooling: str = "max",
     ) -> None:
-        super().__init__(_PlainParts(odd_kernel_size(kernel_size)), in_channels, classes, width, depth)
+        parts = _PlainParts(odd_kernel_size(kernel_size), one_of("pooling", pooling, POOLINGS))
+        super().__init__(parts, in_channels, classes, width, depth)
 
 
 def odd_kernel_size(kernel_size: int) -> int:
@@ -57,8 +68,9 @@ def odd_kernel_size(kernel_size: int) -> int:
 
 
 class _PlainParts:
-    def __init__(self, kernel_size: int) -> None:
+    def __init__(self, kernel_size: int, pooling: str) -> None:
         self.kernel_size = kernel_size
+        self.pooling = pooling
 
     def convolution(self, in_channels: int, out_channels: int, *, first: bool) -> nn.Module:
         conv = nn.Conv2d(in_channels, out_channels, self.kernel_size, padding=self.kernel_size // 2, bias=False)
@@ -70,7 +82,9 @@ class _PlainParts:
         return nn.BatchNorm2d(channels)
 
     def down(self) -> nn.Module:
-        return nn.MaxPool2d(2)
+        if self.pooling == "max":
+            return nn.MaxPool2d(2)
+        return nn.Sequential(nn.MaxPool2d(2, 1), nn.ReplicationPad2d(1), nn.AvgPool2d(2, 1), nn.AvgPool2d(2))
 
     def up(self) -> nn.Module:
         return UpsampleTo()

@@ -5,8 +5,8 @@ and group pooling comes back to an image. On such maps torch's own pointwise lay
 `torch.nn.Dropout`), and so are `torch.nn.GroupNorm` and `torch.nn.AdaptiveAvgPool3d` with ``(None, n, n)``.
 
 Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d`, `GroupPool`; `BatchNorm2d`, `InstanceNorm2d`,
-`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `Upsample` for maps on the group; the layers as functions in `functional`, and
-what they are made of in `authoring`.
+`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `MaxBlurPool2d`, `Upsample` for maps on the group; the layers as functions in
+`functional`, and what they are made of in `authoring`.
 
 Example:
     >>> import torch
@@ -25,6 +25,7 @@ Example:
 """
 
 from . import authoring, functional
+from ._blur_pooling import MaxBlurPool2d
 from ._group_conv import GroupConv2d
 from ._group_pool import GroupPool
 from ._lifting import LiftingConv2d
@@ -42,6 +43,7 @@ __all__ = [
     "GroupPool",
     "InstanceNorm2d",
     "LiftingConv2d",
+    "MaxBlurPool2d",
     "MaxPool2d",
     "Upsample",
     "authoring",

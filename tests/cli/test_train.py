@@ -49,6 +49,13 @@ def test_a_run_holds_what_was_said(trained, data):
         assert file.format == "PNG"
 
 
+def test_the_pooling_is_that_of_the_run(invoke, data, tmp_path):
+    invoke("train", *data, "--out", tmp_path, "--steps", 1, *TINY, "--pooling", "max_blur")
+    model, config, _ = load_checkpoint(tmp_path / "model.safetensors")
+    assert model.pooling == config.arguments["pooling"] == "max_blur"
+    assert type(model.encoder.down).__name__ == "MaxBlurPool2d"
+
+
 def test_the_normalisation_is_measured_on_the_training_images(trained, data):
     run = read_run(trained)
     images = [read_image(Path(data[1]) / f"{name}.png") for name in run.names("train")]
@@ -87,6 +94,7 @@ WRONG = {
     "--steps": [["--steps", "0"]],
     "--width": [["--width", "0"]],
     "--depth": [["--depth", "0"], ["--depth", "7"]],
+    "--pooling": [["--pooling", "mean"]],
     "--crop": [["--crop", "129"]],
     "--batch-size": [["--batch-size", "0"]],
     "--learning-rate": [["--learning-rate", "0"], ["--learning-rate", "nan"]],
@@ -133,7 +141,12 @@ def test_a_run_is_not_overwritten(invoke, trained, data):
 
 @pytest.mark.parametrize(
     ("typed", "said"),
-    [(["--width", "2"], "the run has 1"), (["--learning-rate", "0.5"], "the run has 0.01"), (["--seed", "1"], "has 0")],
+    [
+        (["--width", "2"], "the run has 1"),
+        (["--learning-rate", "0.5"], "the run has 0.01"),
+        (["--seed", "1"], "has 0"),
+        (["--pooling", "max_blur"], "the run has max"),
+    ],
 )
 def test_other_settings_beside_resume_are_refused(typed, said, invoke, trained, data):
     result = invoke("train", *data, "--out", trained, "--resume", *typed, code=2)

@@ -354,10 +354,11 @@ def test_a_size_out_of_reach_is_torchs_to_refuse():
         net.model.up(image(4, 6, 5, 5), output_size=(20, 20))
 
 
+@pytest.mark.parametrize("pooling", ["max", "max_blur"])
 @torch.no_grad()
-def test_our_own_plain_unet():
+def test_our_own_plain_unet(pooling):
     """Its up-sampling is told the size of the skip."""
-    model = randomised(UNet(1, 2, width=4, depth=3), image(1, 1, 30, 41))
+    model = randomised(UNet(1, 2, width=4, depth=3, pooling=pooling), image(1, 1, 30, 41))
     net = convert(model, "C4", image(1, 1, 30, 41))
     x = image(2, 1, 43, 27, seed=7)
     assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT

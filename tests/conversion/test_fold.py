@@ -99,6 +99,11 @@ def test_pools(group, window):
     check(gnn.AvgPool2d(group=group, count_include_pad=False, **POOLS[window]), *shapes)
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_blurred_pools(group):
+    check(gnn.MaxBlurPool2d(group), *((2, 3, as_group(group).order, *size) for size in ((12, 13), (15, 12), (14, 14))))
+
+
 @pytest.mark.parametrize("reduction", ["mean", "max"])
 def test_group_pools(reduction):
     check(gnn.GroupPool("D4", reduction), (2, 3, 8, 5, 6))
@@ -107,10 +112,11 @@ def test_group_pools(reduction):
     check(to_rotations, (2, 3, 8, 5, 6))
 
 
+@pytest.mark.parametrize("pooling", ["max", "max_blur"])
 @pytest.mark.parametrize("group", ["C4", "D4", "C8"])
 @torch.no_grad()
-def test_a_network_by_design(group):
-    net = randomised(EquivariantUNet(1, 2, group=group, width=3, depth=3), image(1, 1, 22, 25))
+def test_a_network_by_design(group, pooling):
+    net = randomised(EquivariantUNet(1, 2, group=group, width=3, depth=3, pooling=pooling), image(1, 1, 22, 25))
     folded = fold(net)
     assert {type(m) for m in folded.modules() if isinstance(m, nn.modules.conv._ConvNd)} == {nn.Conv2d}
     assert {type(m) for m in folded.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)} == {nn.BatchNorm3d}

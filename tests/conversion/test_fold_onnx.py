@@ -26,12 +26,13 @@ def exported(net: nn.Module, example: torch.Tensor):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", ["by design", "converted", "opened"])
+@pytest.mark.parametrize("kind", ["by design", "blurred", "converted", "opened"])
 @torch.no_grad()
 def test_onnx_runs_at_every_size(kind):
     """Strides, pools and skips, at odd and even sizes that are none of the example's residues."""
-    if kind == "by design":
-        net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2), image(1, 3, 20, 22))
+    if kind in ("by design", "blurred"):
+        pooling = "max_blur" if kind == "blurred" else "max"
+        net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2, pooling=pooling), image(1, 3, 20, 22))
     else:
         net = convert(randomised(Busy(width=4), image(1, 3, 20, 22)), "C4", image(1, 3, 20, 22))
     if kind == "opened":

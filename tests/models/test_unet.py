@@ -85,7 +85,10 @@ def test_logits_turn_with_the_image(group, size, device, generator):
     assert equivariance(net, x, AS_D4[group]) <= TOLERANCES[torch.float64]
 
 
-@pytest.mark.parametrize("options", [{"reduction": "max"}, {"group_kernel_size": 1}, {"group_kernel_size": 3}], ids=str)
+OPTIONS = [{"reduction": "max"}, {"group_kernel_size": 1}, {"group_kernel_size": 3}, {"pooling": "max_blur"}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_logits_turn_with_the_image_whatever_the_options(options, generator):
     net = scrambled(EquivariantUNet(1, 2, group="C4", width=2, depth=3, **options), generator)
     x = torch.randn(1, 1, 17, 22, generator=generator, dtype=torch.float64)
@@ -110,11 +113,12 @@ def test_a_network_that_does_not_turn_is_seen(generator):
     assert equivariance(turns_only, x, AS_D4["D4"]) > 1e-2
 
 
+@pytest.mark.parametrize("pooling", ["max", "max_blur"])
 @pytest.mark.parametrize("size", [*SIZES, (32, 32)], ids=str)
 @pytest.mark.parametrize("group", ["C2", "C4", "D1", "D4"])
-def test_one_tap_is_the_group_average_of_the_plain_network(group, size, generator):
-    plain = scrambled(UNet(2, 3, width=4, depth=3), generator)
-    net = EquivariantUNet(2, 3, group=group, width=4, depth=3, group_kernel_size=1).double().eval()
+def test_one_tap_is_the_group_average_of_the_plain_network(group, size, pooling, generator):
+    plain = scrambled(UNet(2, 3, width=4, depth=3, pooling=pooling), generator)
+    net = EquivariantUNet(2, 3, group=group, width=4, depth=3, group_kernel_size=1, pooling=pooling).double().eval()
     state, target = plain.state_dict(), net.state_dict()
     assert list(state) == list(target)
     net.load_state_dict({name: tensor.view(target[name].shape) for name, tensor in state.items()})
@@ -144,6 +148,23 @@ def test_the_twin_does_as_many_multiply_adds(group, depth, taps):
     assert isinstance(twin, UNet)
     assert (twin.in_channels, twin.classes, twin.depth) == (1, 2, depth)
     assert multiply_adds(twin) == pytest.approx(multiply_adds(net), rel=0.05)
+
+
+def test_the_twin_pools_alike():
+    x = torch.randn(1, 2, 17, 22)
+    net = EquivariantUNet(2, 3, group="C1", width=2, depth=3, pooling="max_blur").eval()
+    twin, other = net.plain_twin().eval(), EquivariantUNet(2, 3, group="C1", width=2, depth=3).plain_twin().eval()
+    own = {name: tensor.view(twin.state_dict()[name].shape) for name, tensor in net.state_dict().items()}
+    twin.load_state_dict(own)
+    other.load_state_dict(own)
+    assert error(twin(x), net(x)) <= 1e-4
+    assert error(other(x), net(x)) > 1e-2
+
+
+@pytest.mark.parametrize("network", [EquivariantUNet, UNet])
+def test_other_poolings_are_refused(network):
+    with pytest.raises(ValueError, match="pooling must be one of 'max', 'max_blur', but got pooling='mean'"):
+        network(1, 2, pooling="mean")
 
 
 def test_a_narrower_twin_is_seen():

@@ -124,6 +124,7 @@ WRONG_AXES = [
     (gnn.InstanceNorm2d(2), (2, 4, 8, 8), FIELDS),
     (gnn.Dropout2d(), (2, 4, 8, 8), "input must be a tensor [B, C, |G|, H, W], but got"),
     (gnn.MaxPool2d(2, group="C4"), (1, 2, 8, 8, 8), ANY_MAP),
+    (gnn.MaxBlurPool2d("C4"), (1, 2, 8, 8, 8), ANY_MAP),
     (gnn.Upsample(2, group="C4"), (1, 2, 8, 8), ANY_MAP),
 ]  # fmt: skip
 # A layer, an input that is too small for it, and what the message says.

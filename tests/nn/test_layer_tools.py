@@ -195,6 +195,7 @@ REPRS = [
         gnn.AvgPool2d(3, 2, 1, count_include_pad=False, group="C4"),
         "kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), count_include_pad=False, group='C4'",
     ),
+    (gnn.MaxBlurPool2d("C4"), "'C4'"),
     (gnn.Upsample(2, "bilinear", group="C4"), "scale_factor=2, mode='bilinear', group='C4'"),
 ]  # fmt: skip
 

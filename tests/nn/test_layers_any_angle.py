@@ -45,6 +45,7 @@ LAYERS = {
     ),
     "GroupPool": lambda group: gnn.GroupPool(group),
     "MaxPool2d": lambda group: gnn.MaxPool2d(3, 2, 1, group=group),
+    "MaxBlurPool2d": lambda group: gnn.MaxBlurPool2d(group),
     "AvgPool2d": lambda group: gnn.AvgPool2d(2, group=group),
     "Upsample": lambda group: gnn.Upsample(2, "bilinear", group=group),
 }
