@@ -70,6 +70,25 @@ def ours(k: int, change: Callable[[EquivariantUNet], None] | None = None, **knob
     return build
 
 
+def smooth_start(k: int) -> Callable[..., nn.Module]:
+    """Begins as ``smoothing=0.25`` does, and then all functions learn at one rate, as with ``smoothing=0``."""
+
+    def change(net: EquivariantUNet) -> None:
+        from gconv_ga.filters import SteerableFilters
+        from gconv_ga.groups import C8
+
+        even, smooth = (SteerableFilters(C8, (k, k), smoothing=smoothing) for smoothing in (0.0, 0.25))
+        scale = torch.tensor(even.basis.gain) ** 0.25
+        scale /= scale.square().mean().sqrt()
+        for layer in net.modules():
+            if isinstance(layer, gnn.LiftingConv2d | gnn.GroupConv2d):
+                rectified = isinstance(layer, gnn.GroupConv2d)
+                spread = smooth.variance(1, rectified=rectified) / even.variance(1, rectified=rectified)
+                layer.weight.data *= scale * spread**0.5
+
+    return ours(k, change, smoothing=0.0)
+
+
 def escnns(k: int, reduction: str = "mean") -> Callable[..., nn.Module]:
     """The same network of escnn's layers."""
 
@@ -119,6 +138,7 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
     "ours, k=3, blurred pools": ours(3, blurred_pools),
     "ours, k=3, blurred maxima": ours(3, blurred_maxima),
     "ours, k=3, smoothing=0": ours(3, smoothing=0.0),
+    "ours, k=3, smooth start": smooth_start(3),
     "ours, k=3, smoothing=0.1": ours(3, smoothing=0.1),
     "ours, k=3, smoothing=0.5": ours(3, smoothing=0.5),
     "ours, k=3, 4 functions": ours(3, functions=4),
@@ -127,6 +147,7 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
     "ours, k=5, 12 functions": ours(5, functions=12),
     "ours, k=5, blur after ReLU": ours(5, blur_after_relu),
     "ours, k=5, smoothing=0": ours(5, smoothing=0.0),
+    "ours, k=5, smooth start": smooth_start(5),
     "ours, k=5, smoothing=0.1": ours(5, smoothing=0.1),
     "ours, k=5, 12 functions, smoothing=0": ours(5, functions=12, smoothing=0.0),
     "escnn, k=3, maximum over the group": escnns(3, "max"),
