@@ -11,7 +11,7 @@ It goes on where it was stopped: rows that the file holds are not run again.
 import argparse
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,141 +19,15 @@ import numpy as np
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
+from any_angle_networks import MAIN, METHODS
 from result_rows import append_row, read_rows
 from segmentation_tasks import Task, load_task, mean_and_range, quick_parts, read_parts, train
 from torch import Tensor, nn
 
-import gconv_ga.nn as gnn
-from gconv_ga.models import EquivariantUNet, UNet
 from gconv_ga.training import dice
 
 TASKS = ("nuclei", "histology")
-DEPTH, WIDTH = 3, 4
 RANDOM_ANGLES = 3  # for each image
-
-# --- the networks: of the channels of the image and the classes
-
-
-class Blur(nn.Module):
-    """Binomial smoothing of each map, the border repeated; turns with C_4 and D_4 exactly where it skips nothing.
-
-    Args:
-        taps: Along each axis, 3 or 4.
-        stride: 1 or 2.
-    """
-
-    def __init__(self, taps: int = 3, stride: int = 1) -> None:
-        super().__init__()
-        row = torch.tensor([math.comb(taps - 1, place) for place in range(taps)]) / 2 ** (taps - 1)
-        self.stride = stride
-        self.register_buffer("kernel", torch.outer(row, row).view(1, 1, taps, taps), persistent=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        flat = F.pad(x.flatten(0, -3).unsqueeze(1), (1, 1, 1, 1), mode="replicate")
-        smooth = F.conv2d(flat, self.kernel.to(x.dtype), stride=self.stride)
-        return smooth.view(*x.shape[:-2], *smooth.shape[-2:])
-
-
-def ours(k: int, change: Callable[[EquivariantUNet], None] | None = None, **knobs: Any) -> Callable[..., nn.Module]:
-    """The equivariant U-Net; ``knobs`` are those of the filters."""
-
-    def build(channels: int, classes: int) -> nn.Module:
-        from gconv_ga.filters import SteerableFilters
-        from gconv_ga.groups import C8
-
-        filters = SteerableFilters(C8, (k, k), **knobs)
-        net = EquivariantUNet(channels, classes, group="C8", width=WIDTH, depth=DEPTH, kernel_size=k, filters=filters)
-        if change is not None:
-            change(net)
-        return net
-
-    return build
-
-
-def smooth_start(k: int) -> Callable[..., nn.Module]:
-    """Begins as ``smoothing=0.25`` does, and then all functions learn at one rate, as with ``smoothing=0``."""
-
-    def change(net: EquivariantUNet) -> None:
-        from gconv_ga.filters import SteerableFilters
-        from gconv_ga.groups import C8
-
-        even, smooth = (SteerableFilters(C8, (k, k), smoothing=smoothing) for smoothing in (0.0, 0.25))
-        scale = torch.tensor(even.basis.gain) ** 0.25
-        scale /= scale.square().mean().sqrt()
-        for layer in net.modules():
-            if isinstance(layer, gnn.LiftingConv2d | gnn.GroupConv2d):
-                rectified = isinstance(layer, gnn.GroupConv2d)
-                spread = smooth.variance(1, rectified=rectified) / even.variance(1, rectified=rectified)
-                layer.weight.data *= scale * spread**0.5
-
-    return ours(k, change, smoothing=0.0)
-
-
-def escnns(k: int, reduction: str = "mean") -> Callable[..., nn.Module]:
-    """The same network of escnn's layers."""
-
-    def build(channels: int, classes: int) -> nn.Module:
-        from escnn_unet import EscnnUNet
-
-        return EscnnUNet(channels, classes, "C8", WIDTH, DEPTH, kernel_size=k, reduction=reduction)
-
-    return build
-
-
-def plain(channels: int, classes: int) -> nn.Module:
-    """As many multiply-adds."""
-    return UNet(channels, classes, width=8 * WIDTH, depth=DEPTH)
-
-
-def blur_after_relu(net: EquivariantUNet) -> None:
-    """A blur after every nonlinearity."""
-    for block in (*net.encoder.blocks, *net.decoder.blocks):
-        for place in (2, 5):
-            block[place] = nn.Sequential(nn.ReLU(), Blur())
-
-
-def mean_pools(net: EquivariantUNet) -> None:
-    """Means of 2 x 2."""
-    net.encoder.down = gnn.AvgPool2d(2, group=net.group)
-
-
-def blurred_pools(net: EquivariantUNet) -> None:
-    """Weighted means of 4 x 4: every second value of the binomial blur, between the pixels as 2 x 2 pools are."""
-    net.encoder.down = Blur(4, stride=2)
-
-
-def blurred_maxima(net: EquivariantUNet) -> None:
-    """Maxima of 2 x 2 at every place, blurred, every second kept (Zhang, ICML 2019)."""
-    net.encoder.down = nn.Sequential(gnn.MaxPool2d(2, 1, group=net.group), Blur(3, stride=2))
-
-
-METHODS: dict[str, Callable[..., nn.Module]] = {
-    "plain": plain,
-    "escnn, k=3": escnns(3),
-    "ours, k=3": ours(3),
-    "escnn, k=5": escnns(5),
-    "ours, k=5": ours(5),
-    "ours, k=3, blur after ReLU": ours(3, blur_after_relu),
-    "ours, k=3, mean pools": ours(3, mean_pools),
-    "ours, k=3, blurred pools": ours(3, blurred_pools),
-    "ours, k=3, blurred maxima": ours(3, blurred_maxima),
-    "ours, k=3, smoothing=0": ours(3, smoothing=0.0),
-    "ours, k=3, smooth start": smooth_start(3),
-    "ours, k=3, smoothing=0.1": ours(3, smoothing=0.1),
-    "ours, k=3, smoothing=0.5": ours(3, smoothing=0.5),
-    "ours, k=3, 4 functions": ours(3, functions=4),
-    "ours, k=3, 4 functions, blurred maxima": ours(3, blurred_maxima, functions=4),
-    "ours, k=5, blurred maxima": ours(5, blurred_maxima),
-    "ours, k=5, 12 functions": ours(5, functions=12),
-    "ours, k=5, blur after ReLU": ours(5, blur_after_relu),
-    "ours, k=5, smoothing=0": ours(5, smoothing=0.0),
-    "ours, k=5, smooth start": smooth_start(5),
-    "ours, k=5, smoothing=0.1": ours(5, smoothing=0.1),
-    "ours, k=5, 12 functions, smoothing=0": ours(5, functions=12, smoothing=0.0),
-    "escnn, k=3, maximum over the group": escnns(3, "max"),
-}
-
-MAIN = ("plain", "escnn, k=3", "ours, k=3", "escnn, k=5", "ours, k=5")  # all seeds of these before any of the others
 
 # --- the test
 
@@ -274,7 +148,7 @@ def against_escnn(rows: Sequence[dict[str, Any]]) -> str:
             for (other, task, seed), row in at.items()
             if other == method and (f"escnn, {size}", task, seed) in at
         ]
-        if name != "ours" or len(pairs) < 2:
+        if name not in ("ours", "scaled") or len(pairs) < 2:
             continue
         cells = []
         for key in ("dice", "dice 45", "dice random"):

@@ -32,11 +32,12 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def ours(n: int, k: int, **knobs: Any) -> tuple[Tensor, Tensor]:
-    """`steerable_basis`, whose functions carry the scale of their weights."""
+    """`steerable_basis`, each function as large as its weight is in a new kernel."""
     from gconv_ga.filters import steerable_basis
 
-    kernels = steerable_basis(f"C{n}", k, **knobs).kernels
-    return kernels, torch.ones(len(kernels), dtype=torch.float64)
+    basis = steerable_basis(f"C{n}", k, **knobs)
+    scale = torch.tensor(basis.spread, dtype=torch.float64)
+    return basis.kernels * scale.view(-1, 1, 1, 1), torch.ones_like(scale)
 
 
 def bilinear(n: int, k: int) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,8 @@ import argparse
 from collections.abc import Sequence
 
 import torch
-from any_angle import METHODS, TASKS
+from any_angle import TASKS
+from any_angle_networks import METHODS
 from segmentation_tasks import load_task, quick_parts, read_parts, train
 from torch import Tensor, nn
 

@@ -43,8 +43,11 @@ class Filters(Protocol):
         """What `turn` and `turn_and_shift` need on the weight's device, by name; new tensors on the CPU."""
         ...
 
-    def variance(self, channels: float, *, rectified: bool) -> float:
-        """The variance of independent normal weights that keeps the variance of what passes through."""
+    def variance(self, channels: float, *, rectified: bool) -> float | Tensor:
+        """The variance of independent normal weights that keeps the variance of what passes through.
+
+        One number, or those of the numbers of one kernel, a tensor of the shape `shape`.
+        """
         ...
 
     def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:

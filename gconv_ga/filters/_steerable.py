@@ -84,8 +84,8 @@ class SteerableFilters:
             tables["turned_pairs"] = torch.stack([torch.block_diag(each, each) for each in functions])
         return tables
 
-    def variance(self, channels: float, *, rectified: bool) -> float:
-        """The variance of independent normal weights that keeps the variance of what passes through.
+    def variance(self, channels: float, *, rectified: bool) -> Tensor:
+        """For each function the variance of independent normal weights that keeps the variance of what passes through.
 
         He's rule, with the kernels' output energy on photographs in place of the number of taps: neighbouring pixels
         are alike, so that a smooth kernel's output is far larger than on white noise.
@@ -94,11 +94,15 @@ class SteerableFilters:
             channels: How many input channels (times elements) one output sums over.
             rectified: Whether the input has passed a ReLU, which halves its second moment.
 
+        Shape:
+            - output: ``[F]``, float64
+
         References:
             He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015, equation 10.
         """
         energy = self.basis.rectified_energy if rectified else self.basis.energy
-        return (2.0 if rectified else 1.0) / (channels * energy)
+        spread = torch.tensor(self.basis.spread, dtype=torch.float64)
+        return spread.square() * (2.0 if rectified else 1.0) / (channels * energy)
 
     def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Every kernel turned by every element, ``L_g k``.

@@ -30,8 +30,9 @@ class SteerableBasis:
         error: Of each function: how much its output differs when function and photograph are turned, relative, root
             mean square over the rotations that are not multiples of 90 degrees.
         blurred_error: The same on photographs blurred by a Gaussian of one pixel.
-        expected_error: As ``error``, for a kernel with independent random weights of one variance.
-        energy: Of that kernel's output, for weights of variance 1 and a photograph of variance 1.
+        spread: Of each function: the standard deviation of its weight in a kernel as it begins, in mean square 1.
+        expected_error: As ``error``, for a kernel with independent random weights of these standard deviations.
+        energy: Of that kernel's output on a photograph of variance 1.
         rectified_energy: The same for a photograph that has passed a ReLU and has a second moment of 1.
         curve: How many functions there would be up to each value of ``max_error``, as (functions, error).
         _kernels: The numbers of `kernels` for the rotations, flat.
@@ -51,6 +52,7 @@ class SteerableBasis:
     gain: tuple[float, ...] = field(repr=False)
     error: tuple[float, ...] = field(repr=False)
     blurred_error: tuple[float, ...] = field(repr=False)
+    spread: tuple[float, ...] = field(repr=False)
     expected_error: float
     energy: float = field(repr=False)
     rectified_energy: float = field(repr=False)
@@ -96,8 +98,10 @@ def steerable_basis(
             0.2 if neither this nor ``functions`` is given.
         functions: Take the best ones, at most this many, whatever their error. Most come in pairs, a cosine and a sine,
             which are not split.
-        smoothing: Functions are scaled by ``gain ** smoothing``, so that random weights of one variance make smooth
-            kernels, and what they make has less to alias in a ReLU. With 0 all have the same size.
+        smoothing: The weights of a new kernel have standard deviations that grow as ``gain ** smoothing``, so that it
+            is smooth, and what it makes has less to alias in a ReLU. With 0 all are alike. What is trained is not
+            scaled: scaled functions would stay smooth, and networks of them segmented a little worse
+            (benchmarks/README.md, any_angle).
 
     Raises:
         ValueError: An argument is out of its range, no function is as good as ``max_error``, or both it and

@@ -1,4 +1,4 @@
-"""From the modes that turn well to real functions: ordered, turned by every rotation, scaled and measured."""
+"""From the modes that turn well to real functions: ordered, turned by every rotation and measured."""
 
 import math
 from collections.abc import Sequence
@@ -26,6 +26,7 @@ class Functions(NamedTuple):
     gain: tuple[float, ...]
     error: tuple[float, ...]
     blurred_error: tuple[float, ...]
+    spread: tuple[float, ...]
     expected_error: float
     energy: float
     rectified_energy: float
@@ -50,20 +51,22 @@ def make_functions(n: int, kernel_size: int, max_error: float, count: int | None
                 labels.append((frequency, mirrored, gain))
     K = torch.stack(kernels).flatten(2)
     gains = torch.tensor([gain for _, _, gain in labels], dtype=torch.float64)
-    scale = gains**smoothing
-    K *= (scale / scale.square().mean().sqrt()).view(-1, 1, 1)
+    spread = gains**smoothing
+    spread /= spread.square().mean().sqrt()
     misses, energies = _misses(K, photographs)
     blurred_misses, blurred_energies = _misses(K, blurred)
     rectified = (1 - RECTIFIED_FLOOR) * photographs[0] + RECTIFIED_FLOOR
+    variance = spread.square()
     return Functions(
         frequency=tuple(frequency for frequency, _, _ in labels),
         parity=tuple(mirrored for _, mirrored, _ in labels),
         gain=tuple(gain for _, _, gain in labels),
         error=tuple((misses / energies).sqrt().tolist()),
         blurred_error=tuple((blurred_misses / blurred_energies).sqrt().tolist()),
-        expected_error=math.sqrt(misses.sum() / energies.sum()),
-        energy=float(energies.sum()),
-        rectified_energy=float(torch.einsum("fgx,xy,fgy->", K, rectified, K)) / n,
+        spread=tuple(spread.tolist()),
+        expected_error=math.sqrt((variance @ misses) / (variance @ energies)),
+        energy=float(variance @ energies),
+        rectified_energy=float(torch.einsum("f,fgx,xy,fgy->", variance, K, rectified, K)) / n,
         curve=_curve(candidates, kernel_size**2),
         kernels=tuple(K.flatten().tolist()),
     )

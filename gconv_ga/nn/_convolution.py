@@ -119,7 +119,11 @@ class Convolution(KeepsKernels):
         # After `to_empty` the tables are as empty as the weights.
         self._fill_tables()
         with torch.no_grad():
-            self.weight.normal_(0.0, self.filters.variance(channels, rectified=rectified) ** 0.5)
+            spread = self.filters.variance(channels, rectified=rectified) ** 0.5
+            if isinstance(spread, Tensor):
+                self.weight.normal_().mul_(spread.to(self.weight))
+            else:
+                self.weight.normal_(0.0, spread)
             if self.bias is not None:
                 self.bias.zero_()
 

@@ -52,13 +52,13 @@ def law_of_turning(kernels, group):
 @pytest.mark.parametrize("name", ["C3", "C5", "C6", "C8", "C12", "D3", "D5", "D8"])
 def test_turning_is_one_matrix_for_each_element_and_composes(name, kernel_size):
     group = as_group(name)
-    assert law_of_turning(steerable_basis(group, kernel_size, smoothing=0).kernels, group) <= TIGHT
+    assert law_of_turning(steerable_basis(group, kernel_size).kernels, group) <= TIGHT
 
 
 @pytest.mark.parametrize("spoil", ["interpolated", "backwards"])
 def test_kernels_that_do_not_compose_are_seen(spoil):
     group = DihedralGroup(8)
-    kernels = steerable_basis(group, 5, smoothing=0).kernels
+    kernels = steerable_basis(group, 5).kernels
     if spoil == "interpolated":
         kernels = torch.stack([ScalarField()(kernels[:, 0], group, g) for g in range(group.order)], dim=1)
     else:
@@ -69,18 +69,21 @@ def test_kernels_that_do_not_compose_are_seen(spoil):
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
 @pytest.mark.parametrize("n", [2, 3, 4, 5, 8, 12])
 def test_functions_are_orthonormal_on_average_over_the_rotations(n, kernel_size):
-    kernels = steerable_basis(CyclicGroup(n), kernel_size, smoothing=0).kernels.flatten(2)
+    kernels = steerable_basis(CyclicGroup(n), kernel_size).kernels.flatten(2)
     gram = torch.einsum("fgx,hgx->fh", kernels, kernels) / n
     assert (gram - torch.eye(len(kernels), dtype=gram.dtype)).abs().max() <= TIGHT
 
 
 @pytest.mark.parametrize("smoothing", [0.25, 1.0])
-def test_smoothing_scales_by_the_gain_and_nothing_else(smoothing):
+def test_smoothing_is_how_a_kernel_begins_and_nothing_else(smoothing):
     plain, smooth = (steerable_basis("C8", 5, smoothing=s) for s in (0, smoothing))
     scale = torch.tensor(plain.gain, dtype=torch.float64) ** smoothing
     scale = scale / scale.square().mean().sqrt()
-    assert torch.allclose(smooth.kernels, plain.kernels * scale.view(-1, 1, 1, 1), rtol=TIGHT, atol=TIGHT)
+    assert plain.spread == (1.0,) * 15
+    assert torch.allclose(torch.tensor(smooth.spread, dtype=torch.float64), scale, rtol=TIGHT, atol=TIGHT)
     assert scale.max() > 1.2 * scale.min()
+    assert (smooth.error, smooth.gain) == (plain.error, plain.gain)
+    assert torch.equal(smooth.kernels, plain.kernels)
     # So smooth ones grow: the sum of the taps is the answer to a constant image.
     assert smooth.expected_error < plain.expected_error
 

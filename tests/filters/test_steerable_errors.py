@@ -11,11 +11,16 @@ from gconv_ga.filters import steerable_basis
 from gconv_ga.groups import CyclicGroup
 
 
+def as_it_begins(basis):
+    """The functions, each as large as its weight is in a new kernel."""
+    return basis.kernels * torch.tensor(basis.spread, dtype=torch.float64).view(-1, 1, 1, 1)
+
+
 @pytest.mark.parametrize("kernel_size", [3, 4, 5, 7])
 @pytest.mark.parametrize("n", [3, 5, 6, 8, 12])
 def test_stated_errors_are_those_of_waves(n, kernel_size):
     basis = steerable_basis(CyclicGroup(n), kernel_size)
-    each, together = errors(basis.kernels)
+    each, together = errors(as_it_begins(basis))
     assert torch.tensor(basis.error) == pytest.approx(each.numpy(), rel=1e-3, abs=1e-7)
     assert basis.expected_error == pytest.approx(together, rel=1e-3)
     blurred, _ = errors(basis.kernels, blur=1.0)
@@ -25,7 +30,7 @@ def test_stated_errors_are_those_of_waves(n, kernel_size):
 @pytest.mark.parametrize("spoil", ["backwards", "not turned"])
 def test_kernels_that_do_not_turn_with_the_image_are_seen(spoil):
     basis = steerable_basis("C8", 5)
-    kernels = basis.kernels[:, [-g % 8 for g in range(8)]] if spoil == "backwards" else basis.kernels[:, [0] * 8]
+    kernels = as_it_begins(basis)[:, [-g % 8 for g in range(8)] if spoil == "backwards" else [0] * 8]
     _, together = errors(kernels)
     assert together > 10 * basis.expected_error
 
@@ -34,8 +39,8 @@ def test_kernels_that_do_not_turn_with_the_image_are_seen(spoil):
 def test_the_expected_error_is_met_by_convolutions_of_images(n, kernel_size, generator):
     """An image that is a sum of waves is turned by turning the waves."""
     basis = steerable_basis(CyclicGroup(n), kernel_size)
-    # With weights of one variance the expected energies are the sums over the functions.
-    kernels = basis.kernels
+    # With independent weights the expected energies are the sums over the functions.
+    kernels = as_it_begins(basis)
     number, images, side = 600, 256, 8
     # Frequencies of density p / (p^2 + 0.01) make the power of a photograph.
     u = (torch.arange(number, dtype=torch.float64) + 0.5) / number

@@ -38,7 +38,7 @@ def test_escnn_turns_kernels_the_same_way(kernel_size):
 @pytest.mark.parametrize("kernel_size", [5, 7])
 @pytest.mark.parametrize("n", [8, 12, 16])
 def test_one_layer_turns_better_with_at_least_as_many_functions(n, kernel_size):
-    theirs, ours = escnn_functions(n, kernel_size), steerable_basis(f"C{n}", kernel_size, smoothing=0).kernels
+    theirs, ours = escnn_functions(n, kernel_size), steerable_basis(f"C{n}", kernel_size).kernels
     assert len(ours) >= len(theirs)
     for blur, ratio in ((0.0, 0.65 if n == 8 else 1.0), (1.0, 0.65)):
         assert errors(ours, blur)[1] <= ratio * errors(theirs, blur)[1]
@@ -48,7 +48,7 @@ def test_one_layer_turns_better_with_at_least_as_many_functions(n, kernel_size):
 
 @pytest.mark.parametrize("n", [8, 12, 16])
 def test_three_by_three_kernels_have_as_many_functions_and_turn_no_worse(n):
-    theirs, ours = escnn_functions(n, 3), steerable_basis(f"C{n}", 3, smoothing=0).kernels
+    theirs, ours = escnn_functions(n, 3), steerable_basis(f"C{n}", 3).kernels
     assert len(ours) == len(theirs) == 6
     for blur, ratio in ((0.0, 1.06), (0.5, 1.0), (1.0, 1.0), (2.0, 1.0)):
         assert errors(ours, blur)[1] <= ratio * errors(theirs, blur)[1]

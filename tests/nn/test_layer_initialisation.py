@@ -8,6 +8,8 @@ from slow_average import relative
 from torch import nn
 
 import gconv_ga.nn as gnn
+from gconv_ga.filters import SteerableFilters
+from gconv_ga.groups import as_group
 
 LAYERS = 9
 MAKERS = [gnn.LiftingConv2d, gnn.GroupConv2d, gnn.GroupConvTranspose2d]
@@ -96,3 +98,25 @@ def test_the_seed_decides_and_global_state_stays(make):
     nn.init.ones_(first.weight)
     first.reset_parameters()
     assert not torch.equal(first.weight, second.weight)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **options: gnn.LiftingConv2d(3, 4000, 5, **options),
+        lambda **options: gnn.GroupConv2d(3, 600, 5, **options),
+        lambda **options: gnn.GroupConvTranspose2d(600, 3, 5, 2, 2, 1, **options),
+    ],
+    ids=["lifting", "group", "transposed"],
+)
+def test_steerable_kernels_begin_smooth(make):
+    """The function that answers most to photographs begins with the largest weights, as ``smoothing`` says."""
+    torch.manual_seed(0)
+    for smoothing in (0.0, 0.25):
+        filters = SteerableFilters(as_group("C8"), (5, 5), smoothing=smoothing)
+        layer = make(group="C8", filters=filters)
+        found = layer.weight.detach().flatten(0, -2).std(0)
+        expected = torch.tensor(filters.basis.gain) ** smoothing
+        ratio = found / expected
+        assert ratio.max() / ratio.min() < 1.1
+        assert (found.max() / found.min() > 2) == (smoothing > 0)
