@@ -12,12 +12,11 @@ class RowRing:
     """Some rows of an image that follow one another: new ones are added below, old ones let go above.
 
     Args:
-        first: The first row that will be added.
         disk: Whether many of them may lie on disk.
     """
 
-    def __init__(self, first: int = 0, *, disk: bool = True) -> None:
-        self.first = self.end = first
+    def __init__(self, *, disk: bool = True) -> None:
+        self.first = self.end = 0
         self.disk = disk
         self._room: Tensor | ScratchTensor = torch.empty(0, 0, 0)  # row r in place r modulo its height
 

@@ -45,7 +45,7 @@ class ScratchTensor:
         return torch.from_numpy(read_box(self._file, self._dtype, self.shape, self._box(index)))
 
     def __setitem__(self, index: Any, values: Tensor) -> None:
-        write_box(self._file, values.numpy(), self.shape, self._box(index))
+        write_box(self._file, values.numpy().astype(self._dtype, copy=False), self.shape, self._box(index))
 
     def _box(self, index: Any) -> Box:
         """The first and the last place on each axis, of slices."""

@@ -63,6 +63,9 @@ def test_numbers_on_disk_are_used_as_a_tensor_is(dtype):
     for part in (..., slice(1), (..., slice(3, 99)), (slice(1, 2), ..., slice(2, 4), slice(-3, -1))):
         assert there[part].dtype == dtype
         assert torch.equal(there[part], held[part])
+    for all_of in (held, there):
+        all_of[..., :4, :1] = torch.tensor([[[1], [2], [3], [4]]])  # of another number type
+    assert torch.equal(there[...], held)
     with pytest.raises(ValueError, match="broadcast"):
         there[..., :3] = numbers
 
