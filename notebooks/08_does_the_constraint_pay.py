@@ -102,7 +102,8 @@ assert all(row["changed"] == 0 for row in tuned if row["method"].startswith(("C4
 # images over that of "plain, augmented" with the same labelled images. Pairs that are not there have not been run yet.
 
 # %%
-labels = [row for row in rows("label_efficiency") if (row["steps"], row["lr"], row["channels"]) == (300, 0.01, 16)]
+setting = {"steps": 300, "lr": 0.01, "channels": 16, "head": "frequencies"}
+labels = [row for row in rows("label_efficiency") if all(row[key] == value for key, value in setting.items())]
 few = gains(
     labels, "plain, augmented", lambda row: row["dice"], lambda row: (row["task"], f"{row['images'] or 'all'} images")
 )
@@ -110,7 +111,6 @@ sets = list(dict.fromkeys(row["task"] for row in labels))
 shown = ["plain, augmented, averaged at test", "C4", "D4"]
 cells = [(task, f"{n} images") for task in sets for n in (4, 8) if any((task, f"{n} images") == key[0] for key in few)]
 figure = dots(few, cells, shown, "Dice over plain, augmented")
-figure.axes[0].set_ylim(-0.07, 0.07)
 figure
 
 # %%
@@ -121,23 +121,24 @@ assert weights["C4"] < weights["plain, augmented"] / 3.9
 assert weights["D4"] < weights["plain, augmented"] / 7.5
 
 # %% [markdown]
-# Vessels of the retina run in every direction, and there the constraint pays: C4 is ahead in every pair. With eight
-# images its mean is ahead on each set; with four it is behind on two. D4, with two fields at the finest level, is
-# ahead of C4 on the retina in two seeds, and with the weights that the third one begins with it learns nothing at all:
-# those dots lie far below the picture, which is cut. A network may be too narrow for its symmetry. What is certain
-# everywhere is that a quarter of the weights do the same or better, and that no label changes when the image turns.
+# Vessels of the retina run in every direction, and there the constraint pays: C4 and D4 are ahead in every pair, by
+# 0.03 to 0.06 in the mean, with a quarter and an eighth of the weights; with half of the labels, too. On nuclei D4 is
+# ahead in every pair, by little. Histology and blood cells have no winner: C4 is ahead in the mean in three cells of
+# four, D4 in none. What is certain everywhere is that no label changes when the image turns.
+#
+# A network may be too narrow for its symmetry: D4 has two fields at the finest level here. In an earlier run, whose
+# last layers began at random, one seed in three ended with Dice 0 on the retina, both fields dead after 50 steps. Heads
+# begin at the classes' shares of the pixels since (`start_at_frequencies`), and all networks learn.
 
 # %%
-for (task, method, images, seed), score in sorted(
-    ((row["task"], row["method"], row["images"], row["seed"]), row["dice"]) for row in labels
-):
-    if score < 0.6:
-        print(f"did not learn: {method} on {task}, {images} images, seed {seed}: Dice {score:.2f}")
-vessels = [few[("retina", f"{n} images"), "C4"] for n in (4, 8)]
-assert min(min(pair) for pair in vessels) > 0
-means = {cell: sum(values) / len(values) for (cell, method), values in few.items() if method == "C4"}
-assert all(means[task, "8 images"] > 0 for task in sets)
-assert sum(means[task, "4 images"] < 0 for task in sets) == 2
+assert min(row["dice"] for row in labels) > 0.6
+for method in ("C4", "D4"):
+    assert min(min(few[("retina", f"{n} images"), method]) for n in (4, 8)) > 0
+    ahead = [cell for cell in cells if sum(few[cell, method]) > 0]
+    print(f"{method} ahead in the mean of {len(ahead)} cells of {len(cells)}:", ", ".join(map(" ".join, ahead)))
+assert min(min(few[("nuclei", f"{n} images"), "D4"]) for n in (4, 8)) > 0
+hard = [(task, f"{n} images") for task in ("histology", "bloodcells") for n in (4, 8)]
+assert [sum(sum(few[cell, method]) > 0 for cell in hard) for method in ("C4", "D4")] == [3, 0]
 
 # %% [markdown]
 # ## Point clouds, equal time
