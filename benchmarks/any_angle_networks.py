@@ -115,6 +115,7 @@ METHODS: dict[str, Callable[..., nn.Module]] = {
     "ours, k=3, smoothing=0": ours(3, smoothing=0.0),
     "ours, k=5, smoothing=0": ours(5, smoothing=0.0),
     "ours, k=5, 12 functions, smoothing=0": ours(5, functions=12, smoothing=0.0),
+    "ours, k=3, maxima and blur": ours(3, blurred_maxima),
     "scaled, k=3": ours(3, make=Scaled),
     "scaled, k=5": ours(5, make=Scaled),
     "scaled, k=3, maxima and blur": ours(3, blurred_maxima, Scaled),

@@ -5,16 +5,17 @@ Usage: python figures/measured.py [FILE]
 
 import json
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from networks import RESULTS as NETWORKS
+from networks import draw_steps, tidy
 
 from gconv_ga.plots import PALETTE, save_figure
 
-RESULTS = Path(__file__).parents[1] / "benchmarks" / "results"
+RESULTS = NETWORKS.parent
 PLAIN = "plain, augmented"
 SETS = ("nuclei", "histology", "bloodcells", "retina")
 
@@ -23,14 +24,6 @@ def read(name: str) -> list[dict[str, Any]]:
     """The rows of one study, without trial runs."""
     lines = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [row for row in map(json.loads, lines) if not row["quick"]]
-
-
-def tidy(axes: Axes, title: str, ticks: Sequence[str]) -> None:
-    """The common style."""
-    axes.set_title(title, fontsize=10, loc="left")
-    axes.tick_params(labelsize=9)
-    axes.set_xticks(range(len(ticks)), ticks)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
@@ -48,7 +41,8 @@ def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
     for place, method in ((0.02, "C4"), (0.12, "D4")):
         axes.text(place, 0.98, method, color=PALETTE[0 if method == "C4" else 1], va="top", transform=axes.transAxes)
     axes.text(0.24, 0.98, "○ 4, ● 8 labelled images", fontsize=8, va="top", transform=axes.transAxes)
-    tidy(axes, "few labels: Dice over plain, equal work", SETS)
+    axes.set_xticks(range(len(SETS)), SETS)
+    tidy(axes, "few labels: Dice over plain, equal work")
 
 
 def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
@@ -61,32 +55,18 @@ def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
         for seed in range(3):
             gain = at[task, f"ours, {size}", seed] - at[task, f"escnn, {size}", seed]
             axes.plot(column + 0.15 * (seed - 1), gain, "o", color=PALETTE[0], markersize=5)
-    tidy(axes, "C8 at 45 degrees: Dice over escnn's", ticks)
-
-
-def draw_steps(axes: Axes) -> None:
-    """Training steps relative to the plain network's."""
-    rows = json.loads((RESULTS / "networks.json").read_text(encoding="utf-8"))["steps"]["rows"]
-    groups = list(dict.fromkeys(row["group"] for row in rows))
-    for row in rows:
-        if row["mode"] == "train" and row["candidate"] in ("gconv_ga", "escnn"):
-            ours = row["candidate"] == "gconv_ga"
-            place = groups.index(row["group"]) + (-0.2 if ours else 0.2)
-            axes.bar(place, row["ratio"], width=0.36, color=PALETTE[0 if ours else 1])
-            name = "ours" if ours else "escnn"
-            axes.text(place, 0.05, f"{name} {row['ratio']:.2f}", ha="center", fontsize=9, color="white", rotation=90)
-    axes.axhline(1, color=PALETTE[7], linewidth=1)
-    axes.set_ylim(0, 1.2)
-    tidy(axes, "training step over plain, 128 px", groups)
+    axes.set_xticks(range(len(ticks)), ticks)
+    tidy(axes, "C8 at 45 degrees: Dice over escnn's")
 
 
 def main(path: Path) -> None:
     """Three panels."""
     figure = Figure(figsize=(11, 3.2), dpi=140, facecolor="white", layout="constrained")
-    first, second, third = figure.subplots(1, 3, width_ratios=(5, 4, 3))
+    first, second, third = figure.subplots(1, 3, width_ratios=(5, 4, 4))
     draw_labels(first, [row for row in read("label_efficiency") if row["head"] == "frequencies"])
     draw_angles(second, read("any_angle"))
-    draw_steps(third)
+    draw_steps(third, json.loads(NETWORKS.read_text(encoding="utf-8"))["steps"]["rows"])
+    tidy(third, "step / plain, 128 px (dotted: 1.05)")
     save_figure(figure, path)
     print(path)
 

@@ -47,7 +47,8 @@ def draw_steps(axes: Axes, rows: list[dict[str, Any]]) -> None:
         if row["mode"] == "train" and row["candidate"] in ("gconv_ga", "escnn"):
             place = groups.index(row["group"]) + (-0.2 if row["candidate"] == "gconv_ga" else 0.2)
             axes.bar(place, row["ratio"], width=0.36, color=COLOURS[row["candidate"]])
-            axes.text(place, 0.45, f"{row['ratio']:.3f}", ha="center", fontsize=9, color="white", rotation=90)
+            text = f"{row['candidate']} {row['ratio']:.3f}"
+            axes.text(place, 0.05, text, ha="center", fontsize=9, color="white", rotation=90)
     axes.axhline(1, color=COLOURS["plain"], linewidth=1)
     axes.axhline(1.05, color=PALETTE[6], linewidth=0.8, linestyle=":")
     axes.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.15))

@@ -61,8 +61,13 @@ _HOSTS = "|".join(("py" + r"pi\.org", "python" + r"hosted\.org", "debian" + r"\.
 MACHINE = re.compile(rf"(?<![\w.$}}~/-])/(?:{_FOLDERS})(?![\w-])|{_HOSTS}", re.MULTILINE)
 
 
-def text_files() -> list[Path]:
-    """The files of the project that hold text: those that git tracks, or would."""
+def is_text(path: Path) -> bool:
+    """Whether its beginning is that of a text."""
+    return b"\0" not in path.read_bytes()[:4096]
+
+
+def project_files() -> list[Path]:
+    """The files that git tracks, or would."""
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -71,11 +76,27 @@ def text_files() -> list[Path]:
         check=True,
     )
     paths = [ROOT / name for name in listed.stdout.splitlines()]
-    return [path for path in paths if path.is_file() and b"\0" not in path.read_bytes()[:4096]]
+    return [path for path in paths if path.is_file()]
+
+
+def strays(names: list[str]) -> list[str]:
+    """Of files that are no text, those that lie where no pictures belong."""
+    return [name for name in names if not name.startswith(("figures/", "gconv_ga/data/sample/"))]
+
+
+def test_pictures_lie_where_they_belong():
+    names = [inside(path) for path in project_files() if not is_text(path)]
+    assert "figures/demo.png" in names
+    assert strays(names) == []
+    assert strays(["figures/demo.png", "trial.jpg", "benchmarks/results/x.npy"]) == [
+        "trial.jpg",
+        "benchmarks/results/x.npy",
+    ]
 
 
 def test_no_file_knows_the_machine_it_was_written_on():
-    found = {inside(path): MACHINE.findall(path.read_text(encoding="utf-8")) for path in text_files()}
+    texts = [path for path in project_files() if is_text(path)]
+    found = {inside(path): MACHINE.findall(path.read_text(encoding="utf-8")) for path in texts}
     assert {name: places for name, places in found.items() if places} == {}
     assert {"README.md", ".ci/run", "tests/house.py", "gconv_ga/__init__.py"} <= set(found)
 

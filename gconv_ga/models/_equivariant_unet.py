@@ -74,8 +74,8 @@ class EquivariantUNet(Skeleton):
     ) -> None:
         symmetry = as_group(group)
         pool = gnn.GroupPool(symmetry, reduction)
-        down = _down(one_of("pooling", pooling, POOLINGS), symmetry)
-        parts = _EquivariantParts(symmetry, odd_kernel_size(kernel_size), group_kernel_size, filters, down, pool)
+        one_of("pooling", pooling, POOLINGS)
+        parts = _EquivariantParts(symmetry, odd_kernel_size(kernel_size), group_kernel_size, filters, pooling, pool)
         super().__init__(parts, in_channels, classes, width, depth)
         self.group = symmetry
         self.kernel_size = kernel_size
@@ -100,10 +100,6 @@ class EquivariantUNet(Skeleton):
         )  # fmt: skip
 
 
-def _down(pooling: str, group: Group) -> nn.Module:
-    return gnn.MaxPool2d(2, group=group) if pooling == "max" else gnn.MaxBlurPool2d(group)
-
-
 class _EquivariantParts:
     def __init__(
         self,
@@ -111,14 +107,14 @@ class _EquivariantParts:
         kernel_size: int,
         group_kernel_size: int | None,
         filters: Filters | str,
-        down: nn.Module,
+        pooling: str,
         pool: gnn.GroupPool,
     ) -> None:
         self.group = group
         self.kernel_size = kernel_size
         self.group_kernel_size = group_kernel_size
         self.filters = filters
-        self.spatial_pool = down
+        self.pooling = pooling
         self.group_pool = pool
 
     def convolution(self, in_channels: int, out_channels: int, *, first: bool) -> nn.Module:
@@ -136,7 +132,7 @@ class _EquivariantParts:
         return gnn.BatchNorm2d(channels)
 
     def down(self) -> nn.Module:
-        return self.spatial_pool
+        return gnn.MaxPool2d(2, group=self.group) if self.pooling == "max" else gnn.MaxBlurPool2d(self.group)
 
     def up(self) -> nn.Module:
         return gnn.Upsample(2, mode="bilinear", group=self.group)

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
-from gconv_ga.data import read_image, read_mask
-from gconv_ga.training import ImagePrediction, load_checkpoint, save_prediction
+from gconv_ga.data import _scratch, read_image, read_mask
+from gconv_ga.training import ImagePrediction, _overlay, load_checkpoint, save_prediction
 
 
 @pytest.fixture
@@ -137,9 +137,12 @@ def test_the_colours_are_those_of_the_run(invoke, trained, pictures, tmp_path):
     )
 
 
+@pytest.mark.parametrize("side", [16, 256])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, invoke, balanced, tmp_path):
-    """Class 0 leaves the image as it is; over class 1 lies 45 percent of its colour."""
+def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, side, invoke, balanced, tmp_path, monkeypatch):
+    """Class 0 leaves the image as it is; over class 1 lies 45 percent of its colour, in as many windows as it takes."""
+    monkeypatch.setattr(_overlay, "SIDE", side)
+    monkeypatch.setattr(_scratch, "LIMIT", 0)
     level = np.random.default_rng(0).integers(0, 256, (53, 38))
     level[0, 0], level[0, 1] = 0, 255
     (tmp_path / "images").mkdir()
