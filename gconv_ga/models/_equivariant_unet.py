@@ -34,8 +34,8 @@ class EquivariantUNet(Skeleton):
         group_kernel_size: How many elements the kernels have planes for, as in `GroupConv2d`; None for all.
         reduction: How the group is pooled, "mean" or "max".
         pooling: How a level goes down: "max", or "max_blur" for `gconv_ga.nn.MaxBlurPool2d`, which aliases less. It
-            is for groups with other angles than 90 degrees: at 45 degrees C8 networks changed 0.26 % of the labels in
-            place of 0.40 % on histology, 0.22 % with either on nuclei, at the same Dice (benchmarks/README.md).
+            is for groups with other angles than 90 degrees: at 45 degrees C8 networks changed 0.47 % of the labels in
+            place of 0.52 % on histology, 0.25 % in place of 0.27 % on nuclei, at the same Dice (benchmarks/README.md).
         filters: As in `GroupConv2d`.
 
     Shape:
