@@ -12,6 +12,7 @@ from house import ROOT
 from torch import Tensor, nn
 
 from gconv_ga.data import Split
+from gconv_ga.nn import GroupConv2d
 
 for _package in ("pytorch_lightning", "segmentation_models_pytorch", "torchmetrics", "torchvision"):
     pytest.importorskip(_package, reason=f"{_package}, from the extra train, is not installed")
@@ -116,6 +117,18 @@ def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: Mod
             assert work == pytest.approx(4 if "4 x" in name else 1, rel=0.17)
 
 
+def test_taps_by_level(labels: ModuleType) -> None:
+    net = labels.METHODS["C4, one tap at the finest level"].build(3, 2, 5)
+    taps = [[len(m.taps) for m in part.modules() if isinstance(m, GroupConv2d)] for part in net.encoder.blocks]
+    assert taps == [[1], [4, 4], [4, 4]]  # the first layer of all lifts
+    taps = [[len(m.taps) for m in part.modules() if isinstance(m, GroupConv2d)] for part in net.decoder.blocks]
+    assert taps == [[4, 4], [1, 1]]
+    x = torch.randn(1, 3, 21, 16)
+    net.eval()
+    torch.testing.assert_close(net(x.rot90(1, (-2, -1))), net(x).rot90(1, (-2, -1)))
+    assert net(x).std() > 1e-3
+
+
 def test_the_grid_has_every_cell_once(labels: ModuleType) -> None:
     cells = list(labels.grid(seeds=3))
     assert len(set(cells)) == len(cells) == len(labels.METHODS) * 4 * 5 * 3
@@ -125,15 +138,15 @@ def test_the_grid_has_every_cell_once(labels: ModuleType) -> None:
 
 def test_gains_are_those_of_pairs(labels: ModuleType) -> None:
     def row(method: str, images: int, seed: int, dice: float) -> dict:
-        return {"task": "retina", "method": method, "images": images, "seed": seed, "dice": dice}
+        return {"task": "retina", "method": method, "images": images, "seed": seed, "dice": dice, "iou": dice / 2}
 
     rows = [row("plain, augmented", 8, 0, 0.5), row("plain, augmented", 8, 1, 0.7), row("plain, augmented", 4, 0, 0.1)]
     rows += [row("C4", 4, 0, 0.6), row("C4", 4, 1, 0.65), row("C4", 4, 2, 0.9)]
-    lines = labels.gain_table(rows).splitlines()[2:]
-    assert lines == [
-        "| C4 | 4 | - | - | - | +0.500 (1/1) |",
-        "| C4 | 4 against 8 | - | - | - | +0.025 (1/2) |",
-    ]
+    for key, same, half in (("dice", "+0.500", "+0.025"), ("iou", "+0.250", "+0.013")):
+        assert labels.gain_table(rows, key).splitlines()[2:] == [
+            f"| C4 | 4 | - | - | - | {same} (1/1) |",
+            f"| C4 | 4 against 8 | - | - | - | {half} (1/2) |",
+        ]
 
 
 @pytest.mark.parametrize("name", SETS)
