@@ -18,6 +18,7 @@ from gconv_ga.plots import PALETTE, save_figure
 RESULTS = NETWORKS.parent
 PLAIN = "plain, augmented"
 SETS = ("nuclei", "histology", "bloodcells", "retina")
+COUNTS = (2, 4, 8, 16, 0)  # 0: all
 
 
 def read(name: str) -> list[dict[str, Any]]:
@@ -27,22 +28,30 @@ def read(name: str) -> list[dict[str, Any]]:
 
 
 def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Dice of networks with few labels, over the plain one's."""
+    """Dice by labelled images, over the plain one's: a dot for a training, a line through the means."""
     at = {(row["task"], row["method"], row["images"], row["seed"]): row["dice"] for row in rows}
     axes.axhline(0, color=PALETTE[7], linewidth=1)
-    for (task, method, images, seed), score in at.items():
-        place = {("C4", 4): -0.3, ("C4", 8): -0.1, ("D4", 4): 0.1, ("D4", 8): 0.3}.get((method, images))
-        if place is None or (task, PLAIN, images, seed) not in at:
-            continue
-        colour = PALETTE[0 if method == "C4" else 1]
-        gain = score - at[task, PLAIN, images, seed]
-        face = colour if images == 8 else "none"
-        axes.plot(SETS.index(task) + place, gain, "o", color=colour, markerfacecolor=face, markersize=5)
-    for place, method in ((0.02, "C4"), (0.12, "D4")):
-        axes.text(place, 0.98, method, color=PALETTE[0 if method == "C4" else 1], va="top", transform=axes.transAxes)
-    axes.text(0.24, 0.98, "○ 4, ● 8 labelled images", fontsize=8, va="top", transform=axes.transAxes)
-    axes.set_xticks(range(len(SETS)), SETS)
-    tidy(axes, "few labels: Dice over plain, equal work")
+    for column, task in enumerate(SETS):
+        for colour, method, shift in ((PALETTE[0], "C4", -0.15), (PALETTE[1], "D4", 0.15)):
+            means = {}
+            for place, images in enumerate(COUNTS, start=column * (len(COUNTS) + 1)):
+                gains = [
+                    score - at[task, PLAIN, images, seed]
+                    for (*cell, seed), score in at.items()
+                    if cell == [task, method, images] and (task, PLAIN, images, seed) in at
+                ]
+                axes.plot([place + shift] * len(gains), gains, "o", color=colour, markersize=3, alpha=0.5)
+                if gains:
+                    means[place + shift] = sum(gains) / len(gains)
+            axes.plot(list(means), list(means.values()), color=colour, linewidth=2, label=method)
+    places = [column * (len(COUNTS) + 1) + place for column in range(len(SETS)) for place in range(len(COUNTS))]
+    axes.set_xticks(places, [str(images or "all") for images in COUNTS] * len(SETS))
+    for column, task in enumerate(SETS):
+        axes.text(column * (len(COUNTS) + 1) + 2, -0.11, task, ha="center", va="top", fontsize=9,
+                  transform=axes.get_xaxis_transform())  # fmt: skip
+    axes.legend(*(each[:2] for each in axes.get_legend_handles_labels()), frameon=False, fontsize=9, loc="upper left")
+    tidy(axes, "Dice over plain, equal work, by labelled images")
+    axes.tick_params("x", labelsize=7)
 
 
 def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
@@ -61,8 +70,8 @@ def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
 
 def main(path: Path) -> None:
     """Three panels."""
-    figure = Figure(figsize=(11, 3.2), dpi=140, facecolor="white", layout="constrained")
-    first, second, third = figure.subplots(1, 3, width_ratios=(5, 4, 4))
+    figure = Figure(figsize=(12, 3.3), dpi=140, facecolor="white", layout="constrained")
+    first, second, third = figure.subplots(1, 3, width_ratios=(7, 4, 4))
     draw_labels(first, [row for row in read("label_efficiency") if row["head"] == "frequencies"])
     draw_angles(second, read("any_angle"))
     draw_steps(third, json.loads(NETWORKS.read_text(encoding="utf-8"))["steps"]["rows"])
