@@ -10,12 +10,12 @@ are not run again. ``--quick`` takes twenty steps of each method on corners of t
 import argparse
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from label_methods import METHODS
 from result_rows import append_row, read_rows
 from segmentation_tasks import (
     TASKS,
@@ -28,96 +28,12 @@ from segmentation_tasks import (
     size_of,
     train,
 )
-from torch import nn
 
 from gconv_ga import GroupAverage, convert
-from gconv_ga.models import EquivariantUNet, UNet
-from gconv_ga.nn import GroupConv2d
 from gconv_ga.training import start_at_frequencies
 
 ALL = 0  # in place of a number of images
-DEPTH = 3
 AT_TEST = "plain, augmented, averaged at test"
-
-
-@dataclass(frozen=True)
-class Method:
-    """How a network is made and trained.
-
-    Args:
-        width: Of the finest level, where the plain network has so many channels.
-        build: From the channels of the image, the classes and that width.
-        symmetry: What augments the training crops.
-    """
-
-    width: Callable[[int], int]
-    build: Callable[[int, int, int], nn.Module]
-    symmetry: str | None = "D4"
-
-
-def plain(shrink: float = 1.0, symmetry: str | None = "D4") -> Method:
-    """The plain U-Net, with so many times fewer channels."""
-    return Method(lambda channels: round(channels / shrink), lambda c, k, w: UNet(c, k, width=w, depth=DEPTH), symmetry)
-
-
-def averaged(group: str, order: int) -> Method:
-    """The group average of a plain U-Net, trained through the average: all of it has the plain one's multiply-adds."""
-    return Method(
-        lambda channels: round(channels / math.sqrt(order)),
-        lambda c, k, w: GroupAverage(UNet(c, k, width=w, depth=DEPTH), group),
-    )
-
-
-def ours(group: str, order: int, taps: int | None = None, cost: int = 1, reduction: str = "mean") -> Method:
-    """The equivariant U-Net of so many times the plain one's multiply-adds; None: all taps."""
-    return Method(
-        lambda channels: max(1, round(channels * math.sqrt(cost / (order * (taps or order))))),
-        lambda c, k, w: EquivariantUNet(
-            c, k, group=group, width=w, depth=DEPTH, group_kernel_size=taps, reduction=reduction
-        ),
-    )
-
-
-def ours_by_level(group: str, order: int, finest: int, coarser: int) -> Method:
-    """The equivariant U-Net with other taps at the finest level, half of whose work is there, than below it."""
-
-    def build(channels: int, classes: int, width: int) -> nn.Module:
-        net = EquivariantUNet(channels, classes, group=group, width=width, depth=DEPTH, group_kernel_size=coarser)
-        for block in (net.encoder.blocks[0], net.decoder.blocks[-1]):
-            for name, layer in block.named_children():
-                if isinstance(layer, GroupConv2d):
-                    block[int(name)] = GroupConv2d(
-                        layer.in_channels, width, 3, padding=1, bias=False, group=group, group_kernel_size=finest
-                    )
-        return net
-
-    # A U-Net of three levels does 5, 5 1/2 and 1 1/2 width^2 |G| taps multiply-adds a pixel at its levels, without the
-    # layer that sees the image.
-    share = (5 * finest + 7 * coarser) / 12
-    return Method(lambda channels: round(channels / math.sqrt(order * share)), build)
-
-
-METHODS = {
-    "plain, augmented": plain(),
-    "C4": ours("C4", 4),
-    "D4": ours("D4", 8),
-    "plain": plain(symmetry=None),
-    "plain, augmented, parameters of C4": plain(2),
-    "plain, augmented, parameters of D4": plain(math.sqrt(8)),
-    "averaged in training, C4": averaged("C4", 4),
-    "averaged in training, D4": averaged("D4", 8),
-    "converted to C4, fine-tuned": plain(2),
-    "C8": ours("C8", 8),
-    "C4, maximum over the group": ours("C4", 4, reduction="max"),
-    "D4, maximum over the group": ours("D4", 8, reduction="max"),
-    "C4, half the taps": ours("C4", 4, taps=2),
-    "D4, half the taps": ours("D4", 8, taps=4),
-    "C4, one tap at the finest level": ours_by_level("C4", 4, finest=1, coarser=4),
-    "C4, one tap below the finest level": ours_by_level("C4", 4, finest=4, coarser=1),
-    "plain, augmented, 4 x the multiply-adds": plain(1 / 2),
-    "C4, 4 x the multiply-adds": ours("C4", 4, cost=4),
-    "D4, 4 x the multiply-adds": ours("D4", 8, cost=4),
-}
 FIRST = ("plain, augmented", "C4", "D4")
 CHEAP = tuple(method for method in METHODS if method not in FIRST and "4 x" not in method)
 STAGES = (
@@ -158,7 +74,7 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> Iterato
         arguments["seed"] = 1000 + seed
         seconds += train(model, task, steps=max(2, args.steps // 3), learning_rate=args.lr / 3, **arguments)
     yield {"method": method, "train seconds": seconds} | size_of(model, task) | score(model, task)
-    if method == "plain, augmented":
+    if method == "plain, augmented" and not args.no_average:
         mean = GroupAverage(model, "D4")
         yield {"method": AT_TEST, "train seconds": seconds} | size_of(mean, task) | score(mean, task)
 
@@ -253,6 +169,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--hours", type=float, default=math.inf, help="start nothing after so many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines, added to")
     parser.add_argument("--table", type=Path, help="only print the tables of this file")
+    parser.add_argument("--no-average", action="store_true", help="score nothing averaged at test: it takes longest")
     parser.add_argument("--score", choices=("dice", "iou"), default="dice", help="what the tables show")
     parser.add_argument("--quick", action="store_true", help="twenty steps on corners of the package's sample")
     args = parser.parse_args(arguments)
@@ -279,7 +196,7 @@ def fill(setting: dict[str, Any], args: argparse.Namespace) -> None:
     known = {(row["method"], row["task"], row["images"], row["seed"]) for row in select(read_rows(args.out), **setting)}
     parts = {name: quick_parts(name) if args.quick else read_parts(name) for name in args.tasks}
     for place, (method, name, images, seed) in enumerate(cells, start=1):
-        last = AT_TEST if method == "plain, augmented" else method
+        last = AT_TEST if method == "plain, augmented" and not args.no_average else method
         if (last, name, images, seed) in known:
             continue
         if time.process_time() > 3600 * args.hours:

@@ -1,0 +1,108 @@
+"""The networks of label_efficiency.py: as many multiply-adds as a plain U-Net has, or as many parameters."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from gconv_ga import GroupAverage
+from gconv_ga.models import EquivariantUNet, UNet
+from gconv_ga.nn import BatchNorm2d, GroupConv2d
+
+DEPTH = 3
+
+
+@dataclass(frozen=True)
+class Method:
+    """How a network is made and trained.
+
+    Args:
+        width: Of the finest level, where the plain network has so many channels.
+        build: From the channels of the image, the classes and that width.
+        symmetry: What augments the training crops.
+    """
+
+    width: Callable[[int], int]
+    build: Callable[[int, int, int], nn.Module]
+    symmetry: str | None = "D4"
+
+
+def plain(shrink: float = 1.0, symmetry: str | None = "D4") -> Method:
+    """The plain U-Net, with so many times fewer channels."""
+    return Method(lambda channels: round(channels / shrink), lambda c, k, w: UNet(c, k, width=w, depth=DEPTH), symmetry)
+
+
+def averaged(group: str, order: int) -> Method:
+    """The group average of a plain U-Net, trained through the average: all of it has the plain one's multiply-adds."""
+    return Method(
+        lambda channels: round(channels / math.sqrt(order)),
+        lambda c, k, w: GroupAverage(UNet(c, k, width=w, depth=DEPTH), group),
+    )
+
+
+def ours(group: str, order: int, taps: int | None = None, cost: int = 1, reduction: str = "mean") -> Method:
+    """The equivariant U-Net of so many times the plain one's multiply-adds; None: all taps."""
+    return Method(
+        lambda channels: max(1, round(channels * math.sqrt(cost / (order * (taps or order))))),
+        lambda c, k, w: EquivariantUNet(
+            c, k, group=group, width=w, depth=DEPTH, group_kernel_size=taps, reduction=reduction
+        ),
+    )
+
+
+def ours_by_level(group: str, order: int, finest: int, coarser: int) -> Method:
+    """The equivariant U-Net with other taps at the finest level, half of whose work is there, than below it."""
+
+    def build(channels: int, classes: int, width: int) -> nn.Module:
+        net = EquivariantUNet(channels, classes, group=group, width=width, depth=DEPTH, group_kernel_size=coarser)
+        for block in (net.encoder.blocks[0], net.decoder.blocks[-1]):
+            for name, layer in block.named_children():
+                if isinstance(layer, GroupConv2d):
+                    block[int(name)] = GroupConv2d(
+                        layer.in_channels, width, 3, padding=1, bias=False, group=group, group_kernel_size=finest
+                    )
+        return net
+
+    # A U-Net of three levels does 5, 5 1/2 and 1 1/2 width^2 |G| taps multiply-adds a pixel at its levels, without the
+    # layer that sees the image.
+    share = (5 * finest + 7 * coarser) / 12
+    return Method(lambda channels: round(channels / math.sqrt(order * share)), build)
+
+
+def ours_with_head(group: str, order: int, fields: int = 16) -> Method:
+    """The equivariant U-Net with a layer of 1 x 1 kernels before the group is pooled: the head sees more than width."""
+
+    def build(channels: int, classes: int, width: int) -> nn.Module:
+        net = EquivariantUNet(channels, classes, group=group, width=width, depth=DEPTH)
+        more = GroupConv2d(width, fields, 1, bias=False, group=group)
+        net.decoder.pool = nn.Sequential(more, BatchNorm2d(fields), nn.ReLU(), net.decoder.pool)
+        net.segmentation_head = nn.Conv2d(fields, classes, 1)
+        return net
+
+    return Method(ours(group, order).width, build)
+
+
+METHODS = {
+    "plain, augmented": plain(),
+    "C4": ours("C4", 4),
+    "D4": ours("D4", 8),
+    "plain": plain(symmetry=None),
+    "plain, augmented, parameters of C4": plain(2),
+    "plain, augmented, parameters of D4": plain(math.sqrt(8)),
+    "averaged in training, C4": averaged("C4", 4),
+    "averaged in training, D4": averaged("D4", 8),
+    "converted to C4, fine-tuned": plain(2),
+    "C8": ours("C8", 8),
+    "C4, maximum over the group": ours("C4", 4, reduction="max"),
+    "D4, maximum over the group": ours("D4", 8, reduction="max"),
+    "C4, half the taps": ours("C4", 4, taps=2),
+    "D4, half the taps": ours("D4", 8, taps=4),
+    "C4, 16 fields pooled": ours_with_head("C4", 4),
+    "D4, 16 fields pooled": ours_with_head("D4", 8),
+    "C4, one tap at the finest level": ours_by_level("C4", 4, finest=1, coarser=4),
+    "C4, one tap below the finest level": ours_by_level("C4", 4, finest=4, coarser=1),
+    "plain, augmented, 4 x the multiply-adds": plain(1 / 2),
+    "C4, 4 x the multiply-adds": ours("C4", 4, cost=4),
+    "D4, 4 x the multiply-adds": ours("D4", 8, cost=4),
+}
