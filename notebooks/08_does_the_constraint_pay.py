@@ -124,10 +124,12 @@ figure, panels = panels_of_sets((9, 2.8))
 for axes, task in zip(panels, sets, strict=True):
     axes.axhline(0, color="0.4", linewidth=0.8)
     for colour, method, shift in ((PALETTE[0], "C4", -0.1), (PALETTE[1], "D4", 0.1)):
-        seeds = [few[(task, images), method] for images in counts]
-        for place, values in enumerate(seeds):
+        # The retina has 14 training images: 16 are all.
+        places = [place for place in range(5) if (task, counts[place]) != ("retina", 16)]
+        seeds = [few[(task, counts[place]), method] for place in places]
+        for place, values in zip(places, seeds, strict=True):
             axes.plot([place + shift] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
-        axes.plot([place + shift for place in range(5)], [sum(v) / len(v) for v in seeds], color=colour, label=method)
+        axes.plot([p + shift for p in places], [sum(v) / len(v) for v in seeds], color=colour, label=method)
     axes.set_xticks(range(5), counts)
 panels[0].set_ylabel("Dice over plain, augmented", fontsize=9)
 panels[0].legend(frameon=False, fontsize=8)
@@ -141,7 +143,19 @@ assert weights["C4"] < weights["plain, augmented"] / 3.9
 assert weights["D4"] < weights["plain, augmented"] / 7.5
 
 # %% [markdown]
-# TEXT
+# Vessels of the retina run in every direction, and there the constraint pays: C4 and D4 are ahead in every pair, with
+# a quarter and an eighth of the weights, the more the fewer the labels. On nuclei D4 is ahead in every pair from four
+# images up, by little. On histology C4 is a little ahead, and D4, whose two fields of the finest level make the
+# smallest network, is behind by 0.02 to 0.03 in three of four cells with four images or more. Blood cells have no
+# winner. With two images the seed, which chooses them too, decides more than the method. What is certain everywhere is
+# that no label changes when the image turns.
+
+# %%
+assert all(min(few[("retina", images), method]) > 0 for images in counts for method in ("C4", "D4"))
+assert all(min(few[("nuclei", images), "D4"]) > 0 for images in counts[1:])
+assert all(sum(few[("histology", images), "C4"]) > 0 for images in counts[1:])
+assert [sum(few[("histology", images), "D4"]) / 3 < -0.02 for images in counts[1:]] == [True, False, True, True]
+assert all(row["changed"] < 1e-4 for row in labels if row["method"] in ("C4", "D4"))
 
 # %% [markdown]
 # Does an equivariant network need half the labels? Its Dice over that of the plain one with twice as many.
