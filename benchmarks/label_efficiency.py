@@ -181,7 +181,12 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     setting = {"steps": args.steps, "lr": args.lr, "channels": args.channels, "head": args.head, "quick": args.quick}
     if args.table is None:
         fill(setting, args)
-    rows = select(read_rows(args.table or args.out), **setting)
+    shown = {*args.methods, *([AT_TEST] if "plain, augmented" in args.methods else [])}
+    rows = [
+        row
+        for row in select(read_rows(args.table or args.out), **setting)
+        if row["method"] in shown and (args.images is None or row["images"] in args.images)
+    ]
     print("\n\n".join((score_table(rows, args.score), gain_table(rows, args.score), cost_table(rows))))
     return rows
 

@@ -32,7 +32,7 @@ def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
     at = {(row["task"], row["method"], row["images"], row["seed"]): row["dice"] for row in rows}
     axes.axhline(0, color=PALETTE[7], linewidth=1)
     for column, task in enumerate(SETS):
-        for colour, method, shift in ((PALETTE[0], "C4", -0.15), (PALETTE[1], "D4", 0.15)):
+        for colour, method, shift in ((PALETTE[0], "C4", -0.2), (PALETTE[1], "D4", 0), (PALETTE[2], "C8", 0.2)):
             means = {}
             for place, images in enumerate(COUNTS, start=column * (len(COUNTS) + 1)):
                 if (task, images) == ("retina", 16):

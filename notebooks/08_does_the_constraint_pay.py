@@ -123,9 +123,10 @@ def panels_of_sets(size):
 figure, panels = panels_of_sets((9, 2.8))
 for axes, task in zip(panels, sets, strict=True):
     axes.axhline(0, color="0.4", linewidth=0.8)
-    for colour, method, shift in ((PALETTE[0], "C4", -0.1), (PALETTE[1], "D4", 0.1)):
+    for colour, method, shift in zip(PALETTE, ("C4", "D4", "C8"), (-0.15, 0, 0.15), strict=False):
         # The retina has 14 training images: 16 are all.
-        places = [place for place in range(5) if (task, counts[place]) != ("retina", 16)]
+        there = [(task, images) != ("retina", 16) and ((task, images), method) in few for images in counts]
+        places = [place for place in range(5) if there[place]]
         seeds = [few[(task, counts[place]), method] for place in places]
         for place, values in zip(places, seeds, strict=True):
             axes.plot([place + shift] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
@@ -136,11 +137,12 @@ panels[0].legend(frameon=False, fontsize=8)
 figure
 
 # %%
-summary({key: value for key, value in few.items() if key[1] in ("C4", "D4")})
+summary({key: value for key, value in few.items() if key[1] in ("C4", "D4", "C8")})
 weights = {row["method"]: row["parameters"] for row in labels if row["task"] == "nuclei"}
-print("\nweights:", ", ".join(f"{name} {weights[name]:,}" for name in ("plain, augmented", "C4", "D4")))
+print("\nweights:", ", ".join(f"{name} {weights[name]:,}" for name in ("plain, augmented", "C4", "D4", "C8")))
 assert weights["C4"] < weights["plain, augmented"] / 3.9
 assert weights["D4"] < weights["plain, augmented"] / 7.5
+assert weights["C8"] < weights["plain, augmented"] / 11
 
 # %% [markdown]
 # Vessels of the retina run in every direction, and there the constraint pays: C4 and D4 are ahead in every pair, with
@@ -162,10 +164,12 @@ assert all(row["changed"] < 1e-4 for row in labels if row["method"] in ("C4", "D
 
 # %%
 scores = {(row["task"], row["images"], row["method"], row["seed"]): row["dice"] for row in labels}
-for method in ("C4", "D4"):
+for method in ("C4", "D4", "C8"):
     for fewer, more in ((2, 4), (4, 8), (8, 16)):
         texts = []
         for task in sets:
+            if (task, fewer, method, 0) not in scores:
+                continue
             pairs = [scores[task, fewer, method, s] - scores[task, more, "plain, augmented", s] for s in range(3)]
             texts.append(f"{task} {sum(pairs) / 3:+.3f} ({sum(pair > 0 for pair in pairs)} of 3)")
         print(f"{method} with {fewer} against plain with {more}:", ", ".join(texts))
@@ -176,23 +180,21 @@ for method in ("C4", "D4"):
 # What else has the plain network's multiply-adds, or the weights of C4 and D4: the same axis, a row for a method.
 
 # %%
-ways = [name for name in weights if name not in ("plain, augmented", "C4", "D4")]
-ways = ["C4", "D4", *ways]
+ways = [name for name in weights if all(len(few.get(((task, 4), name), [])) == 3 for task in sets)]
 figure, panels = panels_of_sets((9, 4.2))
 for axes, task in zip(panels, sets, strict=True):
     axes.axvline(0, color="0.4", linewidth=0.8)
     for place, method in enumerate(reversed(ways)):
-        values = few.get(((task, 4), method), [])
+        values = few[(task, 4), method]
         axes.plot(values, [place] * len(values), "o", color=PALETTE[0], markersize=4, alpha=0.6)
-        if values:
-            axes.plot(sum(values) / len(values), place, "|", color=PALETTE[5], markersize=11, markeredgewidth=2)
+        axes.plot(sum(values) / len(values), place, "|", color=PALETTE[5], markersize=11, markeredgewidth=2)
 panels[0].set_yticks(range(len(ways)), ways[::-1])
 figure.supxlabel("Dice over plain, augmented", fontsize=9)
 figure
 
 # %%
 for method in ways:
-    means = [sum(v) / len(v) if (v := few.get(((task, 4), method))) else float("nan") for task in sets]
+    means = [sum(few[(task, 4), method]) / 3 for task in sets]
     print(f"{method:38}", "  ".join(f"{task} {mean:+.3f}" for task, mean in zip(sets, means, strict=True)))
 
 # %% [markdown]

@@ -102,6 +102,8 @@ def test_label_efficiency_in_short(labels: ModuleType, tmp_path: Path, capsys: p
     assert capsys.readouterr().out.count("\n| nuclei |") == len(methods) + 1
     goes_on(labels.main, call, out, rows)
     assert labels.main(["--quick", "--table", str(out)]) == labels.main(call)
+    table = ["--quick", "--methods", "C4", "--table", str(out)]
+    assert labels.main(table) == [row for row in rows if row["method"] == "C4"]
     assert labels.main(["--quick", "--head", "random", "--table", str(out)]) == []  # those are other trainings
 
 
