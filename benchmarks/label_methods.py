@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from gconv_ga import GroupAverage
+from gconv_ga.filters import SteerableFilters
+from gconv_ga.groups import as_group
 from gconv_ga.models import EquivariantUNet, UNet
 from gconv_ga.nn import BatchNorm2d, GroupConv2d
 
@@ -41,12 +43,24 @@ def averaged(group: str, order: int) -> Method:
     )
 
 
-def ours(group: str, order: int, taps: int | None = None, cost: int = 1, reduction: str = "mean") -> Method:
-    """The equivariant U-Net of so many times the plain one's multiply-adds; None: all taps."""
+def ours(
+    group: str, order: int, taps: int | None = None, cost: int = 1, reduction: str = "mean", functions: int = 0
+) -> Method:
+    """The equivariant U-Net of so many times the plain one's multiply-adds.
+
+    Args:
+        group: Its name.
+        order: Its elements.
+        taps: None for all.
+        cost: So many times.
+        reduction: How the group is pooled.
+        functions: Steerable kernels of so many functions; 0: what the group has by itself.
+    """
+    filters = SteerableFilters(as_group(group), (3, 3), functions=functions) if functions else "auto"
     return Method(
         lambda channels: max(1, round(channels * math.sqrt(cost / (order * (taps or order))))),
         lambda c, k, w: EquivariantUNet(
-            c, k, group=group, width=w, depth=DEPTH, group_kernel_size=taps, reduction=reduction
+            c, k, group=group, width=w, depth=DEPTH, group_kernel_size=taps, reduction=reduction, filters=filters
         ),
     )
 
@@ -94,6 +108,7 @@ METHODS = {
     "averaged in training, D4": averaged("D4", 8),
     "converted to C4, fine-tuned": plain(2),
     "C8": ours("C8", 8),
+    "C4, steerable kernels of 7 functions": ours("C4", 4, functions=7),
     "C4, maximum over the group": ours("C4", 4, reduction="max"),
     "D4, maximum over the group": ours("D4", 8, reduction="max"),
     "C4, half the taps": ours("C4", 4, taps=2),
