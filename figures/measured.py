@@ -51,7 +51,7 @@ def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
     for column, task in enumerate(SETS):
         axes.text(column * (len(COUNTS) + 1) + 2, -0.11, task, ha="center", va="top", fontsize=9,
                   transform=axes.get_xaxis_transform())  # fmt: skip
-    axes.legend(*(each[:2] for each in axes.get_legend_handles_labels()), frameon=False, fontsize=9, loc="upper left")
+    axes.legend(*(each[:3] for each in axes.get_legend_handles_labels()), frameon=False, fontsize=9, loc="upper left")
     tidy(axes, "Dice over plain, equal work, by labelled images")
     axes.tick_params("x", labelsize=7)
 
