@@ -107,6 +107,17 @@ def test_label_efficiency_in_short(labels: ModuleType, tmp_path: Path, capsys: p
     assert labels.main(["--quick", "--head", "random", "--table", str(out)]) == []  # those are other trainings
 
 
+def test_averaging_at_test_can_come_later(labels: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    call = ["--quick", "--methods", "plain, augmented", "--out", str(tmp_path / "rows.jsonl")]
+    rows = labels.main([*call, "--no-average"])
+    assert [row["method"] for row in rows] == ["plain, augmented"] * 2
+    assert labels.main([*call, "--no-average"]) == rows  # nothing is run again
+    more = labels.main([*call, "--score", "iou"])
+    assert more[:2] == rows
+    assert [row["method"] for row in more[2:]] == [labels.AT_TEST] * 2
+    assert f"| {more[2]['iou']:.3f} |" in capsys.readouterr().out
+
+
 def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: ModuleType) -> None:
     task = tasks.load_task(tasks.quick_parts("histology"), "histology")
     sizes = {name: tasks.size_of(method.build(3, 2, method.width(16)), task) for name, method in labels.METHODS.items()}
