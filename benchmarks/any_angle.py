@@ -24,7 +24,7 @@ from result_rows import append_row, read_rows
 from segmentation_tasks import Task, load_task, mean_and_range, quick_parts, read_parts, train
 from torch import Tensor, nn
 
-from gconv_ga.training import dice
+from gconv_ga.evaluate import dice
 
 TASKS = ("nuclei", "histology")
 RANDOM_ANGLES = 3  # for each image

@@ -31,7 +31,7 @@ from torch import nn
 from gconv_ga import GroupAverage, convert
 from gconv_ga.conversion import ConvertedNetwork
 from gconv_ga.models import UNet
-from gconv_ga.training import Segmenter
+from gconv_ga.train import Segmenter
 
 TASKS = ("nuclei", "histology")
 METHODS = {

@@ -30,7 +30,7 @@ from segmentation_tasks import (
 )
 
 from gconv_ga import GroupAverage, convert
-from gconv_ga.training import start_at_frequencies
+from gconv_ga.train import start_at_frequencies
 
 ALL = 0  # in place of a number of images
 AT_TEST = "plain, augmented, averaged at test"

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gconv_ga.averaging import HaarFrame
+from gconv_ga.frames import HaarFrame
 
 DATA = Path(os.environ.get("GCONV_GA_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")) / "molecules"
 TASKS = ("nbody", "qm7", "ethanol")

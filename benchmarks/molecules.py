@@ -22,8 +22,7 @@ from molecule_tasks import TASKS, Samples, Task, load_task, random_turns
 from result_rows import append_row, read_rows
 from torch import Tensor, nn
 
-from gconv_ga.averaging import HaarFrame, MeanFrame, PointFrame
-from gconv_ga.models import FrameAveragedGNN, PointOutputs
+from gconv_ga.frames import FrameAveragedGNN, HaarFrame, MeanFrame, PointFrame, PointOutputs
 
 TRAININGS = ("plain", "augmented", "averaged", "updates", "sampled", "egnn", "distances")
 AT_TEST = "augmented, averaged at test"

@@ -19,10 +19,12 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchmetrics.functional.segmentation import mean_iou
 
 from gconv_ga.actions import LabelMask, ScalarField
-from gconv_ga.data import CropStream, Normalization, PairDataset, PairFiles, Split, load_sample
+from gconv_ga.evaluate import dice
 from gconv_ga.groups import C4
+from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, Split, load_sample
 from gconv_ga.nn import GroupConv2d
-from gconv_ga.training import Segmenter, dice, fit, predict_labels
+from gconv_ga.predict import predict_labels
+from gconv_ga.train import Segmenter, fit
 
 DATA = Path(os.environ.get("GCONV_GA_DATA", Path(__file__).resolve().parent.parent.parent / "shared" / "data"))
 

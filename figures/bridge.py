@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from gconv_ga import C4, GroupAverage, GroupPool
 from gconv_ga.actions import ScalarField
-from gconv_ga.data import load_sample
+from gconv_ga.images import load_sample
 from gconv_ga.nn.functional import lifting_conv2d
 from gconv_ga.plots import PALETTE, Panel, panel_figure, save_figure
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gconv_ga.averaging import FrameSet, PCAFrame, PointFrame
+from gconv_ga.frames import FrameSet, PCAFrame, PointFrame
 from gconv_ga.plots import Cloud, cloud_figure, save_figure
 
 SQUARE = torch.tensor([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]], dtype=torch.float64)

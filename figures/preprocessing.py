@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from skimage import data
 from torch import Tensor, nn
 
-from gconv_ga.averaging import Canonicalize, LandmarkFrame
+from gconv_ga.frames import Canonicalize, LandmarkFrame
 from gconv_ga.plots import PALETTE, Panel, panel_figure, save_figure
 
 SHIFTS = ((0, 0), (20, -55), (-25, 30))  # rows down and columns to the right, round the edges

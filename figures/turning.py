@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from gconv_ga import C8, CyclicGroup, GroupAverage
 from gconv_ga.actions import ScalarField
-from gconv_ga.data import CropStream, Split, load_sample
+from gconv_ga.images import CropStream, Split, load_sample
 from gconv_ga.models import UNet
 from gconv_ga.plots import PALETTE, Panel
-from gconv_ga.training import Segmenter, fit
+from gconv_ga.train import Segmenter, fit
 
 CIRCLE = CyclicGroup(24)  # one frame for each element
 RADIUS = 120  # of the disc that stays in view, in pixels of the image twice as large

@@ -25,7 +25,7 @@ from torch import nn
 
 from gconv_ga import C4, D4, GroupAverage, identities
 from gconv_ga.actions import Invariant, ScalarField
-from gconv_ga.data import load_sample
+from gconv_ga.images import load_sample
 from gconv_ga.plots import PALETTE, Panel, chart, panel_figure
 
 torch.manual_seed(0)

@@ -26,7 +26,7 @@ from torch import nn
 
 from gconv_ga import C4, D4, GroupConv2d, GroupPool, LiftingConv2d, equivariance_error, identities
 from gconv_ga.actions import RegularField, ScalarField
-from gconv_ga.data import load_sample
+from gconv_ga.images import load_sample
 from gconv_ga.nn.functional import group_conv2d, lifting_conv2d
 from gconv_ga.plots import PALETTE, Panel, panel_figure
 

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 
 from gconv_ga import C4, D4, GroupAverage, GroupPool, LiftingConv2d, identities
 from gconv_ga.actions import ScalarField
-from gconv_ga.data import load_sample
+from gconv_ga.images import load_sample
 from gconv_ga.nn.functional import group_pool, lifting_conv2d
 from gconv_ga.plots import PALETTE, Panel, chart, panel_figure
 

@@ -25,10 +25,12 @@ from torch import nn
 
 from gconv_ga import C4, GroupAverage, GroupConv2d, GroupPool, LiftingConv2d, convert, equivariance_error
 from gconv_ga.actions import ScalarField
-from gconv_ga.data import CropStream, load_sample
+from gconv_ga.evaluate import dice
+from gconv_ga.images import CropStream, load_sample
 from gconv_ga.models import UNet
 from gconv_ga.plots import PALETTE, Panel, chart, panel_figure
-from gconv_ga.training import Segmenter, dice, fit, predict_labels
+from gconv_ga.predict import predict_labels
+from gconv_ga.train import Segmenter, fit
 
 torch.manual_seed(0)
 L = ScalarField()  # L(x, group, g) is L_g x

@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from skimage import data
 from torch import nn
 
-from gconv_ga.averaging import (
+from gconv_ga.frames import (
     Canonicalize,
     DegenerateFrameError,
     FrameAverage,
@@ -36,8 +36,8 @@ from gconv_ga.averaging import (
     MeanFrame,
     PCAFrame,
     PointFrame,
+    frame_equivariance_error,
 )
-from gconv_ga.checks import frame_equivariance_error
 from gconv_ga.plots import PALETTE, Cloud, Panel, chart, cloud_figure, panel_figure
 
 torch.manual_seed(0)

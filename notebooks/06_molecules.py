@@ -23,7 +23,7 @@
 import torch
 from torch import nn
 
-from gconv_ga.averaging import DegenerateFrameError, FrameAverage, PCAFrame, PointFrame
+from gconv_ga.frames import DegenerateFrameError, FrameAverage, PCAFrame, PointFrame
 from gconv_ga.plots import PALETTE, Cloud, chart, cloud_figure
 
 torch.manual_seed(0)

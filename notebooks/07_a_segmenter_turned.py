@@ -25,10 +25,13 @@ from matplotlib.figure import Figure
 
 from gconv_ga import CyclicGroup
 from gconv_ga.actions import LabelMask, ScalarField
-from gconv_ga.data import CropStream, load_sample
+from gconv_ga.evaluate import orientation_scores
+from gconv_ga.images import CropStream, load_sample
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.plots import PALETTE, chart, demo_figure
-from gconv_ga.training import ReportSteps, Segmenter, as_device, fit, orientation_scores, predict_labels
+from gconv_ga.predict import predict_labels
+from gconv_ga.segmenter import as_device
+from gconv_ga.train import ReportSteps, Segmenter, fit
 
 torch.manual_seed(0)
 device = as_device("auto")

@@ -11,7 +11,7 @@ import torch
 from house import ROOT
 from torch import Tensor, nn
 
-from gconv_ga.data import Split
+from gconv_ga.images import Split
 from gconv_ga.nn import GroupConv2d
 
 for _package in ("pytorch_lightning", "segmentation_models_pytorch", "torchmetrics", "torchvision"):

@@ -10,8 +10,8 @@ from house import ROOT
 
 pytest.importorskip("importlinter", reason="import-linter, from the extra test, is not installed")
 
-ROOMS = ["actions", "averaging", "checks", "cli", "conversion", "data", "filters", "groups", "identities", "interop"]
-ROOMS += ["models", "nn", "plots", "training"]
+ROOMS = ["actions", "averaging", "checks", "cli", "conversion", "evaluate", "filters", "frames", "groups", "identities"]
+ROOMS += ["images", "interop", "models", "nn", "plots", "predict", "segmenter", "train"]
 
 
 def lint(folder, *files):
@@ -20,7 +20,7 @@ def lint(folder, *files):
         (folder / "gconv_ga" / room).mkdir(parents=True)
         (folder / "gconv_ga" / room / "__init__.py").touch()
         (folder / "gconv_ga" / room / "_file.py").touch()
-    for path in ("__init__.py", "_validate.py"):
+    for path in ("__init__.py", "_files.py", "_validate.py"):
         (folder / "gconv_ga" / path).touch()
     for path, source in files:
         (folder / "gconv_ga" / path).write_text(source + "\n")
@@ -36,11 +36,12 @@ def test_downward_imports_are_kept(tmp_path):
         ("__init__.py", "from . import models\nfrom .groups import C4"),
         ("nn/_file.py", "from .. import groups\nfrom ..filters import x\nfrom .._validate import y\nimport torch"),
         ("identities/_file.py", "from ..nn import x\nfrom ..averaging import y"),
-        ("data/_file.py", "import torchvision"),
+        ("images/_file.py", "import torchvision"),
         ("plots/_file.py", "import matplotlib.pyplot"),
         ("interop/_file.py", "import escnn.nn"),
-        ("training/_file.py", "import pytorch_lightning\nimport torchmetrics"),
-        ("cli/_file.py", "import typer\nimport rich\nfrom ..training import x"),
+        ("train/_file.py", "import pytorch_lightning\nfrom ..evaluate import x"),
+        ("evaluate/_file.py", "import torchmetrics\nfrom ..predict import x"),
+        ("cli/_file.py", "import typer\nimport rich\nfrom ..train import x"),
     ]
     code, report = lint(tmp_path, *files)
     assert code == 0, report
@@ -52,7 +53,9 @@ def test_downward_imports_are_kept(tmp_path):
     [
         ("groups/_file.py", "from ..nn import x", "Rooms import downward only"),
         ("nn/_file.py", "from ..averaging import x", "Rooms import downward only"),
-        ("data/_file.py", "def f():\n    from ..plots import x", "Rooms import downward only"),
+        ("averaging/_file.py", "from ..frames import x", "Rooms import downward only"),
+        ("predict/_file.py", "from ..evaluate import x", "Rooms import downward only"),
+        ("images/_file.py", "def f():\n    from ..plots import x", "Rooms import downward only"),
         ("newroom.py", "x = 1", "Rooms import downward only"),
         ("nn/_file.py", "from ..groups._file import x", "Files in a room are private"),
         ("nn/_file.py", "from .. import C4", "Inside the package nobody imports from the root"),

@@ -81,7 +81,7 @@ def project_files() -> list[Path]:
 
 def strays(names: list[str]) -> list[str]:
     """Of files that are no text, those that lie where no pictures belong."""
-    return [name for name in names if not name.startswith(("figures/", "gconv_ga/data/sample/"))]
+    return [name for name in names if not name.startswith(("figures/", "gconv_ga/images/sample/"))]
 
 
 def test_pictures_lie_where_they_belong():

@@ -22,12 +22,9 @@ Example:
 
 from ._action import Action, Invariant
 from ._fields import LabelMask, RegularField, ScalarField, VectorField
-from ._grid import GridMove, grid_move, move_grid
-from ._leaves import Leaf, as_actions, pair_inputs, pair_leaves
-from ._names import as_action
-from ._nests import nest_leaves, rebuild_nest
+from ._grid import GridMove, good_sizes_near, grid_move, leftover, move_grid
+from ._nests import Leaf, as_action, as_actions, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
 from ._points import Boxes, Keypoints, Points
-from ._sizes import good_sizes_near, leftover
 
 __all__ = [
     "Action",

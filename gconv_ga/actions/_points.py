@@ -10,8 +10,8 @@ from torch import Tensor
 from .._validate import as_int, invalid, wrong_shape
 from ..groups import Group, as_group
 from ._action import Action
+from ._fields import combine, refuse_unsigned
 from ._grid import grid_move
-from ._plane import combine, refuse_unsigned
 
 
 @dataclass(frozen=True)

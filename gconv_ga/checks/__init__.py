@@ -2,10 +2,9 @@
 
 All of them refuse comparisons that prove nothing, let no NaN pass, and leave the module as it was.
 
-Names: `equivariance_error` (one number for each element), `interpolation_error` (what turning costs by itself at angles
-off the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of `ReportRow`),
-`good_sizes` (sizes at which a strided layer of torch is exact); for frames `frame_equivariance_error` and
-`assert_frame_equivariant`, which compare weighted sets.
+Names: `equivariance_error` (one number for each element), `interpolation_error` (what rotating costs by itself at
+angles off the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of
+`ReportRow`), `good_sizes` (sizes at which a strided layer of torch is exact), `default_tolerance`.
 
 Example:
     >>> import torch
@@ -15,21 +14,16 @@ Example:
     True
 """
 
-from ._assertion import assert_equivariant
-from ._error import equivariance_error, interpolation_error
-from ._frames import assert_frame_equivariant, frame_equivariance_error
-from ._report import equivariance_report
-from ._sizes import good_sizes
-from ._table import Report, ReportRow
+from ._error import assert_equivariant, default_tolerance, equivariance_error, good_sizes, interpolation_error
+from ._report import Report, ReportRow, equivariance_report
 
 __all__ = [
     "Report",
     "ReportRow",
     "assert_equivariant",
-    "assert_frame_equivariant",
+    "default_tolerance",
     "equivariance_error",
     "equivariance_report",
-    "frame_equivariance_error",
     "good_sizes",
     "interpolation_error",
 ]

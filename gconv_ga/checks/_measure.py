@@ -1,15 +1,132 @@
-"""``Phi(L_g x)`` against ``L_g Phi(x)`` for every element, and whether the comparison proves anything."""
+"""How far two tensors are from each other, relative to the size of one of them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..actions import Leaf, nest_leaves
+from ..actions import Action, LabelMask, Leaf, ScalarField, nest_leaves
 from ..groups import Group
-from ._difference import Ruler, wide
+
+
+def wide(x: Tensor) -> Tensor:
+    """A copy on the CPU in the widest type of its kind; integers and bool keep theirs."""
+    x = x.detach().cpu().clone()
+    if x.is_floating_point():
+        return x.to(torch.float64)
+    return x.to(torch.complex128) if x.is_complex() else x
+
+
+def interpolates(action: Action, group: Group, element: int) -> bool:
+    """Whether the action reads between pixels for this element."""
+    return isinstance(action, ScalarField | LabelMask) and not group.is_exact(element)
+
+
+def in_view(height: int, width: int, view: float) -> Tensor:
+    """Where the pixels are that stay in the image at every angle: a disc about the centre, bool ``[H, W]``.
+
+    Args:
+        height: Pixels.
+        width: Pixels.
+        view: Share of the largest radius, ``(min(H, W) - 1) / 2``; the pixels next to the centre are always in.
+    """
+    rows = torch.arange(height, dtype=torch.float64).unsqueeze(1) - (height - 1) / 2
+    columns = torch.arange(width, dtype=torch.float64) - (width - 1) / 2
+    radius = max(view * (min(height, width) - 1) / 2, 0.75)
+    return rows**2 + columns**2 <= radius**2
+
+
+class Ruler:
+    """How to compare tensors that an action has moved by an element.
+
+    Where the action moves indices or coordinates, the measure is the largest absolute value. Where it reads between
+    pixels, it is the root mean square inside the disc that stays in view.
+
+    Args:
+        action: The action.
+        group: The group.
+        element: The element.
+        view: Share of the disc's radius.
+    """
+
+    def __init__(self, action: Action, group: Group, element: int, view: float) -> None:
+        self.in_disc = interpolates(action, group, element)
+        self.view = view
+
+    def size(self, x: Tensor) -> Tensor:
+        """The size of ``x``, a float64 tensor without axes; NaN where ``x`` holds one."""
+        x = (x if x.is_complex() else x.to(torch.float64)).abs()
+        if self.in_disc:
+            height, width = x.shape[-2:]
+            return x[..., in_view(height, width, self.view)].square().mean().sqrt()
+        return x.amax() if x.numel() else x.sum()
+
+    def distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """The size of ``a - b``; infinite where the shapes differ."""
+        if a.shape != b.shape:
+            return torch.tensor(torch.inf, dtype=torch.float64)
+        kind = torch.complex128 if a.is_complex() or b.is_complex() else torch.float64
+        return self.size(a.to(kind) - b.to(kind))
+
+
+@contextmanager
+def undisturbed(module: Callable[..., Any], tensors: Iterable[Tensor] = ()) -> Iterator[None]:
+    """Inside: eval mode, no gradients. Afterwards: training flags, saved buffers and random numbers as before.
+
+    Every submodule gets its own flag back. Buffers that the ``state_dict`` does not hold are caches; they are left as
+    the module made them.
+
+    Args:
+        module: A module, or a callable, which has no modes and no buffers.
+        tensors: The inputs: random numbers of their devices are put back too.
+    """
+    if not isinstance(module, nn.Module):
+        module = nn.Module()
+    modes = [(part, part.training) for part in module.modules()]
+    buffers = _saved_buffers(module)
+    devices = {tensor.device for tensor in (*tensors, *module.parameters(), *module.buffers())}
+    cuda = [device for device in devices if device.type == "cuda"]
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=cuda, device_type="cuda"))
+        stack.enter_context(torch.no_grad())
+        try:
+            module.eval()
+            yield
+        finally:
+            _restore_modes(modes)
+            _restore_buffers(module, buffers)
+
+
+def _saved_buffers(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The buffers of the ``state_dict`` by name, each with a copy."""
+    names = {name for name, _ in module.named_buffers(remove_duplicate=False)}
+    state = module.state_dict(keep_vars=True)
+    kept = {name: value for name, value in state.items() if name in names and not nn.parameter.is_lazy(value)}
+    return {name: (value, value.detach().clone()) for name, value in kept.items()}
+
+
+def _restore_modes(modes: list[tuple[nn.Module, bool]]) -> None:
+    # First by train(), for modules that do more there than to set the flag; parents come before their children.
+    for part, mode in modes:
+        if part.training != mode:
+            part.train(mode)
+    # Then the flags themselves: train() may be overridden to leave some as they are.
+    for part, mode in modes:
+        part.training = mode
+
+
+def _restore_buffers(module: nn.Module, buffers: dict[str, tuple[Tensor, Tensor]]) -> None:
+    for name, (buffer, copy) in buffers.items():
+        path, _, last = name.rpartition(".")
+        owner = module.get_submodule(path)
+        if getattr(owner, last) is not buffer:
+            setattr(owner, last, buffer)
+        if not torch.equal(buffer, copy):
+            buffer.copy_(copy)
+
 
 Limit = float | Callable[[set[torch.dtype]], float]
 

@@ -1,6 +1,9 @@
-"""Which part of a module breaks equivariance, and why."""
+"""The report as rows, and as text."""
 
+import math
+import textwrap
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,14 +11,180 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import Leaf, as_actions, pair_inputs, pair_leaves
 from ..groups import Group, as_group
-from ._error import check_view
-from ._field_types import FixedSizeError, UnknownFieldError
-from ._recording import Part, copied, record
-from ._table import Report
-from ._tolerance import checked_tolerance, default_tolerance
-from ._trial import Trial, try_part
-from ._undisturbed import undisturbed
-from ._verdicts import make_report
+from ._causes import causes
+from ._error import check_view, checked_tolerance, default_tolerance
+from ._measure import undisturbed
+from ._parts import FixedSizeError, Part, Trial, UnknownFieldError, copied, record, try_part
+
+HEADS = ("part", "class", "calls", "input", "fields", "error", "")
+WIDTH = 110  # of a line of explanation, in characters
+
+
+@dataclass(frozen=True)
+class ReportRow:
+    """One part of the module.
+
+    Args:
+        path: Its name in the whole, as in `torch.nn.Module.named_modules`; "" is the whole.
+        kind: Its class.
+        calls: How often it was called; the other entries are about the worst call.
+        shapes: The shapes of the tensors that it was given.
+        fields: How the group acts on its inputs and outputs.
+        error: The worst relative error over the elements, NaN if it was not tested.
+        status: "ok", "broken", "harmless" (broken, inside a part that is equivariant as a whole), "no evidence",
+            "not tested" or "not called".
+        why: What breaks it, or what else there is to say.
+
+    Example:
+        >>> row = ReportRow("head", "Linear", 1, ((2, 8),), "invariant -> invariant", 0.0, "ok", "")
+        >>> row.cells()
+        ('head', 'Linear', '1', '2x8', 'invariant -> invariant', '0.0e+00', 'ok')
+    """
+
+    path: str
+    kind: str
+    calls: int
+    shapes: tuple[tuple[int, ...], ...]
+    fields: str
+    error: float
+    status: str
+    why: str
+
+    def cells(self) -> tuple[str, ...]:
+        """The row as texts, without the explanation."""
+        shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
+        untested = math.isnan(self.error) and self.status in ("not tested", "not called", "no evidence")
+        error = "" if untested else f"{self.error:.1e}"
+        return self.path or "(whole)", self.kind, str(self.calls), shapes, self.fields, error, self.status
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `equivariance_report` found; ``str`` gives a table.
+
+    Args:
+        group: The group.
+        name: The class of the module.
+        rows: One for each part, the whole first.
+        culprits: The paths of the parts that break the whole by themselves.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.checks import equivariance_report
+        >>> print(equivariance_report(torch.nn.MaxPool2d(2), "C4", torch.randn(1, 3, 8, 8)))
+        MaxPool2d is equivariant under C4.
+        part     class      calls  input    fields            error
+        (whole)  MaxPool2d  1      1x3x8x8  scalar -> scalar  0.0e+00  ok
+    """
+
+    group: Group
+    name: str
+    rows: tuple[ReportRow, ...]
+    culprits: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the whole is equivariant."""
+        return self.rows[0].status == "ok"
+
+    @property
+    def worst(self) -> ReportRow | None:
+        """The part to mend first: of those that break the whole by themselves the one with the largest error."""
+        rows = [row for row in self.rows if row.path in self.culprits]
+        return max(rows, key=lambda row: math.inf if math.isnan(row.error) else row.error, default=None)
+
+    def __str__(self) -> str:
+        table = [HEADS, *(row.cells() for row in self.rows)]
+        widths = [max(len(cells[column]) for cells in table) for column in range(len(HEADS))]
+        lines = [self._headline()]
+        for cells, row in zip(table, (None, *self.rows), strict=True):
+            lines.append("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+            if row is not None and row.why and row.status != "harmless":
+                lines += textwrap.wrap(row.why, WIDTH, initial_indent="    ", subsequent_indent="    ")
+        return "\n".join(lines)
+
+    def _headline(self) -> str:
+        if self.ok:
+            return f"{self.name} is equivariant under {self.group.name}."
+        names = [path or "its own forward" for path in self.culprits]
+        return f"{self.name} is not equivariant under {self.group.name}, because of {some(names)}."
+
+
+def some(names: list[str]) -> str:
+    """The first three names, and how many there are more."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+OWN_FORWARD = (
+    "its parts are fine, so the fault is in its own forward: an operation such as a slice, roll, reshape, flatten, "
+    "padding or interpolation, or a parameter with places"
+)
+UNKNOWN = "no rule knows what breaks this class: replace it, or use GroupAverage"
+
+
+def make_report(trials: list[Trial], group: Group, name: str) -> Report:
+    """The report on the trials of all parts, the whole first."""
+    fine = {trial.part.path for trial in trials if trial.status == "ok"}
+    broken = [trial.part.path for trial in trials if trial.status == "broken"]
+    harmful = [path for path in broken if _ancestor(path, fine) is None]
+    culprits = tuple(path for path in harmful if not any(_inside(other, path) for other in harmful))
+    rows = []
+    for trial in trials:
+        part = trial.part
+        why = _why(trial, group, [path for path in culprits if _inside(path, part.path)], trials)
+        status: str = trial.status
+        ancestor = _ancestor(part.path, fine)
+        if status == "broken" and ancestor is not None:
+            status, why = "harmless", f"broken by itself; {ancestor or 'the whole'} is equivariant with it"
+        kind, calls = type(part.module).__name__, len(part.calls)
+        rows.append(ReportRow(part.path, kind, calls, trial.shapes, trial.fields, trial.error, status, why))
+    return Report(group, name, tuple(rows), culprits)
+
+
+def _inside(path: str, outer: str) -> bool:
+    """Whether ``path`` lies in ``outer``, and is not ``outer``."""
+    return path != outer and (outer == "" or path.startswith(outer + "."))
+
+
+def _ancestor(path: str, among: set[str]) -> str | None:
+    """The outermost of these paths that ``path`` lies in."""
+    return min((outer for outer in among if _inside(path, outer)), key=len, default=None)
+
+
+def _why(trial: Trial, group: Group, blamed: list[str], trials: list[Trial]) -> str:
+    part, measurement = trial.part, trial.measurement
+    if trial.status == "not called":
+        return "never called; if its parameters are used all the same, then by a function outside its forward"
+    if trial.status == "not tested":
+        known = isinstance(trial.failure, UnknownFieldError)
+        return str(trial.failure) if known else f"{type(trial.failure).__name__}: {trial.failure}"
+    if trial.status == "no evidence" and measurement is not None and measurement.flaw is not None:
+        return measurement.flaw.text
+    if trial.status == "ok":
+        return ""
+    if measurement is None:
+        first = str(trial.failure).splitlines()[:1]
+        return f"it fails on its input moved by the group: {type(trial.failure).__name__}: {' '.join(first)}"
+    if blamed:
+        return f"because of {some(blamed)}; its own forward can be judged once that is mended"
+    errors = measurement.errors.tolist()
+    if not errors[0] <= measurement.limit and not math.isnan(errors[0]):
+        return "two runs on the same input differ: it is random in eval mode, or keeps state"
+    texts = [f"{note} under element {g}" for g, note in list(measurement.notes.items())[:1]]
+    if any(math.isnan(error) for error in errors):
+        texts.append("its output is not finite")
+    exact = [error <= measurement.limit for g, error in enumerate(errors) if group.is_exact(g)]
+    if all(exact):
+        texts.append("only at angles off the grid: interpolation, filters that do not turn that far, and corners")
+        return "; ".join(texts)
+    has_parts = any(_inside(other.part.path, part.path) and other.part.calls for other in trials)
+    if has_parts:
+        untested = [t.part.path for t in trials if _inside(t.part.path, part.path) and t.status == "not tested"]
+        texts.append(OWN_FORWARD + (f"; or in what was not tested: {some(untested)}" if untested else ""))
+    else:
+        size = next((shape[-2:] for shape in trial.shapes if len(shape) > 2), (1, 1))
+        texts += causes(part.module, group, (size[0], size[1])) or ([] if texts else [UNKNOWN])
+    return "; ".join(texts)
 
 
 def equivariance_report(

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from ._check_command import check
-from ._demo import demo
+from ._demo_command import demo
 from ._evaluate_command import evaluate
 from ._export_command import export
 from ._options import Debug

@@ -9,10 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from .._validate import one_of
-from ._options import Debug, check_group
-from ._progress import progress_bars
-from ._refusals import naming, refuse
-from ._runs import load_run
+from ._options import Debug, check_group, load_run, naming, progress_bars, refuse
 
 MANY = 10_000_000  # weights above which not every part is tested, if nothing is said
 

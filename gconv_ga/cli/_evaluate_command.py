@@ -7,15 +7,28 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ._files import Colors, IgnoreIndex, Source, TableFile, mask_code, scanned
-from ._options import Debug, Device, make_folder
-from ._progress import progress_bars
-from ._refusals import naming, refuse
-from ._runs import Run, load_run, run_code
+from ._options import (
+    Colors,
+    Debug,
+    Device,
+    IgnoreIndex,
+    Run,
+    Source,
+    TableFile,
+    load_run,
+    make_folder,
+    mask_code,
+    naming,
+    progress_bars,
+    refuse,
+    run_code,
+    scanned,
+)
 
 if TYPE_CHECKING:  # these rooms take seconds to load
-    from ..data import PairFiles, Problem
-    from ..training import BoundaryDistance, ImageScores
+    from ..evaluate import BoundaryDistance, ImageScores
+    from ..images import PairFiles, Problem
+
 
 DEGREES = tuple(range(0, 360, 45))
 
@@ -47,9 +60,9 @@ def evaluate(
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """
-    from ..data import PairDataset
-    from ..training import as_device, evaluate_image
-    from ._page import page
+    from ..evaluate import evaluate_image, page
+    from ..images import PairDataset
+    from ..segmenter import as_device
 
     with naming("--device"):
         where = as_device(device)
@@ -98,7 +111,7 @@ def _part(source: Source, part: str) -> tuple[list["PairFiles"], list["Problem"]
 
 def summary(scores: dict[str, "ImageScores"], classes: Sequence[str], run: str, step: int) -> dict[str, Any]:
     """Everything as JSON: means over images, and each image."""
-    from ..training import mean_score
+    from ..evaluate import mean_score
 
     each = list(scores.values())
     angles = [mean_score([score.angles[place] for score in each]) for place in range(len(DEGREES))]
@@ -131,7 +144,7 @@ def summary(scores: dict[str, "ImageScores"], classes: Sequence[str], run: str, 
 
 def _boundary(distances: Sequence["BoundaryDistance | None"]) -> dict[str, float | None]:
     """Means over the images in which the class is both there and found."""
-    from ..training import mean_score
+    from ..evaluate import mean_score
 
     return {
         "mean": mean_score([None if distance is None else distance.mean for distance in distances]),

@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._validate import missing_extra
-from ._options import Debug, make_folder
-from ._refusals import refuse
-from ._runs import Run, load_run
+from ._options import Debug, Run, load_run, make_folder, refuse
 
-if TYPE_CHECKING:  # the room takes seconds to load
+if TYPE_CHECKING:  # these rooms take seconds to load
     from collections.abc import Callable
 
     from torch import Tensor, nn
 
-    from ..training import SegmenterConfig
+    from ..segmenter import SegmenterConfig
+
 
 TOLERANCE = 1e-4  # relative; float32 summed in another order is off by 1e-6
 ENDINGS = (".onnx", ".pt2")

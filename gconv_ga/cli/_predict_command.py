@@ -8,9 +8,19 @@ from typing import Annotated, Any
 
 import typer
 
-from ._options import Debug, Device, check_group, make_folder
-from ._refusals import naming, refuse, refuse_files
-from ._runs import Run, checkpoint_file, load_run, run_code
+from ._options import (
+    Debug,
+    Device,
+    Run,
+    check_group,
+    checkpoint_file,
+    load_run,
+    make_folder,
+    naming,
+    refuse,
+    refuse_files,
+    run_code,
+)
 
 SETTINGS = "predict.json"
 
@@ -53,8 +63,8 @@ def predict(
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (good images are done), 130 stopped by Ctrl-C.
     """
     from ..averaging import GroupAverage
-    from ..data import find_images
-    from ..training import as_device
+    from ..images import find_images
+    from ..segmenter import as_device
 
     with naming("--device"):
         where = as_device(device)
@@ -101,9 +111,9 @@ def _settle(out: Path, settings: dict[str, Any]) -> None:
 def _predict(
     network: Any, normalization: Any, files: Sequence[Path], out: Path, *, tile: int, device: Any, **options: Any
 ) -> None:
-    from ..data import ImageFile, Problem
-    from ..training import predict_to_file
-    from ._progress import progress_bars
+    from ..images import ImageFile, Problem
+    from ..predict import predict_to_file
+    from ._options import progress_bars
 
     waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
     problems = []

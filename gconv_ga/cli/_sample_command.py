@@ -5,8 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from ._options import Debug, make_folder
-from ._refusals import naming
+from ._options import Debug, make_folder, naming
 
 
 def sample(
@@ -18,7 +17,7 @@ def sample(
 
     Example: [bold]gconv-ga sample --out nuclei[/bold]
     """
-    from ..data import write_sample
+    from ..images import write_sample
 
     make_folder(out, "'--out'")
     with naming("--out"):

@@ -5,15 +5,25 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from ._architecture import FORMS, read_arch
-from ._config_file import FILE, is_typed, load_config, place_files, write_config
-from ._files import KINDS, Colors, IgnoreIndex, TableFile
-from ._new_run import known_files, named_machines, new_run, refuse_other_settings, source_of
-from ._options import Debug, Device, GroupName, Seed, make_folder
-from ._refusals import naming, refuse
+from ._options import KINDS, Colors, Debug, Device, GroupName, IgnoreIndex, Seed, TableFile, make_folder, naming, refuse
+from ._train_options import (
+    FILE,
+    FORMS,
+    is_typed,
+    known_files,
+    load_config,
+    named_machines,
+    new_run,
+    place_files,
+    read_arch,
+    refuse_other_settings,
+    source_of,
+    write_config,
+)
 
 if TYPE_CHECKING:  # these rooms take seconds to load
-    from ..training import Machines, RunConfig
+    from ..segmenter import Machines
+    from ..train import RunConfig
 
 
 def train(
@@ -110,7 +120,7 @@ def train(
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """
-    from ..training import leads, read_run
+    from ..train import is_main_process, read_run
 
     options = place_files(context, data)
     if read_arch(arch)[0] == "smp":
@@ -118,17 +128,17 @@ def train(
             if is_typed(context, name):
                 refuse(f"--{name}", "it is for --arch unet; the encoder of smp has its own")
     weights = None
-    if resume or ((out / "run.json").exists() and not leads()):
+    if resume or ((out / "run.json").exists() and not is_main_process()):
         with naming("--out"):
             settings = read_run(out)
         refuse_other_settings(context, settings)
-        pairs: Any = known_files(source_of(options), settings, scan=leads())
+        pairs: Any = known_files(source_of(options), settings, scan=is_main_process())
     else:
         if (out / "run.json").exists():
             refuse("--out", f"{out} holds a run; --resume goes on with it")
         pairs, settings, weights = new_run(options)
     machines = named_machines(options, settings.precision, settings.batch_size)
-    if leads():
+    if is_main_process():
         make_folder(out, "'--out'")
         if not (out / "run.json").exists():
             write_config(out, options, data)
@@ -136,12 +146,12 @@ def train(
 
 
 def _train(out: Path, config: "RunConfig", pairs: Any, machines: "Machines", weights: Any, tensorboard: bool) -> None:
-    from ..training import leads, train_run
-    from ._progress import progress_bars
+    from ..train import is_main_process, train_run
+    from ._options import progress_bars
 
     try:
         with progress_bars() as bars:
-            task = bars.add_task("training", total=config.steps, note="", visible=leads())
+            task = bars.add_task("training", total=config.steps, note="", visible=is_main_process())
             train_run(
                 out, config, pairs, device=machines.device, devices=machines.devices, nodes=machines.nodes,
                 strategy=machines.strategy, init=weights, tensorboard=tensorboard,
@@ -150,13 +160,13 @@ def _train(out: Path, config: "RunConfig", pairs: Any, machines: "Machines", wei
     except KeyboardInterrupt:
         typer.echo(f"gconv-ga: stopped; --resume goes on from the last saved step in {out}", err=True)
         raise typer.Exit(130) from None
-    if leads():
+    if is_main_process():
         print(closing(out))
 
 
 def closing(out: Path) -> str:
     """What there is now."""
-    from ..training import load_checkpoint
+    from ..segmenter import load_checkpoint
 
     last = load_checkpoint(out / "model.safetensors").step
     text = f"{out}: model.safetensors after {last} steps, log.csv, curves.png"

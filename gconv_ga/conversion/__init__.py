@@ -15,10 +15,8 @@ Example:
 """
 
 from ._convert import convert
-from ._errors import NotConvertible
 from ._fold import fold
-from ._network import ConvertedNetwork
-from ._report import ConversionReport
+from ._network import ConversionReport, ConvertedNetwork, NotConvertible
 from ._rules import register
 
 __all__ = ["ConversionReport", "ConvertedNetwork", "NotConvertible", "convert", "fold", "register"]

@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
-from ._components import check_in_action
 from ._network import ConvertedNetwork
-from ._rewiring import Modules, Rewiring, as_wanted
-from ._trial import Trial
+from ._orbit import check_in_action
+from ._rules import Modules, Rewiring, as_wanted
+from ._verify import Trial
 
 
 def convert(

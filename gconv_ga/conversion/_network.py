@@ -1,6 +1,7 @@
-"""A plain network on the orbit of its input, reduced over the group."""
+"""What `convert` did to each module, as a table."""
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor, nn
@@ -8,10 +9,85 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of, wrong_shape
 from ..actions import Leaf, pair_inputs, pair_leaves, rebuild_nest
 from ..groups import Group
-from ._components import in_the_image_frame, orbit_of
-from ._convolutions import OrbitConvolution
 from ._mode import OrbitMode
-from ._report import ConversionReport
+from ._orbit import in_the_image_frame, orbit_of
+from ._orbit_layers import OrbitConvolution
+
+
+@dataclass(frozen=True)
+class Row:
+    """One module: its path, its class, what became of it and why."""
+
+    path: str
+    kind: str
+    action: str
+    why: str
+
+
+@dataclass
+class ConversionReport:
+    """The table of a conversion; ``print(net.report)`` shows it.
+
+    Args:
+        group: The group's name.
+        rows: One for each module that was decided on, in the model's order.
+        defect: The largest difference from the group average on the example, relative to the average's largest
+            number, or to how far the output moves when the image is another one, if that is less; None if it was not
+            verified.
+
+    Example:
+        >>> print(ConversionReport("C4", [Row("head", "Linear", "keep", "commutes")], 2e-16))
+        module  class   action  why
+        ------  ------  ------  --------
+        head    Linear  keep    commutes
+        C4: 1 keep, 0 swap, 0 conjugate; differs from the group average by 2.0e-16
+    """
+
+    group: str
+    rows: list[Row] = field(default_factory=list)
+    defect: float | None = None
+
+    def count(self, action: str) -> int:
+        """How many modules were kept, swapped, conjugated or refused: "keep", "swap", "conjugate", "refuse"."""
+        return sum(row.action == action for row in self.rows)
+
+    def __str__(self) -> str:
+        titles = ("module", "class", "action", "why")
+        lines = [titles, *((row.path or "(model)", row.kind, row.action, row.why) for row in self.rows)]
+        widths = [max(len(line[column]) for line in lines) for column in range(4)]
+        table = [
+            "  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        ]
+        table.insert(1, "  ".join("-" * width for width in widths))
+        actions = ["keep", "swap", "conjugate", *(["refuse"] if self.count("refuse") else [])]
+        counts = ", ".join(f"{self.count(action)} {action}" for action in actions)
+        verdict = "not verified" if self.defect is None else f"differs from the group average by {self.defect:.1e}"
+        return "\n".join([*table, f"{self.group}: {counts}; {verdict}"])
+
+
+class NotConvertible(TypeError):  # noqa: N818  the name says it; its users read "except NotConvertible"
+    """A network that `convert` cannot turn into one equal to its group average; the message says where and why.
+
+    Args:
+        message: Where, why, and what to do.
+        report: What was decided on each module, those refused among them; None if it did not come to that.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.conversion import convert
+        >>> try:
+        ...     convert(torch.nn.Conv2d(1, 1, 3, stride=(2, 1)), "C4", torch.randn(1, 1, 8, 8))
+        ... except NotConvertible as error:
+        ...     print(error.report)
+        module   class   action  why
+        -------  ------  ------  ...
+        (model)  Conv2d  refuse  stride must be the same for rows and columns under C4, ...
+        C4: 0 keep, 0 swap, 0 conjugate, 1 refuse; not verified
+    """
+
+    def __init__(self, message: str, report: ConversionReport | None = None) -> None:
+        super().__init__(message)
+        self.report = report
 
 
 class ConvertedNetwork(nn.Module):

@@ -5,13 +5,26 @@ Between the layers of a converted network the map of element ``g`` is ``L_g`` of
 nothing has to be turned back at the end.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import SymInt, Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
 
-from ..actions import GridMove, grid_move, move_grid, nest_leaves, rebuild_nest
+from .._validate import invalid
+from ..actions import (
+    Action,
+    GridMove,
+    Invariant,
+    LabelMask,
+    Leaf,
+    ScalarField,
+    grid_move,
+    move_grid,
+    nest_leaves,
+    rebuild_nest,
+)
 from ..groups import Group
 
 
@@ -123,3 +136,116 @@ def _moved(plane: Tensor, move: GridMove) -> Tensor:
 def _stack(planes: Sequence[Tensor]) -> Tensor:
     """One plane for each orientation, ``[B, ...]``, as an orbit."""
     return torch.stack(list(planes), dim=1).flatten(0, 1)
+
+
+class ConjugatedForward:
+    """A module's ``forward``, replaced: ``L_g module(L_g^-1 x_g)`` for all images that it is given.
+
+    Exact for every module from images to images or to numbers. A call without images, or one that tells a size, which
+    is that of images which are not upright, it leaves to the module and to `OrbitMode`. It takes the place of the
+    instance's ``forward``, so that class, parameters, names and hooks stay.
+    """
+
+    def __init__(self, module: nn.Module, group: Group) -> None:
+        self.module = module
+        self.group = group
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        images = [x for _, x in nest_leaves((args, kwargs), "input") if isinstance(x, Tensor) and x.ndim == 4]
+        if not images or _tells_size((args, kwargs)):
+            return type(self.module).forward(self.module, *args, **kwargs)
+        return run_conjugated(images[0], self.module, self.group, args, kwargs)
+
+
+def run_conjugated(image: Tensor, module: nn.Module, group: Group, args: Any, kwargs: Any) -> Any:
+    """The module on upright images. Under `OrbitMode` it runs outside of it: here images are upright already."""
+    if has_torch_function((image,)):
+        return handle_torch_function(run_conjugated, (image,), image, module, group, args, kwargs)
+    return conjugate(lambda nest: type(module).forward(module, *nest[0], **nest[1]), (args, kwargs), group)
+
+
+def _tells_size(nest: Any) -> bool:
+    """Whether there is a sequence of ints in it."""
+    if isinstance(nest, Mapping):
+        return any(_tells_size(part) for part in nest.values())
+    if isinstance(nest, tuple | list):
+        sized = len(nest) > 1 and all(isinstance(part, int | SymInt) for part in nest)
+        return sized or any(_tells_size(part) for part in nest)
+    return False
+
+
+class TiedForward:
+    """A random drop's ``forward``, replaced: one draw for each sample, the same for all its orientations."""
+
+    def __init__(self, module: nn.Module, group: Group) -> None:
+        self.module = module
+        self.group = group
+
+    def __call__(self, x: Tensor) -> Any:
+        def drop(ones: Tensor) -> Any:
+            return type(self.module).forward(self.module, ones)
+
+        return tie(drop, x, self.group) if self.module.training else drop(x)
+
+
+def tie(drop: Any, x: Tensor, group: Group) -> Tensor:
+    """``x`` times one draw for each sample.
+
+    Args:
+        drop: What multiplies a tensor by a random mask.
+        x: ``[B |G|, ...]``.
+        group: The group.
+    """
+    one = x.unflatten(0, (-1, group.order))[:, 0]
+    drawn: Tensor = drop(one.new_ones(one.shape))
+    return x * drawn.repeat_interleave(group.order, 0)
+
+
+def check_in_action(actions: Any) -> None:
+    """Refuse actions on inputs that move something other than pixels and components.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, action in nest_leaves(actions, "in_action"):
+        if not isinstance(action, ScalarField | LabelMask | Invariant):
+            advice = "coordinates of another frame do not fit an image that is not turned; use GroupAverage"
+            raise invalid(name, "an action on images, or 'invariant'", action, advice)
+
+
+def orbit_of(leaf: Leaf, group: Group) -> Any:
+    """An input for all orientations, ``[B |G|, ...]``; what is no tensor stays."""
+    x, action = leaf.value, leaf.action
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        return x
+    if not isinstance(action, ScalarField) or type(action) is ScalarField:
+        return to_orbit(x, group)
+    turned = [_turn_components(action, x, group, group.inverse(g)) for g in range(group.order)]
+    return torch.stack(turned, dim=1).flatten(0, 1)
+
+
+def in_the_image_frame(leaf: Leaf, group: Group) -> Tensor:
+    """``[B, |G|, ...]``: what each orientation says of the image as it is.
+
+    Shape:
+        - leaf: ``[B |G|, ...]``
+        - output: ``[B, |G|, ...]``
+    """
+    maps: Tensor = leaf.value.unflatten(0, (-1, group.order))
+    action = leaf.action
+    if isinstance(action, Invariant) or type(action) is ScalarField:
+        return maps
+    turned = []
+    for g, y in enumerate(maps.unbind(1)):
+        if isinstance(action, ScalarField):
+            turned.append(_turn_components(action, y, group, g))
+        else:
+            # What the model saw was turned back by g: an action that knows the image's size starts from there.
+            turned.append(action.after(group, group.inverse(g))(y, group, g))
+    return torch.stack(turned, dim=1)
+
+
+def _turn_components(action: Action, x: Tensor, group: Group, element: int) -> Tensor:
+    """``L_g`` of every pixel by itself, as an image of one pixel."""
+    pixels = x.movedim((-2, -1), (1, 2))
+    return action(pixels[..., None, None], group, element)[..., 0, 0].movedim((1, 2), (-2, -1))

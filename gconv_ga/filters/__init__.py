@@ -15,18 +15,8 @@ Example:
     True
 """
 
-from ._choice import Filters, as_filters
 from ._describe import describe
-from ._grid import GridFilters
-from ._steerable import SteerableFilters
+from ._filters import Filters, GridFilters, SteerableFilters, as_filters
 from ._steerable_basis import SteerableBasis, steerable_basis
 
-__all__ = [
-    "Filters",
-    "GridFilters",
-    "SteerableBasis",
-    "SteerableFilters",
-    "as_filters",
-    "describe",
-    "steerable_basis",
-]
+__all__ = ["Filters", "GridFilters", "SteerableBasis", "SteerableFilters", "as_filters", "describe", "steerable_basis"]

@@ -15,10 +15,26 @@ Example:
     True
 """
 
-from ._cyclic import CyclicGroup
-from ._dihedral import DihedralGroup
-from ._group import Group
-from ._names import C1, C2, C3, C4, C6, C8, C12, C16, D1, D2, D3, D4, D6, D8, as_group
+from ._group import (
+    C1,
+    C2,
+    C3,
+    C4,
+    C6,
+    C8,
+    C12,
+    C16,
+    D1,
+    D2,
+    D3,
+    D4,
+    D6,
+    D8,
+    CyclicGroup,
+    DihedralGroup,
+    Group,
+    as_group,
+)
 
 __all__ = [
     "C1",

@@ -1,9 +1,11 @@
 """What every finite group of the plane offers."""
 
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -171,8 +173,6 @@ class Group(ABC):
             (0, 4)
         """
         if isinstance(of, str):
-            from ._names import as_group  # that file imports this one
-
             of = as_group(of, "of")
         if isinstance(of, Group):
             found = self._embed(of)
@@ -186,3 +186,116 @@ class Group(ABC):
         if not closed:
             raise invalid("of", f"closed under the product of {self.name}", elements, "add the missing products")
         return tuple(elements)
+
+
+@dataclass(frozen=True, repr=False)
+class CyclicGroup(Group):
+    """The cyclic group ``C_n`` of the rotations by multiples of ``360 / n`` degrees.
+
+    Index ``i`` is the counter-clockwise rotation by ``2 pi i / n`` radians; for ``n = 4`` it does to an image what
+    ``torch.rot90(image, i, (-2, -1))`` does.
+
+    Args:
+        n: The number of rotations, at least 1.
+
+    Raises:
+        ValueError: ``n`` is no positive int.
+
+    Example:
+        >>> CyclicGroup(4), CyclicGroup(4).name, CyclicGroup(4).order
+        (CyclicGroup(4), 'C4', 4)
+        >>> CyclicGroup(4).matrices[1].tolist()
+        [[0.0, -1.0], [1.0, 0.0]]
+    """
+
+    @property
+    def order(self) -> int:
+        return self.n
+
+    @property
+    def name(self) -> str:
+        return f"C{self.n}"
+
+    def _rotation_and_mirror(self, element: int) -> tuple[int, bool]:
+        return element, False
+
+    def _element(self, rotation: int, mirrored: bool) -> int:
+        return rotation % self.n
+
+    def _embed(self, other: Group) -> tuple[int, ...] | None:
+        if not isinstance(other, CyclicGroup) or self.n % other.n:
+            return None
+        return tuple(range(0, self.n, self.n // other.n))
+
+
+@dataclass(frozen=True, repr=False)
+class DihedralGroup(Group):
+    """The dihedral group ``D_n`` of ``n`` rotations and ``n`` mirrors, of order ``2 n``.
+
+    Indices ``0 .. n - 1`` are the rotations of `CyclicGroup`; index ``n + i`` is "mirror the last image axis
+    (``torch.flip(image, (-1,))``), then rotate by ``i``". So ``r^i m r^j = r^(i - j) m``.
+
+    Args:
+        n: The number of rotations, at least 1; the order is twice that.
+
+    Raises:
+        ValueError: ``n`` is no positive int.
+
+    Example:
+        >>> DihedralGroup(4), DihedralGroup(4).name, DihedralGroup(4).order
+        (DihedralGroup(4), 'D4', 8)
+        >>> DihedralGroup(4).subgroup(DihedralGroup(2))
+        (0, 2, 4, 6)
+    """
+
+    @property
+    def order(self) -> int:
+        return 2 * self.n
+
+    @property
+    def name(self) -> str:
+        return f"D{self.n}"
+
+    def _rotation_and_mirror(self, element: int) -> tuple[int, bool]:
+        return element % self.n, element >= self.n
+
+    def _element(self, rotation: int, mirrored: bool) -> int:
+        return rotation % self.n + (self.n if mirrored else 0)
+
+    def _embed(self, other: Group) -> tuple[int, ...] | None:
+        if not isinstance(other, CyclicGroup | DihedralGroup) or self.n % other.n:
+            return None
+        rotations = tuple(range(0, self.n, self.n // other.n))
+        return rotations if isinstance(other, CyclicGroup) else rotations + tuple(self.n + i for i in rotations)
+
+
+C1, C2, C3, C4 = CyclicGroup(1), CyclicGroup(2), CyclicGroup(3), CyclicGroup(4)
+C6, C8, C12, C16 = CyclicGroup(6), CyclicGroup(8), CyclicGroup(12), CyclicGroup(16)
+D1, D2, D3, D4 = DihedralGroup(1), DihedralGroup(2), DihedralGroup(3), DihedralGroup(4)
+D6, D8 = DihedralGroup(6), DihedralGroup(8)
+
+
+def as_group(group: Any, argument: str = "group") -> Group:
+    """The group that ``group`` means: itself, or the one with that name.
+
+    Args:
+        group: A `Group` or a name such as ``"C4"`` or ``"D4"`` (small letters too).
+        argument: The argument's name, for the message.
+
+    Raises:
+        ValueError: It is neither. A number is refused: is ``4`` ``C4``, or four blocks of channels
+            (``groups=4``)?
+
+    Example:
+        >>> as_group("c8"), as_group(DihedralGroup(2))
+        (CyclicGroup(8), DihedralGroup(2))
+    """
+    if isinstance(group, Group):
+        return group
+    if isinstance(group, str):
+        found = re.fullmatch(r"([CcDd])([1-9][0-9]{0,5})", group.strip())
+        if found:
+            return (CyclicGroup if found[1] in "Cc" else DihedralGroup)(int(found[2]))
+    is_number = isinstance(group, int) and group is not True and group > 0
+    advice = f"for the group of {group} rotations say 'C{group}'; for blocks of channels say groups={group}"
+    raise invalid(argument, "a group or its name, such as C4, 'C4' or 'D4'", group, advice if is_number else "")

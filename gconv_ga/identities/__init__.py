@@ -23,8 +23,12 @@ Example:
 """
 
 from ._averages import average_is_equivariant, average_keeps_equivariant, invariant_average
-from ._correlations import correlation_commutes, kernel_rotation
-from ._liftings import lifting_turns_and_shifts, mean_of_lifting_is_group_average
+from ._correlations import (
+    correlation_commutes,
+    kernel_rotation,
+    lifting_turns_and_shifts,
+    mean_of_lifting_is_group_average,
+)
 from ._scaling import ScaledSides, crooked_kernel, crooked_signal, scaling_counterexample
 from ._sides import Sides
 

@@ -1,12 +1,316 @@
-"""Networks of escnn as networks of ours."""
+"""A convolution of escnn as layers of ours."""
 
-from typing import Any
+from collections import OrderedDict
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, NamedTuple
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from .._validate import one_of
-from ._fields import load_escnn
-from ._read_modules import Reader
+from .. import nn as gnn
+from .._validate import invalid, one_of
+from ..filters import Filters, GridFilters
+from ..groups import C1, Group
+from ._fields import Fields, load_escnn, read_fields
+from ._layers import AllPlanesFilters, Blur, Mask, OnePlaneFilters
+
+
+class _Basis(NamedTuple):
+    """What a convolution of escnn consists of.
+
+    Shape:
+        - functions: ``[b, o, i, k * k]``, ``o`` and ``i`` the channels of a field in our order of the elements
+        - weight: ``[C_out, C_in, b]``
+    """
+
+    functions: Tensor
+    weight: Tensor
+
+    def sum(self, functions: Tensor) -> Tensor:
+        """What the coefficients make of functions ``[b, ...]``: kernels ``[C_out, C_in, ...]`` in float64."""
+        return torch.einsum("pqb,b...->pq...", self.weight.double(), functions.double())
+
+
+class ConvolutionReader:
+    """Makes layers of ours of ``R2Conv``; those with the same basis share one table.
+
+    Args:
+        filters: "escnn" or "grid".
+        sampling: "shared" or "per_orientation", for layers with a stride.
+    """
+
+    def __init__(self, filters: str, sampling: str) -> None:
+        self.filters, self.sampling = filters, sampling
+        self._known: dict[tuple[int, str], Filters] = {}
+        # A number that names an object is another's when the object is gone.
+        self._alive: list[Any] = []
+
+    def __call__(self, conv: Any, path: str) -> nn.Module:
+        """One layer, or two if what comes out are images.
+
+        Args:
+            conv: The convolution.
+            path: Where it is, for the message.
+        """
+        into, outof = read_fields(conv.in_type, path), read_fields(conv.out_type, path)
+        basis = _read_basis(conv, into, outof)
+        _refuse_stale(conv, basis, into, outof, path)
+        group, size = into.group, (conv.kernel_size, conv.kernel_size)
+        if self.filters == "grid" and not group.is_exact():
+            raise invalid("filters", f"'escnn' for {group.name}, which has other angles than quarter turns", "grid")
+        weight = basis.weight
+        if into.regular and outof.regular:
+            functions, plane = basis.functions, basis.functions[:, 0]
+            if self.filters == "escnn":
+                weight = _by_element(weight, group, path)
+        elif into.regular:
+            # To images: every orientation for itself, then their sum, which is |G| times their mean.
+            functions, weight = basis.functions[:, 0] * group.order, weight.unsqueeze(2)
+            plane = functions[:, :1]
+        else:
+            functions, plane = basis.functions[:, :, 0], basis.functions[:, 0, 0]
+        if not (into.regular or outof.regular):
+            if size == (1, 1):
+                # A single tap is its own turn.
+                return _filled(conv, nn.Conv2d, into, outof, basis.sum(plane).unflatten(-1, size), {})
+            if self.filters == "escnn":
+                # escnn's functions are symmetric, so that one element does for all.
+                group = C1
+        filters: Filters
+        if self.filters == "grid":
+            filters, weight = GridFilters(group, size), basis.sum(plane).unflatten(-1, size)
+        else:
+            filters = self._table(conv, f"{into.regular} {outof.regular}", group, functions)
+        make: Any = gnn.GroupConv2d if into.regular else gnn.LiftingConv2d
+        # Without a stride all orientations sample the same grid anyway, and that is quicker.
+        sampling = "per_orientation" if conv.stride in (1, (1, 1)) else self.sampling
+        more: dict[str, Any] = {"group": group, "sampling": sampling, "filters": filters}
+        if into.regular and not outof.regular:
+            more["group_kernel_size"] = 1
+        layer = _filled(conv, make, into, outof, weight, more)
+        return layer if outof.regular else nn.Sequential(layer, gnn.GroupPool(group, "mean"))
+
+    def _table(self, conv: Any, kind: str, group: Group, functions: Tensor) -> Filters:
+        (block,) = conv.basisexpansion.children()
+        key = (id(block), kind)
+        if key not in self._known:
+            make = AllPlanesFilters if functions.ndim == 4 else OnePlaneFilters
+            self._known[key] = make(group, (conv.kernel_size, conv.kernel_size), functions.cpu().clone())
+            self._alive.append(block)
+        return self._known[key]
+
+
+def _read_basis(conv: Any, into: Fields, outof: Fields) -> _Basis:
+    # Fields of one kind in, of one kind out: one block.
+    (block,) = conv.basisexpansion.children()
+    functions, weight = block.sampled_basis.detach(), conv.weights.detach()
+    functions = functions[:, _order(outof)][:, :, _order(into)]
+    return _Basis(functions, weight.view(outof.count, into.count // conv.groups, -1))
+
+
+def _order(fields: Fields) -> list[int]:
+    return list(fields.channels) if fields.regular else [0]
+
+
+def _by_element(weight: Tensor, group: Group, path: str) -> Tensor:
+    """Coefficients with an element axis, ``[C_out, C_in, |G|, F]``."""
+    if weight.shape[2] % group.order:
+        advice = "its basis_filter leaves some orientations fewer functions than others: take filters='grid'"
+        raise invalid(path, "a convolution with as many functions for each orientation", "R2Conv", advice)
+    return weight.unflatten(2, (group.order, -1))
+
+
+def _refuse_stale(conv: Any, basis: _Basis, into: Fields, outof: Fields, path: str) -> None:
+    """In eval mode escnn uses kernels that it expanded earlier: they must be those of the weights."""
+    if conv.training:
+        return
+    rows, columns = _order(outof), _order(into)
+    now = basis.sum(basis.functions).transpose(1, 2)
+    then = conv.filter.detach().double().reshape(*now.shape[:4], -1)[:, rows][:, :, :, columns]
+    pairs = [(now, then)]
+    if conv.bias is not None:
+        pairs.append((_read_bias(conv, outof), conv.expanded_bias.detach().double().view(outof.count, -1)[:, 0]))
+    if not all(_alike(a, b, conv.weights.dtype) for a, b in pairs):
+        advice = "its weights have changed in eval mode, which escnn does not see: call train() and eval() on it first"
+        raise invalid(path, "a convolution whose kernels are those of its weights", "R2Conv", advice)
+
+
+def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
+    """Whether they differ by no more than rounding, with some room."""
+    return bool((now - then).abs().amax() <= max(1e-3, 8 * torch.finfo(dtype).eps) * now.abs().amax())
+
+
+def _read_bias(conv: Any, outof: Fields) -> Tensor:
+    """One number for each field: escnn gives all channels of a field the same."""
+    bias: Tensor = conv.bias_expansion.double() @ conv.bias.detach().double()
+    return bias.view(outof.count, -1)[:, 0]
+
+
+def _filled(conv: Any, make: Any, into: Fields, outof: Fields, weight: Tensor, more: dict[str, Any]) -> nn.Module:
+    """The layer with these weights and the convolution's bias; no generator is left elsewhere than it was."""
+    # (To draw on the meta device instead would import torch's compiler, for seconds.)
+    with torch.random.fork_rng(devices=[]):
+        layer: nn.Module = make(
+            into.count, outof.count, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
+            conv.bias is not None, conv.padding_mode, dtype=conv.weights.dtype, **more,
+        )  # fmt: skip
+    state = {"weight": weight.to(conv.weights).clone(memory_format=torch.contiguous_format)}
+    if conv.bias is not None:
+        state["bias"] = _read_bias(conv, outof).to(conv.weights)
+    layer.load_state_dict(state, assign=True)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_((conv.bias if name == "bias" else conv.weights).requires_grad)
+    return layer
+
+
+# By the names of the classes: escnn is not there when this file is imported.
+ADVICE = {
+    "FieldDropout": "it drops single pixels of fields, which no layer here does; replace it by PointwiseDropout",
+    "IIDBatchNorm2d": "its statistics are other ones; train with InnerBatchNorm in its place",
+    "R2ConvTransposed": "train with R2Upsampling and R2Conv in its place",
+}
+POINTWISE: dict[Any, type[nn.Module]] = {F.relu: nn.ReLU, F.elu: nn.ELU, F.sigmoid: nn.Sigmoid, F.tanh: nn.Tanh}
+
+
+class Reader:
+    """Makes modules of ours of escnn's; what is used twice there is used twice here.
+
+    Args:
+        enn: ``escnn.nn``.
+        filters: "escnn" or "grid".
+        sampling: "shared" or "per_orientation".
+    """
+
+    def __init__(self, enn: ModuleType, filters: str, sampling: str) -> None:
+        self.enn, self.sampling = enn, sampling
+        self.done: dict[Any, nn.Module] = {}
+        self.makers: dict[type, Callable[[Any, str], nn.Module]] = {
+            enn.SequentialModule: self._sequence,
+            enn.R2Conv: ConvolutionReader(filters, sampling),
+            enn.InnerBatchNorm: self._batch_norm,
+            enn.ReLU: lambda m, path: nn.ReLU(m._inplace),  # noqa: SLF001  escnn has no other name for it
+            enn.ELU: lambda m, path: nn.ELU(m.alpha, m._inplace),  # noqa: SLF001
+            enn.LeakyReLU: lambda m, path: nn.LeakyReLU(m._negative_slope, m._inplace),  # noqa: SLF001
+            enn.PointwiseNonLinearity: self._pointwise,
+            enn.PointwiseDropout: lambda m, path: nn.Dropout(m.p, m.inplace),
+            enn.IdentityModule: lambda m, path: nn.Identity(),
+            enn.PointwiseMaxPool2D: self._max_pool,
+            enn.PointwiseAvgPool2D: self._avg_pool,
+            enn.PointwiseMaxPoolAntialiased2D: self._blurred_max_pool,
+            enn.PointwiseAvgPoolAntialiased2D: lambda m, path: self._blur(m, path, m.padding),
+            enn.PointwiseAdaptiveMaxPool2D: lambda m, path: self._adaptive(m, path, "Max"),
+            enn.PointwiseAdaptiveAvgPool2D: lambda m, path: self._adaptive(m, path, "Avg"),
+            enn.GroupPooling: self._group_pool,
+            enn.R2Upsampling: self._upsample,
+            enn.MaskModule: lambda m, path: Mask(m.mask[0, 0]),
+        }
+
+    def __call__(self, module: Any, path: str) -> nn.Module:
+        """The module of ours.
+
+        Args:
+            module: One of escnn's.
+            path: Where it is, for the message.
+
+        Raises:
+            ValueError: It has no counterpart, or its arguments have none.
+        """
+        make = self.makers.get(type(module))
+        if make is None:
+            raise self._refusal(module, path)
+        if module in self.done:
+            return self.done[module]
+        try:
+            made = make(module, path)
+        except ValueError as error:
+            # A layer of ours that refuses an argument does not know where it is.
+            raise error if str(error).startswith((path, "filters")) else ValueError(f"{path}: {error}") from error
+        if type(module) is self.enn.SequentialModule:
+            made.training = module.training
+        else:
+            made.train(module.training)
+        self.done[module] = made
+        return made
+
+    def _refusal(self, module: Any, path: str) -> ValueError:
+        name = type(module).__name__
+        takes = "one of " + ", ".join(kind.__name__ for kind in self.makers)
+        if not isinstance(module, self.enn.EquivariantModule):
+            advice = "give its escnn parts one by one, and write its forward anew with plain tensors"
+            return invalid(path, f"a module of escnn, {takes}", name, advice)
+        last = "replace it before training, or give the modules before and after it one by one and join them by hand"
+        return invalid(path, takes, name, ADVICE.get(name, last))
+
+    def _sequence(self, module: Any, path: str) -> nn.Module:
+        # named_children() leaves out second names.
+        children = module._modules.items()  # noqa: SLF001
+        return nn.Sequential(OrderedDict((name, self(child, f"{path}.{name}")) for name, child in children))
+
+    def _own_sampling(self, module: Any) -> str:
+        """Without a stride all orientations sample the same grid anyway, and this is quicker."""
+        return "per_orientation" if module.stride in (1, (1, 1)) else self.sampling
+
+    def _batch_norm(self, module: Any, path: str) -> nn.Module:
+        fields = read_fields(module.in_type, path)
+        (norm,) = (child for child in module.children() if isinstance(child, nn.BatchNorm3d))
+        make = gnn.BatchNorm2d if fields.regular else nn.BatchNorm2d
+        made = make(
+            fields.count, norm.eps, norm.momentum, norm.affine, norm.track_running_stats, device="meta"
+        )  # fmt: skip
+        made.load_state_dict({name: value.clone() for name, value in norm.state_dict().items()}, assign=True)
+        for parameter, theirs in zip(made.parameters(), norm.parameters(), strict=True):
+            parameter.requires_grad_(theirs.requires_grad)
+        return made
+
+    def _pointwise(self, module: Any, path: str) -> nn.Module:
+        return POINTWISE[module._function]()  # noqa: SLF001
+
+    def _max_pool(self, module: Any, path: str, stride: tuple[int, int] | None = None) -> nn.Module:
+        fields = read_fields(module.in_type, path)
+        arguments = module.kernel_size, stride or module.stride, module.padding, module.dilation
+        if not fields.regular:
+            return nn.MaxPool2d(*arguments, ceil_mode=module.ceil_mode)
+        sampling = self._own_sampling(module)
+        return gnn.MaxPool2d(*arguments, module.ceil_mode, group=fields.group, sampling=sampling)
+
+    def _avg_pool(self, module: Any, path: str) -> nn.Module:
+        fields = read_fields(module.in_type, path)
+        arguments = module.kernel_size, module.stride, module.padding, module.ceil_mode
+        if not fields.regular:
+            return nn.AvgPool2d(*arguments)
+        return gnn.AvgPool2d(*arguments, group=fields.group, sampling=self._own_sampling(module))
+
+    def _blurred_max_pool(self, module: Any, path: str) -> nn.Module:
+        pool = self._max_pool(module, path, (1, 1))
+        return nn.Sequential(pool, self._blur(module, path, module._pad))  # noqa: SLF001
+
+    def _blur(self, module: Any, path: str, padding: tuple[int, int]) -> nn.Module:
+        fields = read_fields(module.in_type, path)
+        group = fields.group if fields.regular else None
+        return Blur(module.filter[0, 0], module.stride, padding, group, self._own_sampling(module))
+
+    def _adaptive(self, module: Any, path: str, kind: str) -> nn.Module:
+        size = module.output_size
+        if not read_fields(module.in_type, path).regular:
+            flat: nn.Module = getattr(nn, f"Adaptive{kind}Pool2d")(size)
+            return flat
+        pool: nn.Module = getattr(nn, f"Adaptive{kind}Pool3d")((None, *size))
+        return pool
+
+    def _group_pool(self, module: Any, path: str) -> nn.Module:
+        fields = read_fields(module.in_type, path)
+        return gnn.GroupPool(fields.group, "max") if fields.regular else nn.Identity()
+
+    def _upsample(self, module: Any, path: str) -> nn.Module:
+        fields, factor, mode = read_fields(module.in_type, path), module._scale_factor, module._mode  # noqa: SLF001
+        whole = isinstance(factor, int) or (isinstance(factor, float) and factor.is_integer())
+        if not whole or module._align_corners:  # noqa: SLF001
+            advice = "a fixed size and align_corners=True have no counterpart here"
+            raise invalid(path, "an R2Upsampling by a whole scale_factor", "R2Upsampling", advice)
+        factor = int(factor)
+        return gnn.Upsample(factor, mode, group=fields.group) if fields.regular else nn.Upsample(None, factor, mode)
 
 
 def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared") -> nn.Module:

@@ -1,6 +1,6 @@
-"""Ready-made networks: the equivariant U-Net and its plain twin, and a geometric network on point clouds.
+"""Ready-made segmenters: the equivariant U-Net and its plain baseline.
 
-Names: `EquivariantUNet`, `UNet`; `FrameAveragedGNN`, and `PointOutputs`, what it returns.
+Names: `EquivariantUNet`, `UNet`.
 
 Example:
     >>> import torch
@@ -10,8 +10,6 @@ Example:
     torch.Size([2, 2, 61, 50])
 """
 
-from ._equivariant_unet import EquivariantUNet
-from ._gnn import FrameAveragedGNN, PointOutputs
-from ._unet import UNet
+from ._unet import EquivariantUNet, UNet
 
-__all__ = ["EquivariantUNet", "FrameAveragedGNN", "PointOutputs", "UNet"]
+__all__ = ["EquivariantUNet", "UNet"]

@@ -25,12 +25,9 @@ Example:
 """
 
 from . import authoring, functional
-from ._blur_pooling import MaxBlurPool2d
-from ._group_conv import GroupConv2d
-from ._group_pool import GroupPool
-from ._lifting import LiftingConv2d
+from ._convolution import GroupConv2d, LiftingConv2d
 from ._norms import BatchNorm2d, Dropout2d, InstanceNorm2d
-from ._pooling import AvgPool2d, MaxPool2d
+from ._pooling import AvgPool2d, GroupPool, MaxBlurPool2d, MaxPool2d
 from ._transposed import GroupConvTranspose2d
 from ._upsampling import Upsample
 

@@ -1,4 +1,10 @@
-"""Cross-correlation of maps with stacks of turned kernels."""
+"""Several windows as one: kernels padded with zeros, so that one convolution serves orientations with their own grids.
+
+Windows that start a pixel apart, on grids of the same stride, all fit in a window one pixel larger. Multiplying zeros
+is work, but calling a convolution for each part is more where the maps are large and the channels few.
+"""
+
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -6,9 +12,59 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .._validate import wrong_shape
-from ._geometry import Geometry, Part
-from ._one_call import common_window, enlarge, is_worth_it
-from ._orientations import take
+from ._geometry import Axis, Geometry, Part, take
+
+# How many multiply-adds with zeros, for each input value, cost as much as reading the input once more: measured on a
+# CPU with windows of 1 x 1 to 7 x 7, strides 1, 2 and 4, C2 to D4, 8 to 64 fields (benchmarks/layers.py shows some).
+ZEROS_WORTH_A_READING = 55
+
+
+def common_window(parts: tuple[Part, ...], size: tuple[int, int]) -> Part:
+    """The smallest window that holds those of all parts, for an output of ``size``."""
+    top, left = min(part.top for part in parts), min(part.left for part in parts)
+    bottom = max(part.top + part.rows.dilation * (part.rows.kernel - 1) for part in parts)
+    right = max(part.left + part.columns.dilation * (part.columns.kernel - 1) for part in parts)
+    rows = Axis(bottom - top + 1, parts[0].rows.stride, 1, 0, 0)
+    columns = Axis(right - left + 1, parts[0].columns.stride, 1, 0, 0)
+    elements = tuple(sorted(g for part in parts for g in part.elements))
+    height, width = ((n - 1) * axis.stride + axis.kernel for n, axis in zip(size, (rows, columns), strict=True))
+    return Part(elements, rows, columns, top, left, height, width)
+
+
+def is_worth_it(parts: tuple[Part, ...], whole: Part, channels: int, readings: int) -> bool:
+    """Whether one convolution with the common window is faster than one for each part.
+
+    Args:
+        parts: The windows.
+        whole: Their `common_window`.
+        channels: The output channels that an input channel contributes to.
+        readings: How often the parts read an input value.
+    """
+    rows, columns = parts[0].rows, parts[0].columns
+    if rows.dilation > 1 or columns.dilation > 1:
+        return False
+    zeros = whole.rows.kernel * whole.columns.kernel - rows.kernel * columns.kernel
+    return channels * zeros <= ZEROS_WORTH_A_READING * readings * rows.stride * columns.stride
+
+
+def enlarge(kernels: Tensor, parts: tuple[Part, ...], whole: Part) -> Tensor:
+    """Kernels padded with zeros to the common window, each where its own window lies in it.
+
+    Shape:
+        - kernels: ``[C_out, |G|, J, kh kw]``
+        - output: ``[C_out, |G|, J, KH KW]``
+    """
+    placed: dict[int, Tensor] = {}
+    for part in parts:
+        top, left = part.top - whole.top, part.left - whole.left
+        kernel = part.rows.kernel, part.columns.kernel
+        ends = (
+            left, whole.columns.kernel - left - kernel[1],
+            top, whole.rows.kernel - top - kernel[0],
+        )  # fmt: skip
+        for g in part.elements:
+            placed[g] = F.pad(kernels[:, g].unflatten(2, kernel), ends)
+    return torch.stack([placed[g] for g in whole.elements], dim=1).flatten(3)
 
 
 def correlate(
@@ -137,3 +193,126 @@ def _pad(x: Tensor, padding: tuple[int, int], mode: str) -> Tensor:
     flat = x.flatten(1, 2) if x.ndim == 5 else x
     padded = F.pad(flat, (columns, columns, rows, rows), mode=mode)
     return padded.unflatten(1, x.shape[1:3]) if x.ndim == 5 else padded
+
+
+class _Crop(NamedTuple):
+    """What some orientations cut from the start of the full result; ``swap`` exchanges the axes of the window."""
+
+    swap: bool
+    top: int
+    left: int
+
+
+def least_size(geometry: Geometry, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns that come out of ``height x width`` without output padding.
+
+    Args:
+        geometry: The windows of the correlation.
+        height: Rows.
+        width: Columns.
+
+    Example:
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import make_geometry
+        >>> least_size(make_geometry(C4, (2, 2), (2, 2), 0, (1, 1)), 8, 9)
+        (16, 18)
+    """
+    rows, columns = geometry.rows, geometry.columns
+    return (height - 1) * rows.stride + rows.shrink + 1, (width - 1) * columns.stride + columns.shrink + 1
+
+
+def correlate_transposed(
+    maps: Tensor,
+    kernels: Tensor,
+    geometry: Geometry,
+    extra: tuple[int, int],
+    groups: int,
+    sources: Tensor | None,
+    elements_first: bool = False,
+) -> Tensor:
+    """Every orientation put back where a strided correlation has sampled it, then summed.
+
+    Args:
+        maps: The map on the group.
+        kernels: The turned kernels, a stack for each input field.
+        geometry: The windows of the correlation whose adjoint this is.
+        extra: Output padding, rows and columns; each orientation adds it at the edge it has turned to.
+        groups: Blocks of fields.
+        sources: Where the kernels have ``m`` planes: ``h u^-1``, the input that gives plane ``u`` to output ``h``.
+            None if every input goes to every output; with ``elements_first`` that needs ``groups=1``.
+        elements_first: Whether the element axis comes before the fields, in and out.
+
+    Shape:
+        - maps: ``[B, C_in, |G|, H, W]``, or ``[B, |G|, C_in, H, W]`` with ``elements_first``
+        - kernels: ``[C_in, |G|, (C_out / groups) |G|, kh kw]``, or with ``sources [|G|, m]``
+          ``[C_in, |G|, (C_out / groups) m, kh kw]``
+        - output: ``[B, C_out, |G|, H', W']``, or ``[B, |G|, C_out, H', W']`` with ``elements_first``
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import make_geometry
+        >>> windows = make_geometry(C4, (2, 2), (2, 2), 0, (1, 1))
+        >>> maps, kernels = torch.randn(1, 3, 4, 8, 8), torch.randn(3, 4, 5 * 4, 2 * 2)
+        >>> correlate_transposed(maps, kernels, windows, (0, 0), 1, None).shape
+        torch.Size([1, 5, 4, 16, 16])
+    """
+    if has_torch_function((maps,)):
+        # As in `correlate`.
+        return handle_torch_function(
+            correlate_transposed, (maps,), maps, kernels, geometry, extra, groups, sources, elements_first
+        )
+    order = kernels.shape[1]
+    least = least_size(geometry, maps.shape[-2], maps.shape[-1])
+    size = least[0] + extra[0], least[1] + extra[1]
+    crops = _crops(geometry, extra)
+    if sources is None:
+        stack = kernels.unflatten(2, (-1, order))
+        # Channels are (field, element) or (element, field), in and out.
+        stack = stack.permute(1, 0, 3, 2, 4) if elements_first else stack
+        axis, out = (0, (order, -1)) if elements_first else (1, (-1, order))
+        parts = []
+        for crop, elements in crops.items():
+            whole = len(elements) == order
+            x = maps if whole else take(maps, elements, axis + 1)
+            weight = stack if whole else take(stack, elements, axis)
+            parts.append(_piece(x.flatten(1, 2), weight.flatten(2, 3).flatten(0, 1), crop, geometry, groups, size))
+        return sum(parts[1:], parts[0]).unflatten(1, out)
+    upright = maps if elements_first else maps.transpose(1, 2)
+    planes: dict[int, Tensor] = {}
+    for crop, elements in crops.items():
+        whole = len(elements) == order
+        x = upright if whole else take(upright, elements, 1)
+        weight = (kernels if whole else take(kernels, elements, 1)).transpose(0, 1).flatten(0, 1)
+        y = _piece(x.flatten(1, 2), weight, crop, geometry, groups * len(elements), size)
+        planes.update(zip(elements, y.unflatten(1, (len(elements), -1)).unbind(1), strict=True))
+    count = sources.shape[1]
+    given = torch.stack([planes[g] for g in range(order)], dim=1).unflatten(2, (-1, count)).transpose(2, 3)
+    summed = given[:, sources, torch.arange(count, device=maps.device)].sum(2)
+    return summed if elements_first else summed.transpose(1, 2).contiguous()
+
+
+def _crops(geometry: Geometry, extra: tuple[int, int]) -> dict[_Crop, list[int]]:
+    """The elements sorted by what they crop."""
+    found: dict[_Crop, list[int]] = {}
+    square = geometry.rows == geometry.columns
+    for g, (transpose, flip_rows, flip_columns) in enumerate(geometry.moves):
+        swap = transpose and not square
+        rows, columns = (geometry.columns, geometry.rows) if swap else (geometry.rows, geometry.columns)
+        own = not geometry.shared
+        crop = _Crop(swap, rows.low - extra[0] * (flip_rows and own), columns.low - extra[1] * (flip_columns and own))
+        found.setdefault(crop, []).append(g)
+    return found
+
+
+def _piece(x: Tensor, weight: Tensor, crop: _Crop, geometry: Geometry, groups: int, size: tuple[int, int]) -> Tensor:
+    """The full adjoint of some orientations, cut to size."""
+    rows, columns = (geometry.columns, geometry.rows) if crop.swap else (geometry.rows, geometry.columns)
+    window = weight.unflatten(2, (rows.kernel, columns.kernel))
+    stride, dilation = (rows.stride, columns.stride), (rows.dilation, columns.dilation)
+    full = F.conv_transpose2d(x, window, None, stride, 0, 0, groups, dilation)
+    ends = (
+        -crop.left, size[1] + crop.left - full.shape[-1],
+        -crop.top, size[0] + crop.top - full.shape[-2],
+    )  # fmt: skip
+    return F.pad(full, ends) if any(ends) else full

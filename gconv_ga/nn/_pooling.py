@@ -6,8 +6,8 @@ from torch import Tensor, nn
 from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
 from ._convolution import SAMPLINGS
-from ._geometry import make_geometry
-from ._orientations import per_orientation
+from ._geometry import make_geometry, per_orientation
+from .functional import group_pool, subgroup_elements
 
 
 class _Pool2d(nn.Module):
@@ -156,3 +156,94 @@ class AvgPool2d(_Pool2d):
     def extra_repr(self) -> str:
         text = super().extra_repr()
         return text if self.count_include_pad else text.replace(", group=", ", count_include_pad=False, group=")
+
+
+class MaxBlurPool2d(nn.Module):
+    """Halves maps on the group as ``MaxPool2d(2)`` does, with a blur between maximum and sub-sampling.
+
+    The maximum over 2 x 2 pixels is taken at every place, smoothed by the binomial ``[1, 2, 1] / 4`` along both axes
+    (border values repeated), and every second value is kept. ``MaxPool2d(2)`` does not smooth: what is too fine for the
+    coarser grid then comes out differently where the image lies differently on it, most of all at angles that are no
+    quarter turns. Exact at every size, as `MaxPool2d` is.
+
+    Args:
+        group: The group or its name.
+
+    Shape:
+        - input: ``[B, C, |G|, H, W]``
+        - output: ``[B, C, |G|, H // 2, W // 2]``
+
+    Raises:
+        ValueError: There is no such group, or the input has other axes.
+
+    Example:
+        >>> import torch
+        >>> MaxBlurPool2d("C8")(torch.randn(1, 4, 8, 33, 32)).shape
+        torch.Size([1, 4, 8, 16, 16])
+
+    References:
+        Zhang, "Making convolutional networks shift-invariant again", ICML 2019, section 3.
+    """
+
+    def __init__(self, group: Group | str) -> None:
+        super().__init__()
+        self.group = as_group(group)
+        self.maximum = MaxPool2d(2, 1, group=self.group)
+        self.extend = nn.ReplicationPad3d((1, 1, 1, 1, 0, 0))
+        # Twice a mean of two is the binomial; the second one leaves out every second place.
+        self.smooth = AvgPool2d(2, 1, group=self.group)
+        self.halve = AvgPool2d(2, group=self.group)
+
+    def forward(self, input: Tensor) -> Tensor:
+        output: Tensor = self.halve(self.smooth(self.extend(self.maximum(input))))
+        return output
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.group.name!r})"
+
+
+class GroupPool(nn.Module):
+    """Mean or maximum over the elements: from a map on the group to an image, or to a map on a subgroup.
+
+    ``out(y) = 1/|G| sum_g f(y, g)``, which turns with the input as an image does. To a subgroup ``H`` with the
+    representatives ``t`` of its cosets ``H t``: ``out(y, h) = mean_t f(y, h t)``, a map on ``H``. From D_n to C_n, say,
+    the two mirror images of each rotation are pooled.
+
+    Args:
+        group: The group of the input, or its name.
+        reduction: "mean" or "max".
+        to: A subgroup or its name; None pools over all elements.
+
+    Shape:
+        - input: ``[B, C, |G|, H, W]``
+        - output: ``[B, C, H, W]``, or ``[B, C, |H|, H, W]`` with ``to``
+
+    Raises:
+        ValueError: ``to`` is no subgroup, ``reduction`` is neither, or the input has other axes.
+
+    Example:
+        >>> import torch
+        >>> GroupPool("D4")(torch.randn(2, 8, 8, 16, 16)).shape
+        torch.Size([2, 8, 16, 16])
+        >>> GroupPool("D4", "max", to="C4")(torch.randn(2, 8, 8, 16, 16)).shape
+        torch.Size([2, 8, 4, 16, 16])
+
+    References:
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, section 6.3 (coset pooling).
+    """
+
+    def __init__(self, group: Group | str, reduction: str = "mean", *, to: Group | str | None = None) -> None:
+        super().__init__()
+        self.group = as_group(group)
+        self.reduction = one_of("reduction", reduction, ("mean", "max"))
+        # Not self.to: that is what moves a module to a device.
+        self.subgroup = None if to is None else as_group(to, "to")
+        if self.subgroup is not None:
+            subgroup_elements(self.group, self.subgroup)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return group_pool(input, self.group, self.reduction, to=self.subgroup)
+
+    def extra_repr(self) -> str:
+        text = f"{self.group.name!r}, reduction={self.reduction!r}"
+        return text if self.subgroup is None else text + f", to={self.subgroup.name!r}"

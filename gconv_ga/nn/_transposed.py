@@ -10,8 +10,8 @@ from .._validate import as_pair, invalid, wrong_shape
 from ..filters import Filters
 from ..groups import Group
 from ._convolution import Convolution
-from ._correlate_transposed import correlate_transposed, least_size
-from ._taps import with_all_planes
+from ._correlate import correlate_transposed, least_size
+from ._kernels import with_all_planes
 
 
 class GroupConvTranspose2d(Convolution):

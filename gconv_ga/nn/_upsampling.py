@@ -7,8 +7,7 @@ from torch import Tensor, nn
 
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
-from ._geometry import element_moves
-from ._orientations import per_orientation
+from ._geometry import element_moves, per_orientation
 
 
 class Upsample(nn.Module):

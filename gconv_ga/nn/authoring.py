@@ -13,11 +13,9 @@ Example:
     [(0,), (1,), (2,), (3,)]
 """
 
-from ._correlate import correlate
-from ._correlate_transposed import correlate_transposed, least_size
+from ._correlate import correlate, correlate_transposed, least_size
 from ._geometry import Geometry, make_geometry
-from ._kept_kernels import KeepsKernels
-from ._taps import nearest_elements
+from ._kernels import KeepsKernels, nearest_elements
 
 __all__ = [
     "Geometry",

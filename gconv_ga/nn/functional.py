@@ -16,9 +16,8 @@ from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
-from ._geometry import make_geometry
-from ._orientations import take
-from ._taps import nearest_elements, with_all_planes, worth_gathering
+from ._geometry import make_geometry, take
+from ._kernels import nearest_elements, with_all_planes, worth_gathering
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 

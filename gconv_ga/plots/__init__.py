@@ -18,14 +18,11 @@ Example:
 from .._validate import missing_extra
 
 try:
-    from ._chart import chart
+    from ._charts import basis_figure, learning_curves, tradeoff_chart
     from ._cloud_figure import Cloud, cloud_figure
-    from ._demo import demo_figure
-    from ._filter_figures import basis_figure, tradeoff_chart
-    from ._learning_curves import learning_curves
-    from ._palette import PALETTE
-    from ._panel_figure import Panel, panel_figure
-    from ._save import save_figure
+    from ._demo_figure import demo_figure
+    from ._panels import Panel, panel_figure
+    from ._style import PALETTE, chart, save_figure
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "plots", error) from error
 

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .._validate import invalid, wrong_shape
-from ..averaging import FrameSet
-from ._palette import INK, PALE, PALETTE
+from ..frames import FrameSet
+from ._style import INK, PALE, PALETTE
 
 SIDE, HEAD, LINE = 1.9, 0.1, 0.23  # inches
 TITLE = 10.5  # points
@@ -41,7 +41,7 @@ class Cloud:
 
     Example:
         >>> import torch
-        >>> from gconv_ga.averaging import PCAFrame
+        >>> from gconv_ga.frames import PCAFrame
         >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
         >>> Cloud(x, "a triangle", frames=PCAFrame("E", 2)(x[None])).points.shape
         torch.Size([3, 2])

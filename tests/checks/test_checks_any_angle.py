@@ -6,7 +6,7 @@ from symmetric_nets import image
 from torch import nn
 
 from gconv_ga.checks import assert_equivariant, equivariance_error, interpolation_error
-from gconv_ga.checks._difference import in_view
+from gconv_ga.checks._measure import in_view
 from gconv_ga.groups import C8, D8, as_group
 
 

@@ -7,12 +7,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-import gconv_ga.data
+import gconv_ga.images
 from gconv_ga.cli._app import app
-from gconv_ga.data import Normalization, read_image
-from gconv_ga.training import SegmenterConfig, save_checkpoint
+from gconv_ga.images import Normalization, read_image
+from gconv_ga.segmenter import SegmenterConfig, save_checkpoint
 
-SAMPLE = Path(gconv_ga.data.__file__).parent / "sample" / "nuclei"
+SAMPLE = Path(gconv_ga.images.__file__).parent / "sample" / "nuclei"
 
 
 def copy_sample(folder, count=4):

@@ -98,7 +98,7 @@ def broken(monkeypatch):
     def fail(*arguments, **options):
         raise RuntimeError("two\nlines")
 
-    monkeypatch.setattr("gconv_ga.cli._contest.load_sample", fail)
+    monkeypatch.setattr("gconv_ga.cli._demo.load_sample", fail)
 
 
 def test_a_fault_of_ours_is_one_line_too(broken, tmp_path, capsys):
@@ -118,7 +118,7 @@ def test_a_group_without_a_network_is_refused(monkeypatch, tmp_path, capsys):
     def none(*arguments):
         raise NotImplementedError("no network for C5 yet")
 
-    monkeypatch.setattr("gconv_ga.cli._contest.contestants", none)
+    monkeypatch.setattr("gconv_ga.cli._demo.contestants", none)
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--group", "C5", "--out", str(tmp_path)])
     assert ended.value.code == 2

@@ -14,9 +14,11 @@ from typer.testing import CliRunner
 
 from gconv_ga.cli import _report
 from gconv_ga.cli._app import app
-from gconv_ga.cli._contest import contestants, prepare
-from gconv_ga.data import SAMPLES, load_sample
-from gconv_ga.training import dice, load_checkpoint, predict_labels
+from gconv_ga.cli._demo import contestants, prepare
+from gconv_ga.evaluate import dice
+from gconv_ga.images import SAMPLES, load_sample
+from gconv_ga.predict import predict_labels
+from gconv_ga.segmenter import load_checkpoint
 
 
 def demo(folder, *arguments):
@@ -152,7 +154,7 @@ def test_ctrl_c_before_the_first_checkpoint_says_so(tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gconv_ga.cli._train.fit", interrupted)
+    monkeypatch.setattr("gconv_ga.cli._demo.fit", interrupted)
     result = demo(tmp_path, "--steps", "30")
     assert result.exit_code == 130
     assert result.stderr.endswith("gconv-ga: stopped; nothing is saved before step 25\n")

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from gconv_ga.data import read_image
-from gconv_ga.training import evaluate_image, load_checkpoint, mean_score
+from gconv_ga.evaluate import evaluate_image, mean_score
+from gconv_ga.images import read_image
+from gconv_ga.segmenter import load_checkpoint
 
 
 @pytest.fixture(scope="module")

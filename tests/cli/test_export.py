@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 
-from gconv_ga.training import load_checkpoint
+from gconv_ga.segmenter import load_checkpoint
 
 needs_onnx = pytest.mark.skipif(
     any(find_spec(name) is None for name in ("onnx", "onnxruntime", "onnxscript")),

@@ -11,8 +11,10 @@ import torch
 from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
-from gconv_ga.data import _scratch, read_image, read_mask
-from gconv_ga.training import ImagePrediction, _overlay, load_checkpoint, save_prediction
+from gconv_ga.images import _scratch, read_image, read_mask
+from gconv_ga.predict import ImagePrediction, save_prediction
+from gconv_ga.segmenter import load_checkpoint
+from gconv_ga.training import _overlay
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gconv_ga.data import PairDataset, find_images, load_sample, match_masks, write_sample
+from gconv_ga.images import PairDataset, find_images, load_sample, match_masks, write_sample
 
 
 @pytest.mark.parametrize("name", ["nuclei", "histology"])

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gconv_ga.training import load_checkpoint, read_run
+from gconv_ga.segmenter import load_checkpoint
+from gconv_ga.train import read_run
 
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu", "--steps", "1"]
 COLORS = {"glass": [0, 0, 90], "cell": [250, 250, 0], "ignore": [128, 128, 128]}

@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from gconv_ga.cli import main
-from gconv_ga.data import Normalization, read_image
-from gconv_ga.training import load_checkpoint, read_run
+from gconv_ga.images import Normalization, read_image
+from gconv_ga.segmenter import load_checkpoint
+from gconv_ga.train import read_run
 
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
 
@@ -174,7 +175,7 @@ class PowerCutError(BaseException):
 @pytest.mark.parametrize("step", [1, 3, 4])
 def test_a_run_cut_after_any_step_ends_the_same(step, invoke, trained, data, tmp_path, monkeypatch):
     """Four steps, a state after each; the log may be a row ahead, and its last row may be half written."""
-    from gconv_ga.training._state import TrainingState
+    from gconv_ga.train._state import TrainingState
 
     def cut(state, path):
         written(state, path)
@@ -235,7 +236,7 @@ def test_ctrl_c_says_how_to_go_on(invoke, data, tmp_path, monkeypatch):
     def interrupted(*arguments, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("gconv_ga.training._run.fit", interrupted)
+    monkeypatch.setattr("gconv_ga.train._run.fit", interrupted)
     result = invoke("train", *data, "--out", tmp_path / "run", *TINY, code=130)
     assert "--resume goes on" in result.stderr
 

@@ -10,8 +10,9 @@ import segmentation_models_pytorch as smp
 import torch
 from safetensors.torch import save_file
 
-from gconv_ga.data import Normalization
-from gconv_ga.training import SegmenterConfig, load_checkpoint, pretrained_weights, read_run
+from gconv_ga.images import Normalization
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint
+from gconv_ga.train import pretrained_weights, read_run
 
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--device", "cpu"]
 

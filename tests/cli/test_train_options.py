@@ -12,7 +12,8 @@ import torch
 
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.cli import main
-from gconv_ga.training import SegmenterConfig, initial_weights, load_checkpoint, read_run
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint
+from gconv_ga.train import initial_weights, read_run
 
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
 SMP = ["--arch", "smp:PSPNet:tu-test_resnet", "--crop", "32", "--batch-size", "2", "--device", "cpu", "--steps", "4"]
@@ -138,7 +139,7 @@ def test_a_converted_network_is_checked_predicted_evaluated_and_exported(whole, 
 
 
 def test_closed_taps_are_the_group_average_of_the_plain_network(whole, generator):
-    from gconv_ga.training._converted_smp import plain_smp
+    from gconv_ga.segmenter._smp import plain_smp
 
     model, *_ = load_checkpoint(whole("smp") / "model.safetensors")
     plain = plain_smp("PSPNet", "tu-test_resnet", 1, 2)
@@ -274,9 +275,9 @@ def test_paths_of_a_file_begin_at_the_data_folder(invoke, data, tmp_path, monkey
         ({"steps": 3.5}, "'--steps': Input should be a valid integer"),
         ({"steps": True}, "'--steps': Input should be a valid integer"),
         ({"open_taps": "perhaps"}, "'--open-taps': Input should be a valid boolean"),
-        ({"images": "../images"}, "leads out of"),
-        ({"images": "/etc"}, "leads out of"),
-        ({"init": "link/model.safetensors"}, "leads out of"),
+        ({"images": "../images"}, "is_main_process out of"),
+        ({"images": "/etc"}, "is_main_process out of"),
+        ({"init": "link/model.safetensors"}, "is_main_process out of"),
         ([1], "holds a list"),
     ],
 )
@@ -312,7 +313,7 @@ def test_the_log_for_tensorboard_is_the_log(invoke, data, tmp_path):
 
 
 def test_tensorboard_that_is_missing_is_named(invoke, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("gconv_ga.training._run.find_spec", lambda name: None)
+    monkeypatch.setattr("gconv_ga.train._run.find_spec", lambda name: None)
     result = invoke("train", *data, "--out", tmp_path / "run", *UNET, "--tensorboard", code=2)
     assert 'pip install "gconv_ga[tensorboard]"' in result.stderr
 

@@ -425,7 +425,7 @@ class TestTaps:
         perturb(net)
         expected = net(X)
         thresholds = {"kept": threshold, "turned": threshold}
-        monkeypatch.setattr("gconv_ga.conversion._convolutions.MAPS_FOR_A_KERNEL", thresholds)
+        monkeypatch.setattr("gconv_ga.conversion._orbit_layers.MAPS_FOR_A_KERNEL", thresholds)
         assert relative(net(X), expected) <= TIGHT
 
     @pytest.mark.parametrize(

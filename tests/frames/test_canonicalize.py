@@ -14,7 +14,7 @@ from frame_modules import OUTPUTS, Flat, equivariance_errors
 from house import ROOT
 from torch import Tensor, nn
 
-from gconv_ga.averaging import (
+from gconv_ga.frames import (
     Canonicalize,
     DegenerateFrameError,
     Frame,
@@ -23,8 +23,8 @@ from gconv_ga.averaging import (
     LandmarkFrame,
     MeanFrame,
     PointFrame,
+    assert_frame_equivariant,
 )
-from gconv_ga.checks import assert_frame_equivariant
 
 
 def first_point(x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:

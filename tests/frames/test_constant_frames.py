@@ -10,7 +10,7 @@ from clouds import CH4, GENERIC, icosahedron, padded
 from frame_modules import OUTPUTS, Flat, Outputs, Pairs, equivariance_errors
 from torch import Tensor, nn
 
-from gconv_ga.averaging import FrameAverage, HaarFrame, QuadratureFrame
+from gconv_ga.frames import FrameAverage, HaarFrame, QuadratureFrame
 
 DEGREES = {"octahedral": (24, 3), "icosahedral": (60, 5), 1: (4, 1), 4: (75, 4), 6: (196, 6), 10: (726, 10)}
 DRAWS = 20_000

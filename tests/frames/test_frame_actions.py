@@ -5,7 +5,7 @@ import torch
 from frame_modules import random_motion
 from torch import Tensor
 
-from gconv_ga.averaging._frame_actions import (
+from gconv_ga.frames._frame_actions import (
     FrameAction,
     ImageAction,
     InvariantAction,

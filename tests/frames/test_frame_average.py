@@ -10,15 +10,7 @@ from clouds import CH4, CO2, H2O, THREE, padded
 from frame_modules import OUTPUTS, Flat, Outputs, Pairs, errors, moved_outputs, random_motion
 from torch import Tensor, nn
 
-from gconv_ga.averaging import (
-    DegenerateFrameError,
-    FrameAction,
-    FrameAverage,
-    FrameSet,
-    MeanFrame,
-    PCAFrame,
-    PointFrame,
-)
+from gconv_ga.frames import DegenerateFrameError, FrameAction, FrameAverage, FrameSet, MeanFrame, PCAFrame, PointFrame
 
 CLOUDS = [THREE[name] for name in ("one point", "CO2", "H2O", "CH4", "benzene", "generic")]
 

@@ -9,8 +9,15 @@ import torch.nn.functional as F
 from clouds import CH4, CO2, GENERIC, H2O, OTHER_DIMENSIONS, THREE, padded
 from torch import Tensor
 
-from gconv_ga.averaging import DegenerateFrameError, FrameSet, MeanFrame, PCAFrame, PointFrame
-from gconv_ga.checks import assert_frame_equivariant, frame_equivariance_error
+from gconv_ga.frames import (
+    DegenerateFrameError,
+    FrameSet,
+    MeanFrame,
+    PCAFrame,
+    PointFrame,
+    assert_frame_equivariant,
+    frame_equivariance_error,
+)
 
 Vectors = tuple[Tensor, ...]
 

@@ -8,7 +8,7 @@ from clouds import CH4, CO2, GENERIC, THREE
 from frame_modules import Flat
 from torch import Tensor
 
-from gconv_ga.averaging import FrameAverage, FrameSet, PCAFrame, PointFrame
+from gconv_ga.frames import FrameAverage, FrameSet, PCAFrame, PointFrame
 
 DRAWS = 2000
 

@@ -6,8 +6,8 @@ from clouds import CH4, CO2, GENERIC
 from frame_modules import OUTPUTS, Flat
 from torch import Tensor, nn
 
-from gconv_ga.averaging import Canonicalize, Frame, FrameAverage, FrameSet, HaarFrame, MeanFrame, PCAFrame, PointFrame
-from gconv_ga.averaging import QuadratureFrame as Quadrature
+from gconv_ga.frames import Canonicalize, Frame, FrameAverage, FrameSet, HaarFrame, MeanFrame, PCAFrame, PointFrame
+from gconv_ga.frames import QuadratureFrame as Quadrature
 
 REPEATS = 3000
 

@@ -9,7 +9,7 @@ from clouds import LINES_OR_POINTS, OTHER_DIMENSIONS, THREE, padded, read_extxyz
 from frame_modules import OUTPUTS, Flat, Pairs, equivariance_errors
 from torch import Tensor, nn
 
-from gconv_ga.averaging import DegenerateFrameError, FrameAverage, MeanFrame, PCAFrame, PointFrame
+from gconv_ga.frames import DegenerateFrameError, FrameAverage, MeanFrame, PCAFrame, PointFrame
 
 LIMITS = {torch.float64: 1e-12, torch.float32: 1e-5}
 GROUPS = ("E", "SE", "O", "SO")

@@ -10,7 +10,7 @@ from clouds import CH4, H2O, LINES_OR_POINTS, THREE, padded, read_extxyz
 from frame_modules import Flat, Pairs, random_motion
 from torch import Tensor
 
-from gconv_ga.averaging import FrameAverage, PCAFrame, PointFrame
+from gconv_ga.frames import FrameAverage, PCAFrame, PointFrame
 
 Energy = Callable[[Tensor], Tensor]
 

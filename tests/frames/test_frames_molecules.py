@@ -14,8 +14,7 @@ from frame_modules import OUTPUTS, Flat, equivariance_errors
 from house import ROOT
 from torch import Tensor
 
-from gconv_ga.averaging import Frame, FrameAverage, PCAFrame, PointFrame
-from gconv_ga.checks import assert_frame_equivariant
+from gconv_ga.frames import Frame, FrameAverage, PCAFrame, PointFrame, assert_frame_equivariant
 
 NAMED = {"pyridine": PYRIDINE, "benzene": BENZENE, "methane": CH4}
 ORDERS = {"pyridine": 4, "benzene": 24, "methane": 24}  # of C2v, D6h, T_d

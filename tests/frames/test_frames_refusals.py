@@ -7,7 +7,7 @@ import torch
 from clouds import CH4, CO2, H2O, padded
 from torch import Tensor, nn
 
-from gconv_ga.averaging import (
+from gconv_ga.frames import (
     Canonicalize,
     DegenerateFrameError,
     FrameAverage,

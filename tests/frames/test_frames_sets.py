@@ -9,7 +9,7 @@ from clouds import GENERIC, THREE, icosahedron, on_one_line, polygon, read_extxy
 from frame_modules import Flat, Outputs
 from torch import Tensor
 
-from gconv_ga.averaging import FrameAverage, FrameSet, PCAFrame, PointFrame
+from gconv_ga.frames import FrameAverage, FrameSet, PCAFrame, PointFrame
 
 # The orders of the point groups, where the farthest points are one orbit and the ones farthest from their axes are too.
 ORDERS = {"CH4": 24, "SF6": 48, "NH3": 12, "pyridine": 4, "chiral": 2}

@@ -16,8 +16,7 @@ from gconv_ga.conversion import fold
 from gconv_ga.filters import Filters, GridFilters, SteerableFilters
 from gconv_ga.groups import C1, as_group
 from gconv_ga.interop import from_escnn, to_escnn
-from gconv_ga.interop._filters import AllPlanesFilters, OnePlaneFilters
-from gconv_ga.interop._small_layers import Blur, Mask
+from gconv_ga.interop._layers import AllPlanesFilters, Blur, Mask, OnePlaneFilters
 
 TIGHT = TOLERANCES[torch.float64]
 

@@ -5,7 +5,7 @@ import pytest
 import torch
 from matplotlib.colors import to_rgb
 
-from gconv_ga.averaging import MeanFrame, PCAFrame, PointFrame
+from gconv_ga.frames import MeanFrame, PCAFrame, PointFrame
 from gconv_ga.plots import PALETTE, Cloud, chart, cloud_figure
 
 TRIANGLE = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])

@@ -1,0 +1,67 @@
+"""Images and masks from files: readers, pairs and tables, mask encodings, normalization, augmented crops, a sample.
+
+Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs the extra ``train``.
+
+Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that come with the package); `ImageFile`,
+`MaskFile`, `read_image`, `read_mask` (files of any size, whole or by window); `find_images`, `match_masks`,
+`read_table`, `Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`,
+`read_colors`; `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (what is wrong with a
+data set); `PairDataset`, `CropStream`, `RandomSymmetry` (what a training reads).
+
+Example:
+    >>> from gconv_ga.images import CropStream, load_sample
+    >>> sample = load_sample("nuclei")
+    >>> sample.train.images.shape, sample.test.masks.shape
+    (torch.Size([16, 1, 128, 128]), torch.Size([8, 128, 128]))
+    >>> stream = CropStream(sample.train, length=400, crop=64, symmetry="D4", seed=0)
+    >>> image, mask = stream[399]
+    >>> image.shape, mask.shape
+    (torch.Size([1, 64, 64]), torch.Size([64, 64]))
+"""
+
+from .._validate import missing_extra
+
+try:
+    from ._crops import CropStream, RandomSymmetry
+    from ._dataset import PairDataset, measure_files
+    from ._images import ImageFile, MaskFile, read_image, read_mask
+    from ._masks import MaskEncoding, read_colors
+    from ._normalization import Normalization
+    from ._pairs import PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
+    from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
+    from ._scan import EMPTY_CLASS, Scan, scan_pairs
+    from ._scratch import ScratchTensor, scratch
+except ModuleNotFoundError as error:
+    raise missing_extra(__name__, "train", error) from error
+
+__all__ = [
+    "EMPTY_CLASS",
+    "SAMPLES",
+    "CropStream",
+    "ImageFile",
+    "MaskEncoding",
+    "MaskFile",
+    "Normalization",
+    "PairDataset",
+    "PairFiles",
+    "Problem",
+    "RandomSymmetry",
+    "Sample",
+    "Scan",
+    "ScratchTensor",
+    "Split",
+    "Table",
+    "draw_split",
+    "find_images",
+    "load_sample",
+    "match_masks",
+    "measure_files",
+    "read_colors",
+    "read_image",
+    "read_mask",
+    "read_split",
+    "read_table",
+    "scan_pairs",
+    "scratch",
+    "write_sample",
+]

@@ -1,0 +1,154 @@
+"""How the file of a mask says which class a pixel has: by an index or by a colour."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .._validate import as_int, invalid, one_of
+
+IGNORED, USUAL = "ignore", 255
+"""The name of a colour whose pixels count nowhere, and the index that they get if none is given."""
+
+
+@dataclass(frozen=True)
+class MaskEncoding:
+    """How a mask file says its classes.
+
+    Without colours a mask holds the indices 0, 1, ...; a PNG with a palette holds them too, whatever its colours. With
+    colours a mask is a picture, and the class of a pixel is the place of its colour among them.
+
+    Args:
+        colors: The name of each class, in the order of their indices, and its colour: red, green and blue, 0 .. 255.
+            Pixels in the colour called "ignore" count nowhere; it is no class. None where masks hold indices.
+        ignore_index: Pixels of this value are neither trained on nor scored; None to count all.
+
+    Raises:
+        ValueError: Fewer than two classes have a colour, two have the same, or a colour is none.
+
+    Example:
+        >>> import torch
+        >>> code = MaskEncoding({"soil": (0, 0, 0), "leaf": (0, 255, 0), "ignore": (255, 255, 255)})
+        >>> code.names, code.ignore_index
+        (('soil', 'leaf'), 255)
+        >>> code.indices(torch.tensor([[[0, 0, 255]], [[255, 0, 255]], [[0, 0, 255]]]))
+        tensor([[  1,   0, 255]])
+    """
+
+    colors: Mapping[str, Sequence[int]] | None = None
+    ignore_index: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.ignore_index is not None:
+            as_int("ignore_index", self.ignore_index, minimum=-(2**31))
+        if self.colors is None:
+            return
+        colors = {str(name): _color(name, value) for name, value in dict(self.colors).items()}
+        object.__setattr__(self, "colors", colors)
+        if len(self.names) < 2:
+            raise invalid("colors", "the colours of two classes or more", colors)
+        twins = [name for place, name in enumerate(colors) if colors[name] in list(colors.values())[:place]]
+        if twins:
+            raise invalid("colors", "different colours", colors, f"that of {twins[0]!r} is there twice")
+        if IGNORED in colors and self.ignore_index is None:
+            object.__setattr__(self, "ignore_index", USUAL)
+        if self.ignore_index in range(len(self.names)):
+            raise invalid(
+                "ignore_index", f"none of the {len(self.names)} classes that have a colour", self.ignore_index
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the classes that have a colour, in the order of their indices."""
+        return tuple(name for name in self.colors or () if name != IGNORED)
+
+    def indices(self, pixels: Tensor) -> Tensor:
+        """The classes of the pixels of a mask file.
+
+        Args:
+            pixels: What is in the file.
+
+        Shape:
+            - pixels: ``[C, H, W]``, any numbers; three channels, or one if grey, where there are colours
+            - output: ``[H, W]``, int64
+
+        Raises:
+            ValueError: There are several channels and no colours, other than whole numbers, or another colour.
+        """
+        if self.colors is not None:
+            return self._by_color(pixels)
+        if len(pixels) != 1:
+            takes = "a file of one channel that holds class indices"
+            raise invalid("mask", takes, pixels, f"this one has {len(pixels)} channels; a file of colours names them")
+        if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is no whole number either
+            raise invalid("mask", "a file of whole numbers, the class indices", pixels)
+        return pixels[0].to(torch.int64)
+
+    def _by_color(self, pixels: Tensor) -> Tensor:
+        if len(pixels) not in (1, 3, 4):
+            raise invalid("mask", "a picture in colours", pixels, f"this one has {len(pixels)} channels")
+        red, green, blue = pixels[:3].to(torch.int64) if len(pixels) > 1 else pixels.to(torch.int64).expand(3, -1, -1)
+        numbers = (red << 16) + (green << 8) + blue
+        classes = torch.full_like(numbers, -1)
+        known = torch.zeros_like(numbers, dtype=torch.bool)
+        for name, (r, g, b) in (self.colors or {}).items():
+            here = numbers == (r << 16) + (g << 8) + b
+            classes[here] = int(self.ignore_index or 0) if name == IGNORED else self.names.index(name)
+            known |= here
+        if not bool(known.all()):
+            values, counts = numbers[~known].unique(return_counts=True)
+            number = int(values[counts.argmax()])
+            other = (number >> 16, number >> 8 & 255, number & 255)
+            advice = f"{other} is the colour of {int(counts.max())} pixels and of no class"
+            raise invalid("mask", "a picture in the colours of the classes", pixels, advice)
+        return classes
+
+
+def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
+    r"""Reads the colours of classes: JSON ``{"name": [red, green, blue]}``, or a CSV with the columns name, r, g, b.
+
+    The first is class 0. The name "ignore" stands for pixels that count nowhere.
+
+    Args:
+        path: The file, ``.json`` or ``.csv``.
+
+    Raises:
+        ValueError: It cannot be read, or a colour is not three whole numbers from 0 to 255.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "colors.csv").write_text("name,r,g,b\nsoil,0,0,0\nleaf,0,255,0\n")
+        ...     read_colors(f"{folder}/colors.csv")
+        {'soil': (0, 0, 0), 'leaf': (0, 255, 0)}
+    """
+    file, takes = Path(path), "a file of colours: JSON {name: [r, g, b]}, or CSV with the columns name, r, g, b"
+    kind = one_of("the ending of path", file.suffix.lower(), (".json", ".csv"))
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        if kind == ".json":
+            pairs = json.loads(text, object_pairs_hook=list)
+        else:
+            rows = csv.DictReader(text.splitlines())
+            pairs = [(row["name"], [int(row[key]) for key in "rgb"]) for row in rows]
+    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+        advice = f"Python says: {type(error).__name__}: {error}"
+        raise invalid("path", takes, str(path), advice) from None
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise invalid("path", takes, str(path))
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise invalid("path", "a file that names each class once", str(path))
+    return {name: _color(name, value) for name, value in pairs}
+
+
+def _color(name: object, value: object) -> tuple[int, int, int]:
+    parts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
+        raise invalid("colors", "three whole numbers from 0 to 255 a class", value, f"that is the colour of {name!r}")
+    red, green, blue = parts
+    return red, green, blue

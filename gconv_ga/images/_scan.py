@@ -1,0 +1,143 @@
+"""One look at every file before anything is done with them."""
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from .._validate import as_int, invalid
+from ._images import ImageFile, MaskFile
+from ._masks import MaskEncoding
+from ._pairs import PairFiles, Problem
+
+EMPTY_CLASS = "masks"
+"""What `Problem.file` says of a class that no mask has: it is no fault of one file."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What a scan found.
+
+    Args:
+        problems: What is wrong; empty if all is well.
+        classes: How many classes the masks have: as many as was said, or one more than the largest index.
+        channels: How many the images have.
+        smallest: The smaller side of the smallest image.
+        pixels: How many pixels each class has in all.
+
+    Example:
+        >>> Scan(problems=(), classes=2, channels=3, smallest=128, pixels=(900, 100)).classes
+        2
+    """
+
+    problems: tuple[Problem, ...]
+    classes: int
+    channels: int
+    smallest: int
+    pixels: tuple[int, ...]
+
+
+def scan_pairs(
+    pairs: Sequence[PairFiles],
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    code: MaskEncoding | None = None,
+    progress: Callable[[int], Any] | None = None,
+) -> Scan:
+    """Reads every image and mask once, band by band, and notes what is wrong.
+
+    Files that cannot be read, sizes that differ, images of other channels than the rest, values that are no number,
+    classes outside of ``0 .. classes - 1``, classes that no mask has.
+
+    Args:
+        pairs: The files.
+        classes: How many classes there are; None for one more than the largest index, or one a colour.
+        channels: How many channels the images have; None for what most of them have.
+        code: How masks say their classes; None for indices.
+        progress: Called after each pair with the number of pairs done.
+
+    Raises:
+        ValueError: ``classes`` is no int from 2 up, or not the number of colours.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "a.png").write_text("no image")
+        ...     scan = scan_pairs([PairFiles(Path(folder, "a.png"), Path(folder, "a.png"))], classes=2)
+        >>> scan.problems[0].what[:30]
+        'path must be a readable image '
+    """
+    said, coding = _said(classes, code), MaskEncoding() if code is None else code
+    problems: list[Problem] = []
+    shapes: dict[PairFiles, tuple[int, int, int]] = {}
+    pixels = Counter[int]()
+    for done, pair in enumerate(pairs, start=1):
+        try:
+            shape, faults, counts = _look(pair, coding, said)
+        except ValueError as error:
+            problems.append(Problem(pair.image.name, str(error)))
+        else:
+            shapes[pair] = shape
+            problems += [Problem(pair.image.name, what) for what in faults]
+            pixels.update(counts)
+        if progress is not None:
+            progress(done)
+    common = Counter(shape[0] for shape in shapes.values()).most_common(1)
+    usual = channels or (common[0][0] if common else 0)
+    problems += [
+        Problem(pair.image.name, f"{shape[0]} channels, where {usual} are expected")
+        for pair, shape in shapes.items()
+        if shape[0] != usual
+    ]
+    count = said or max(2, 1 + max(pixels, default=0))
+    problems += _empty(pixels, count, coding.ignore_index)
+    smallest = min((min(shape[1:]) for shape in shapes.values()), default=0)
+    return Scan(tuple(problems), count, usual, smallest, tuple(pixels[index] for index in range(min(count, 256))))
+
+
+def _said(classes: int | None, code: MaskEncoding | None) -> int | None:
+    """How many classes the user has named, by number or by colour."""
+    named = None if code is None or code.colors is None else len(code.names)
+    if classes is None:
+        return named
+    count = as_int("classes", classes, minimum=2)
+    if named not in (None, count):
+        raise invalid("classes", f"{named}, as there are colours", classes, "leave it out")
+    return count
+
+
+def _look(
+    pair: PairFiles, code: MaskEncoding, classes: int | None
+) -> tuple[tuple[int, int, int], list[str], Counter[int]]:
+    """Shape of the image, what is wrong with a pair that can be read, and how many pixels each class has."""
+    image, mask = ImageFile(pair.image), MaskFile(pair.mask, code)
+    faults, counts = [], Counter[int]()
+    if image.shape[1:] != mask.shape:
+        sizes = ("x".join(str(side) for side in shape) for shape in (image.shape[1:], mask.shape))
+        faults.append("image {}, mask {}".format(*sizes))
+    # A list: pieces after the first bad one must be read too, for one of them may be damaged.
+    finite = [not piece.is_floating_point() or bool(torch.isfinite(piece).all()) for piece in image.raw_pieces()]
+    if not all(finite):
+        faults.append("the image has values that are no number or infinite")
+    for band in mask.bands():
+        values, found = band.unique(return_counts=True)
+        counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
+    if code.ignore_index is not None:
+        counts.pop(code.ignore_index, None)
+    low, high = min(counts, default=0), max(counts, default=0)
+    if low < 0 or (classes is not None and high >= classes):
+        faults.append(f"mask values {low} .. {high}, where 0 .. {'' if classes is None else classes - 1} are expected")
+    return image.shape, faults, counts
+
+
+def _empty(pixels: Counter[int], classes: int, ignored: int | None) -> list[Problem]:
+    empty = [index for index in range(min(classes, 10_000)) if not pixels[index] and index != ignored]
+    if not empty or not pixels:
+        return []
+    some = ", ".join(str(index) for index in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
+    values = ", ".join(str(value) for value in sorted(pixels)[:5]) + (" ..." if len(pixels) > 5 else "")
+    return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values there are {values}")]

@@ -1,0 +1,211 @@
+"""Filters that are escnn's own: its sampled basis as a table, its coefficients as the weights."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from .._validate import invalid, wrong_shape
+from ..groups import C1, Group
+from ..nn.authoring import correlate, make_geometry
+
+
+@dataclass(frozen=True, eq=False)
+class _EscnnFilters(ABC):
+    """Free weights to turned kernels by escnn's basis, one matrix product.
+
+    Every weight is a coefficient of escnn's, so that training goes on in the same space of functions, from the same
+    point and along the same gradients. escnn samples its basis in float32: to that precision, 1e-7 relative, and no
+    better, the kernels turn.
+
+    Args:
+        group: The group.
+        kernel_size: Rows and columns.
+        functions: The sampled basis, in our order of the elements.
+    """
+
+    group: Group
+    kernel_size: tuple[int, int]
+    functions: Tensor = field(repr=False)
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """The axes of one kernel in the weight."""
+
+    @property
+    def _energy(self) -> float:
+        """Of what kernels with independent weights of variance 1 make of white noise, for an input channel."""
+        return float(self.functions.double().square().sum()) / self.group.order
+
+    def variance(self, channels: float, *, rectified: bool) -> float:
+        """The variance of independent normal weights that keeps the variance of white noise (He).
+
+        Args:
+            channels: How many input channels (times elements) one output sums over.
+            rectified: Whether the input has passed a ReLU, which halves its second moment.
+
+        References:
+            He, Zhang, Ren, Sun, "Delving deep into rectifiers", 2015, equation 10.
+        """
+        return (2.0 if rectified else 1.0) / (channels * self._energy)
+
+
+class OnePlaneFilters(_EscnnFilters):
+    """For kernels of one plane: of images, or of maps whose orientations do not mix.
+
+    Shape:
+        - functions: ``[F, |G|, kh * kw]``
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes of one kernel in the weight."""
+        return (len(self.functions),)
+
+    def tables(self) -> dict[str, Tensor]:
+        """What `turn` and `turn_and_shift` need on the weight's device, by name; new tensors on the CPU."""
+        group = self.group
+        before = [[group.product(group.inverse(g), h) for h in range(group.order)] for g in range(group.order)]
+        turned = self.functions.double().transpose(0, 1).contiguous()
+        return {"turned_functions": turned, "shift_index": torch.tensor(before)}
+
+    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """Every kernel turned by every element.
+
+        Shape:
+            - weight: ``[C_out, J, F]``
+            - output: ``[C_out, |G|, J, kh * kw]``
+        """
+        return weight.unsqueeze(1) @ tables["turned_functions"].to(weight.dtype)
+
+    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """Every kernel on the group moved by every element.
+
+        Shape:
+            - weight: ``[C_out, C_in, |G|, F]``
+            - output: ``[C_out, |G|, C_in * |G|, kh * kw]``
+        """
+        shifted = weight[:, :, tables["shift_index"]].transpose(1, 2).flatten(2, 3)
+        return shifted @ tables["turned_functions"].to(weight.dtype)
+
+
+class AllPlanesFilters(_EscnnFilters):
+    """For kernels from maps to maps with all their planes.
+
+    escnn's functions spread over the planes, ``F |G|`` of them, so the weight's element axis counts functions here.
+
+    Shape:
+        - functions: ``[F * |G|, |G|, |G|, kh * kw]``, of the output's element, then the input's
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The axes of one kernel in the weight, beside the element axis."""
+        return (len(self.functions) // self.group.order,)
+
+    @property
+    def _energy(self) -> float:
+        # The channels that `variance` is told are counted with the elements.
+        return super()._energy / self.group.order
+
+    def tables(self) -> dict[str, Tensor]:
+        """What `turn_and_shift` needs on the weight's device, by name; new tensors on the CPU."""
+        return {"functions": self.functions.double().flatten(1)}
+
+    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """Kernels of one plane are not made of these functions.
+
+        Raises:
+            ValueError: Always.
+        """
+        raise invalid("filters", "made for kernels of one plane", self, "these are for a GroupConv2d with all its taps")
+
+    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+        """Every kernel on the group moved by every element.
+
+        Shape:
+            - weight: ``[C_out, C_in, |G|, F]``
+            - output: ``[C_out, |G|, C_in * |G|, kh * kw]``
+        """
+        kernels = weight.flatten(2) @ tables["functions"].to(weight.dtype)
+        order = self.group.order
+        return kernels.unflatten(2, (order, order, -1)).transpose(1, 2).flatten(2, 3)
+
+
+class Blur(nn.Module):
+    """Every map blurred by one fixed kernel, with a stride: the second half of an antialiased pool.
+
+    Args:
+        kernel: The kernel.
+        stride: For rows and columns.
+        padding: For rows and columns.
+        group: The group of a map; None for images.
+        sampling: "per_orientation" or "shared", as for `LiftingConv2d`.
+
+    Shape:
+        - kernel: ``[k, k]``
+        - input: ``[B, C, H, W]``, or ``[B, C, |G|, H, W]`` with a group
+        - output: ``[B, C, H', W']``, or ``[B, C, |G|, H', W']``
+
+    Raises:
+        ValueError: The input has other axes.
+    """
+
+    kernel: Tensor
+
+    def __init__(
+        self, kernel: Tensor, stride: tuple[int, int], padding: tuple[int, int], group: Group | None, sampling: str
+    ) -> None:
+        super().__init__()
+        self.group, self.stride, self.padding, self.sampling = group, stride, padding, sampling
+        size = (kernel.shape[0], kernel.shape[1])
+        self.geometry = make_geometry(group or C1, size, stride, padding, (1, 1), sampling == "shared")
+        self.register_buffer("kernel", kernel.detach().clone())
+
+    def forward(self, input: Tensor) -> Tensor:
+        order = 1 if self.group is None else self.group.order
+        if self.group is None and input.ndim != 4:
+            raise wrong_shape("input", "[B, C, H, W]", input)
+        if self.group is not None and (input.ndim != 5 or input.shape[2] != order):
+            raise wrong_shape("input", f"[B, C, |G|={order}, H, W]", input)
+        maps = input.flatten(0, 1).reshape(-1, order, 1, *input.shape[-2:])
+        kernels = self.kernel.flatten().expand(1, order, 1, -1)
+        blurred = correlate(maps, kernels, None, self.geometry, 1, "zeros")
+        return blurred.reshape(*input.shape[:-2], *blurred.shape[-2:])
+
+    def extra_repr(self) -> str:
+        size = tuple(self.kernel.shape)
+        text = f"kernel_size={size}, stride={self.stride}, padding={self.padding}"
+        return text if self.group is None else text + f", group={self.group.name!r}, sampling={self.sampling!r}"
+
+
+class Mask(nn.Module):
+    """The image or map times a fixed mask, of one size.
+
+    Args:
+        mask: The factors.
+
+    Shape:
+        - mask: ``[S, S]``
+        - input and output: ``[..., S, S]``
+
+    Raises:
+        ValueError: The input is of another size.
+    """
+
+    mask: Tensor
+
+    def __init__(self, mask: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mask", mask.detach().clone())
+
+    def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-2:] != self.mask.shape:
+            raise wrong_shape("input", f"[..., H={self.mask.shape[0]}, W={self.mask.shape[1]}]", input)
+        return torch.mul(input, self.mask)
+
+    def extra_repr(self) -> str:
+        return f"size={tuple(self.mask.shape)}"

@@ -1,0 +1,24 @@
+"""Prediction: the classes of images of any size, by tiles, and as files.
+
+Needs the extra ``train``.
+
+Names: `predict_labels` (a batch), `predict_image`, `ImagePrediction`, `Tiled` (images of any size),
+`save_prediction`, `predict_to_file` (PNG with a colour map, probabilities, an overlay).
+
+Example:
+    >>> import torch
+    >>> from gconv_ga.predict import predict_image
+    >>> predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 300, 500), tile=128).labels.shape
+    torch.Size([300, 500])
+"""
+
+from .._validate import missing_extra
+
+try:
+    from ._image import ImagePrediction, predict_image, predict_labels
+    from ._predictions import predict_to_file, save_prediction
+    from ._tiles import Tiled
+except ModuleNotFoundError as error:
+    raise missing_extra(__name__, "train", error) from error
+
+__all__ = ["ImagePrediction", "Tiled", "predict_image", "predict_labels", "predict_to_file", "save_prediction"]

@@ -1,0 +1,134 @@
+"""The loss of a segmenter."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from segmentation_models_pytorch.losses import DiceLoss
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .._validate import invalid, wrong_shape
+from ..conversion import ConvertedNetwork
+from ._processes import gather
+
+
+class CrossEntropyDice(nn.Module):
+    """Cross-entropy plus the soft Dice loss, equally weighted.
+
+    Cross-entropy gives every pixel a gradient from the first step; Dice minds the class that covers few pixels.
+
+    Args:
+        ignore_index: Pixels of this class count in neither; None to count all.
+
+    Shape:
+        - logits: ``[B, classes, H, W]``
+        - masks: ``[B, H, W]``, class indices
+        - output: a scalar
+
+    Raises:
+        ValueError: The masks do not fit the logits.
+
+    Example:
+        >>> import torch
+        >>> loss = CrossEntropyDice()
+        >>> masks = torch.tensor([[[0, 1], [1, 2]]])
+        >>> right = 50.0 * torch.nn.functional.one_hot(masks, 3).permute(0, 3, 1, 2)
+        >>> loss(right, masks).shape, round(float(loss(right, masks)), 3)
+        (torch.Size([]), 0.0)
+
+    References:
+        Isensee et al., "nnU-Net", Nature Methods 18, 2021, who train on this sum. The Dice loss is that of
+        segmentation_models_pytorch.
+    """
+
+    def __init__(self, ignore_index: int | None = None) -> None:
+        super().__init__()
+        self.ignore_index = ignore_index
+        self.dice = DiceLoss("multiclass", ignore_index=ignore_index)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        if masks.shape != logits[:, 0].shape:
+            raise wrong_shape("masks", f"[B, H, W] = {tuple(logits[:, 0].shape)}, as the logits are", masks)
+        loss: Tensor = self._cross_entropy(logits, masks) + self.dice(logits, masks)
+        return loss
+
+    def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """The mean over the pixels that count; zero where none does, for which torch gives NaN."""
+        if self.ignore_index is None:
+            return F.cross_entropy(logits, masks)
+        total = F.cross_entropy(logits, masks, ignore_index=self.ignore_index, reduction="sum")
+        return total / (masks != self.ignore_index).sum().clamp_min(1)
+
+
+class Segmenter(pl.LightningModule):
+    """Trains any model that gives logits: AdamW under one cycle of the learning rate.
+
+    The rate rises over the first tenth of the steps and falls to nothing along a cosine: the small steps at the start
+    let the batch norms settle before the large ones come. The taps of a `ConvertedNetwork` have their own, smaller
+    rate: `ConvertedNetwork.param_groups`. Where several processes train, each has a part of the batch, and the loss is
+    that of the whole: a Dice loss of the whole is not the mean of those of the parts.
+
+    Args:
+        model: ``[B, C, H, W]`` in, logits ``[B, classes, H, W]`` out.
+        learning_rate: The highest rate of the cycle.
+        weight_decay: Of AdamW.
+        loss: What compares logits with masks; None for `CrossEntropyDice`.
+
+    Shape:
+        - input: ``[B, C, H, W]``
+        - output: ``[B, classes, H, W]``, logits
+
+    Raises:
+        ValueError: The learning rate is not positive.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.models import EquivariantUNet
+        >>> segmenter = Segmenter(EquivariantUNet(1, 2, group="C4", width=2, depth=2))
+        >>> segmenter(torch.zeros(1, 1, 16, 20)).shape
+        torch.Size([1, 2, 16, 20])
+
+    References:
+        Smith and Topin, "Super-convergence", 2018; Loshchilov and Hutter, "Decoupled weight decay regularization",
+        ICLR 2019.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        learning_rate: float = 1e-2,
+        weight_decay: float = 1e-2,
+        loss: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        if not learning_rate > 0:
+            raise invalid("learning_rate", "positive", learning_rate)
+        self.model = model
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.loss = CrossEntropyDice() if loss is None else loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(x)
+        return logits
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The loss of one batch of images and masks."""
+        images, masks = batch
+        loss: Tensor = self.loss(gather(self(images)).flatten(0, 1), gather(masks).flatten(0, 1))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW, its rate set anew at every step."""
+        groups: list[dict[str, Any]] = [{"params": list(self.parameters()), "lr": self.learning_rate}]
+        if isinstance(self.model, ConvertedNetwork):
+            groups = self.model.param_groups(self.learning_rate)
+        optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+        steps = int(self.trainer.estimated_stepping_batches)
+        # A rise of exactly one step makes torch divide by zero.
+        rise = 0.1 if steps != 10 else 0.2
+        rates = [group["lr"] for group in groups]
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}

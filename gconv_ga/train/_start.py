@@ -1,0 +1,152 @@
+"""A new network begins by saying how frequent each class is."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .._validate import invalid
+from ..segmenter import SegmenterConfig, load_checkpoint, plain_smp
+
+HEAD = "segmentation_head"
+
+
+def start_at_frequencies(
+    model: nn.Module, masks: Iterable[Tensor] | Tensor, *, ignore_index: int | None = None
+) -> None:
+    """Sets the bias of a segmenter's head to the logarithm of each class's share of the pixels.
+
+    Otherwise the first thing that training does where a class is rare is to make it rarer everywhere, by way of all the
+    maps that speak for it; where these are few, ReLUs can be driven to zero for good, and the network calls everything
+    background ever after.
+
+    Args:
+        model: A network with a ``segmentation_head`` that ends in a layer with a bias, as `UNet`, `EquivariantUNet` and
+            the networks of segmentation_models_pytorch have it; the averages and conversions of these, too.
+        masks: Those of the training images; bands of masks do as well.
+        ignore_index: Pixels of this class count nowhere; None to count all.
+
+    Shape:
+        - masks: each ``[..., H, W]``, class indices
+
+    Raises:
+        ValueError: The network has no such head, or a mask has a class that it does not tell.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.models import UNet
+        >>> model = UNet(1, 2, width=2, depth=2)
+        >>> start_at_frequencies(model, torch.tensor([[0, 0], [0, 1]]))
+        >>> model.segmentation_head.bias.softmax(0)  # of 4 pixels, and one more of each class
+        tensor([0.6667, 0.3333], grad_fn=<SoftmaxBackward0>)
+
+    References:
+        Lin, Goyal, Girshick, He, Dollar, "Focal loss for dense object detection", ICCV 2017, section 4.1.
+    """
+    biases = [
+        parameter
+        for name, parameter in model.named_parameters()
+        if name.endswith(".bias") and HEAD in name.split(".") and parameter.ndim == 1
+    ]
+    if not biases:
+        raise invalid("model", f"a network whose {HEAD} has a bias", type(model).__name__)
+    bias = biases[-1]
+    # One more pixel of each class: a class that no mask has is rare, not impossible.
+    counts = torch.ones(len(bias), dtype=torch.float64)
+    for mask in masks:
+        classes = mask.flatten().to(torch.int64)
+        classes = classes if ignore_index is None else classes[classes != ignore_index]
+        found = classes.bincount(minlength=len(bias)).cpu()
+        if len(found) > len(bias):
+            takes = f"class indices below {len(bias)}, as the network has classes"
+            raise invalid("masks", takes, int(classes.max()), "say ignore_index if it is to be ignored")
+        counts += found
+    with torch.no_grad():
+        bias.copy_((counts / counts.sum()).log())
+
+
+SHOWN = 4  # names in a message
+
+
+def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tensor]:
+    """The weights of a checkpoint as those of the network that ``config`` describes.
+
+    Where the network is the same, they are its weights. Of a plain `UNet`, an `EquivariantUNet` of the same widths
+    becomes the group average: each kernel is the one of the identity, the others are zero. The taps of a converted
+    network whose taps were closed are zero too.
+
+    Args:
+        config: The network to begin with.
+        path: A checkpoint.
+
+    Raises:
+        ValueError: It is no checkpoint, or its weights do not fit; the message names those that do not.
+
+    Example:
+        >>> import tempfile
+        >>> from gconv_ga.images import Normalization
+        >>> from gconv_ga.segmenter import save_checkpoint
+        >>> arguments, about = dict(in_channels=1, classes=2, width=2, depth=2), (("a", "b"), Normalization([0], [1]))
+        >>> plain = SegmenterConfig("UNet", arguments, *about)
+        >>> turning = SegmenterConfig("EquivariantUNet", {**arguments, "group": "D4"}, *about)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = save_checkpoint(f"{folder}/plain.safetensors", plain.build(), plain)
+        ...     weights = initial_weights(turning, path)
+        >>> weights["encoder.blocks.0.3.weight"].shape
+        torch.Size([2, 2, 8, 3, 3])
+    """
+    return _fitted(load_checkpoint(path).model.state_dict(), config, "path", str(path))
+
+
+def pretrained_weights(config: SegmenterConfig, weights: str, *, seed: int = 0) -> dict[str, Tensor]:
+    """The weights of a new network whose encoder is one that others have trained; it is downloaded if need be.
+
+    Args:
+        config: A network of segmentation_models_pytorch.
+        weights: What that package calls the weights, such as "imagenet".
+        seed: Of all weights but the encoder's.
+
+    Raises:
+        ValueError: There are no such weights for the encoder, or they cannot be had; or the network is another.
+
+    Example:
+        >>> from gconv_ga.images import Normalization
+        >>> arguments = dict(in_channels=1, classes=2, width=2, depth=2)
+        >>> pretrained_weights(SegmenterConfig("UNet", arguments, ("a", "b"), Normalization([0], [1])), "imagenet")
+        Traceback (most recent call last):
+            ...
+        ValueError: weights must be for a network of segmentation_models_pytorch, but got weights='imagenet'.
+    """
+    if config.architecture != "smp":
+        raise invalid("weights", "for a network of segmentation_models_pytorch", weights)
+    names = ("name", "encoder", "in_channels", "classes")
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        torch.manual_seed(seed)
+        model = plain_smp(**{name: config.arguments[name] for name in names}, weights=weights)
+    return _fitted(model.state_dict(), config, "weights", weights)
+
+
+def _fitted(source: Mapping[str, Tensor], config: SegmenterConfig, argument: str, said: str) -> dict[str, Tensor]:
+    """The tensors of ``source`` in the shapes of the network's own."""
+    target = config.build().state_dict()
+    found: dict[str, Tensor] = {}
+    wrong = [f"{name} is not the network's" for name in source if name not in target]
+    for name, own in target.items():
+        given = source.get(name)
+        if given is None and name.endswith(".taps"):
+            found[name] = torch.zeros_like(own)
+        elif given is None:
+            wrong.append(f"{name} is not in it")
+        elif given.shape == own.shape:
+            found[name] = given.clone()
+        elif given.ndim == 4 and own.ndim == 5 and given.shape == own[:, :, 0].shape:
+            found[name] = torch.zeros_like(own)
+            found[name][:, :, 0] = given
+        else:
+            wrong.append(f"{name} is {tuple(given.shape)} where {tuple(own.shape)} is needed")
+    if wrong:
+        more = f", and {len(wrong) - SHOWN} more" if wrong[SHOWN:] else ""
+        takes = f"weights that fit {config.architecture} {config.arguments}"
+        raise invalid(argument, takes, said, f"of them, {', '.join(wrong[:SHOWN])}{more}")
+    return found

@@ -1,0 +1,147 @@
+"""The log of a run: a CSV with a row for each step."""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from .._files import write_atomically
+from .._validate import invalid
+
+HEAD = ("step", "loss", "dice")
+
+
+class LogRow(NamedTuple):
+    """One step: its loss, and the Dice score on the validation images if it was taken then."""
+
+    step: int
+    loss: float
+    dice: float | None
+
+
+def read_log(path: Path) -> list[LogRow]:
+    """The rows of a log, none if there is no file; a row cut short by the end of a program is left out."""
+    if not path.is_file():
+        return []
+    rows = []
+    with path.open(newline="", encoding="utf-8") as file:
+        for cells in list(csv.reader(file))[1:]:
+            try:
+                step, loss, dice = cells
+                rows.append(LogRow(int(step), float(loss), float(dice) if dice else None))
+            except ValueError:
+                break
+    return rows
+
+
+def best_row(rows: Sequence[LogRow]) -> LogRow | None:
+    """The first of the rows with the highest score; None if no row has a score."""
+    scored = [row for row in rows if row.dice is not None]
+    return max(scored, key=lambda row: row.dice or 0.0, default=None)
+
+
+class Log:
+    """Appends rows; what an interrupted run wrote after its last saved step is taken away first.
+
+    Args:
+        path: The file.
+        step: The last step that counts.
+    """
+
+    def __init__(self, path: Path, step: int) -> None:
+        self.path = path
+        kept = [row for row in read_log(path) if row.step <= step]
+        text = io.StringIO(newline="")
+        csv.writer(text).writerows([HEAD, *(_cells(row) for row in kept)])
+        write_atomically(path, text.getvalue().encode())
+
+    def add(self, row: LogRow) -> None:
+        """Writes a row at once."""
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(_cells(row))
+
+
+def _cells(row: LogRow) -> tuple[object, ...]:
+    return row.step, row.loss, "" if row.dice is None else row.dice
+
+
+class TrainingState(NamedTuple):
+    """Weights, the optimiser's moments, the place in the cycle of the learning rate; tensors and JSON only.
+
+    ``precision`` is what half precision adds: the scale of the loss.
+    """
+
+    step: int
+    weights: dict[str, Tensor]
+    moments: dict[int, dict[str, Tensor]]
+    groups: list[dict[str, Any]]  # of the optimiser: rates, decay
+    cycle: dict[str, Any]
+    precision: dict[str, Any]
+
+    @classmethod
+    def take(cls, step: int, model: nn.Module, trainer: pl.Trainer) -> "TrainingState":
+        """The state as it is now; its tensors are those of the training, not copies."""
+        optimizer, scheduler = _parts(trainer)
+        state = optimizer.state_dict()
+        return cls(
+            step, model.state_dict(), state["state"], state["param_groups"], scheduler.state_dict(),
+            trainer.precision_plugin.state_dict(),
+        )  # fmt: skip
+
+    def restore(self, trainer: pl.Trainer) -> None:
+        """Puts optimiser and scheduler back; the weights are loaded into the model by the caller."""
+        optimizer, scheduler = _parts(trainer)
+        scheduler.load_state_dict(self.cycle)
+        optimizer.load_state_dict({"state": self.moments, "param_groups": self.groups})
+        trainer.precision_plugin.load_state_dict(self.precision)
+
+    def write(self, path: Path) -> None:
+        """Writes the state; the file is the old one or the new one, whenever the program ends."""
+        tensors = {f"weights.{name}": tensor for name, tensor in self.weights.items()}
+        tensors |= {
+            f"moments.{index}.{name}": tensor
+            for index, entries in self.moments.items()
+            for name, tensor in entries.items()
+        }
+        header = {"step": self.step, "groups": self.groups, "cycle": self.cycle, "precision": self.precision}
+        whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        write_atomically(path, save(whole, {"gconv_ga_state": json.dumps(header)}))
+
+
+def read_state(path: Path) -> TrainingState:
+    """The state that `TrainingState.write` wrote.
+
+    Raises:
+        ValueError: The file is no such state, or it is damaged.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = json.loads((file.metadata() or {})["gconv_ga_state"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
+        advice = f"it is no intact safetensors file, or not of a training ({error})"
+        raise invalid("path", "the state of a training", str(path), advice) from None
+    weights: dict[str, Tensor] = {}
+    moments: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "weights":
+            weights[rest] = tensor
+        else:
+            index, _, entry = rest.partition(".")
+            moments.setdefault(int(index), {})[entry] = tensor
+    return TrainingState(
+        header["step"], weights, moments, header["groups"], header["cycle"], header.get("precision", {})
+    )
+
+
+def _parts(trainer: pl.Trainer) -> tuple[Optimizer, Any]:
+    return trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler

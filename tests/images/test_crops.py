@@ -1,0 +1,155 @@
+"""The stream of crops: each item known beforehand, every image seen, image and mask moved together."""
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from torch.utils.data import DataLoader
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from gconv_ga.actions import LabelMask, ScalarField
+from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split
+from gconv_ga.images._crops import _mix, _seeded
+from gconv_ga.images._rasters import Uncompressed
+
+
+@pytest.fixture
+def numbered():
+    """Images whose pixels are all different and whose masks are their images."""
+    pixels = torch.arange(5 * 12 * 14).view(5, 12, 14)
+    return Split(pixels[:, None].float(), pixels)
+
+
+def source(item):
+    """Which image of ``numbered`` a crop is from."""
+    return int(item[1].flatten()[0]) // (12 * 14)
+
+
+@pytest.mark.parametrize("symmetry", [None, "C4", "D4"])
+def test_image_and_mask_are_moved_together(symmetry, numbered):
+    stream = CropStream(numbered, length=40, crop=6, symmetry=symmetry, seed=3)
+    for image, mask in (stream[index] for index in range(40)):
+        assert (image.shape, mask.shape) == ((1, 6, 6), (6, 6))
+        assert (type(image), type(mask)) == (torch.Tensor, torch.Tensor)
+        assert torch.equal(image[0].long(), mask)
+
+
+def test_without_symmetry_rows_stay_rows(numbered):
+    stream = CropStream(numbered, length=40, crop=6, symmetry=None)
+    assert all(
+        mask[1, 0] - mask[0, 0] == 14 and mask[0, 1] - mask[0, 0] == 1 for _, mask in map(stream.__getitem__, range(40))
+    )
+
+
+@pytest.mark.parametrize("symmetry", [None, "D4"])
+def test_crops_of_files_are_those_of_the_images_in_them(symmetry, tmp_path):
+    """Read by window, or whole and then cut: the same numbers. One image is as high as a crop: nothing to draw."""
+    pairs = []
+    for name, height in (("a", 12), ("b", 6)):
+        pixels = np.random.default_rng(height).integers(0, 255, (height, 14), dtype=np.uint8)
+        np.save(tmp_path / f"{name}.npy", pixels)
+        tifffile.imwrite(tmp_path / f"{name}.tif", pixels, tile=(16, 16))
+        pairs.append(PairFiles(tmp_path / f"{name}.npy", tmp_path / f"{name}.tif"))
+    files = PairDataset(pairs, Normalization([3.0], [2.0], percentile=90))
+    assert isinstance(files.files(0)[0].raster, Uncompressed)
+    whole = [files[index] for index in range(2)]
+    ours, theirs = (CropStream(source, length=30, crop=6, symmetry=symmetry, seed=5) for source in (files, whole))
+    for index in range(30):
+        assert torch.equal(ours[index][0], theirs[index][0])
+        assert torch.equal(ours[index][1], theirs[index][1])
+
+
+def test_crops_lie_where_those_of_torchvision_do(numbered):
+    """The draws of its RandomCrop, from the same generator."""
+    stream = CropStream(numbered, length=20, crop=6, symmetry=None, seed=3)
+    for index in range(20):
+        with _seeded(_mix(3, index)):
+            expected = v2.RandomCrop(6)(tv_tensors.Mask(numbered[source(stream[index])][1]))
+        assert torch.equal(stream[index][1], expected)
+
+
+def test_every_element_of_the_group_occurs(numbered):
+    """A crop's two steps, down and right, tell how it was moved: all eight ways of D4, and no other."""
+    stream = CropStream(numbered, length=400, crop=6, symmetry="D4")
+    ways = [
+        (int(mask[1, 0] - mask[0, 0]), int(mask[0, 1] - mask[0, 0])) for _, mask in map(stream.__getitem__, range(400))
+    ]
+    expected = {(a * s, b * t) for a, b in ((14, 1), (1, 14)) for s in (1, -1) for t in (1, -1)}
+    assert set(ways) == expected
+    assert min(ways.count(way) for way in expected) > 25  # 50 of each on average
+
+
+def test_every_pass_sees_every_image_in_an_order_of_its_own(numbered):
+    stream = CropStream(numbered, length=50, crop=6)
+    passes = [[source(stream[index]) for index in range(start, start + 5)] for start in range(0, 50, 5)]
+    assert all(sorted(one) == [0, 1, 2, 3, 4] for one in passes)
+    assert len({tuple(one) for one in passes}) > 5
+
+
+def test_an_item_depends_on_seed_and_index_alone(numbered):
+    first = CropStream(numbered, length=20, crop=6, seed=1)
+    expected = first[13]
+    torch.manual_seed(99)
+    torch.rand(7)
+    assert torch.equal(CropStream(numbered, length=900, crop=6, seed=1)[13][1], expected[1])
+    assert any(not torch.equal(CropStream(numbered, length=20, crop=6, seed=2)[i][1], first[i][1]) for i in range(5))
+    # Seeds that differ beyond the 32 bits that torch's generator reads.
+    far = CropStream(numbered, length=20, crop=6, seed=1 + 2**32)
+    assert any(not torch.equal(far[i][1], first[i][1]) for i in range(5))
+
+
+def test_workers_change_nothing(numbered):
+    stream = CropStream(numbered, length=12, crop=6)
+    alone, shared = (list(DataLoader(stream, 4, num_workers=workers)) for workers in (0, 2))
+    assert all(torch.equal(one[1], other[1]) for one, other in zip(alone, shared, strict=True))
+
+
+def test_the_global_generator_is_left_alone(numbered):
+    before = torch.get_rng_state()
+    CropStream(numbered, length=3, crop=6)[2]
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("index", [-1, 3])
+def test_the_stream_ends(numbered, index):
+    with pytest.raises(IndexError):
+        CropStream(numbered, length=3, crop=6)[index]
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"), [("length", 0), ("crop", 0), ("crop", 2.5), ("seed", -1), ("symmetry", "E4")]
+)
+def test_wrong_arguments_are_refused(numbered, argument, value):
+    with pytest.raises(ValueError, match=f"^{argument} must be .*got {argument}="):
+        CropStream(numbered, **{"length": 3, "crop": 6, argument: value})
+
+
+def test_a_crop_larger_than_an_image_is_refused(numbered):
+    with pytest.raises(ValueError, match=r"^crop must be at most 12, the smaller side of an image, but got crop=13"):
+        CropStream(numbered, length=3, crop=13)[0]
+
+
+@pytest.mark.parametrize("group", ["C4", "D4", "C8"])
+def test_the_symmetry_is_the_action_of_one_element(group, generator):
+    image = torch.rand(2, 3, 9, 9, generator=generator)
+    mask = torch.randint(0, 3, (2, 9, 9), generator=generator)
+    transform = RandomSymmetry(group, fill=7)
+    seen = set()
+    for _ in range(60):
+        moved, moved_mask = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        assert (type(moved), type(moved_mask)) == (tv_tensors.Image, tv_tensors.Mask)
+        elements = [
+            element
+            for element in range(transform.group.order)
+            if torch.equal(moved, ScalarField()(image, group, element))
+            and torch.equal(moved_mask, LabelMask(7)(mask, group, element))
+        ]
+        assert len(elements) == 1
+        seen.update(elements)
+    assert seen == set(range(transform.group.order))
+
+
+def test_what_is_no_group_is_refused():
+    with pytest.raises(ValueError, match=r"^group must be a group or its name"):
+        RandomSymmetry(4)

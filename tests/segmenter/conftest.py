@@ -1,0 +1,5 @@
+"""A small segmenter."""
+
+from small_segmenter import config, sample
+
+__all__ = ["config", "sample"]
