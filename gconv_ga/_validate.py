@@ -27,6 +27,7 @@ def message(argument: str, takes: str, got: Any, advice: str = "") -> str:
         advice: What to do, one sentence without its full stop.
 
     Example:
+        >>> from gconv_ga._validate import message
         >>> message("stride", "a positive int", 0, "use stride=1 to keep the size")
         'stride must be a positive int, but got stride=0. Use stride=1 to keep the size.'
     """

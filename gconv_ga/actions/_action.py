@@ -57,6 +57,7 @@ class Invariant(Action):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import Invariant
         >>> from gconv_ga.groups import C4
         >>> Invariant()(torch.arange(3), C4, 1)
         tensor([0, 1, 2])

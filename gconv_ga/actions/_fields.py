@@ -97,6 +97,7 @@ class ScalarField(Action):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import ScalarField
         >>> from gconv_ga.groups import C8
         >>> ScalarField()(torch.ones(2, 3, 9, 9), C8, 1).shape
         torch.Size([2, 3, 9, 9])
@@ -143,6 +144,7 @@ class VectorField(ScalarField):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import VectorField
         >>> from gconv_ga.groups import C4
         >>> right = torch.tensor([1.0, 0.0]).view(1, 2, 1, 1)
         >>> VectorField()(right, C4, 1).flatten()  # a quarter turn: now up, against the rows
@@ -188,6 +190,7 @@ class RegularField(ScalarField):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import RegularField
         >>> from gconv_ga.groups import C4
         >>> RegularField()(torch.arange(4.0).view(1, 1, 4, 1, 1), C4, 1).flatten()
         tensor([3., 0., 1., 2.])
@@ -219,6 +222,7 @@ class LabelMask(Action):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import LabelMask
         >>> from gconv_ga.groups import C8
         >>> LabelMask(fill=255)(torch.ones(5, 5, dtype=torch.uint8), C8, 1)[0]
         tensor([255,   1,   1,   1, 255], dtype=torch.uint8)

@@ -17,6 +17,7 @@ class GridMove(NamedTuple):
         flip_columns: Whether the columns then change their order.
 
     Example:
+        >>> from gconv_ga.actions import grid_move
         >>> from gconv_ga.groups import C4
         >>> grid_move(C4, 1)  # what torch.rot90 does
         GridMove(transpose=True, flip_rows=True, flip_columns=False)
@@ -38,6 +39,7 @@ def grid_move(group: Group | str, element: int) -> GridMove:
         ValueError: The element turns pixels between pixels, or it is no element.
 
     Example:
+        >>> from gconv_ga.actions import grid_move
         >>> grid_move("D4", 4)  # the mirror
         GridMove(transpose=False, flip_rows=False, flip_columns=True)
     """
@@ -63,6 +65,7 @@ def move_grid(x: Tensor, move: GridMove) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import grid_move, move_grid
         >>> from gconv_ga.groups import D4
         >>> x = torch.arange(6).view(2, 3)
         >>> torch.equal(move_grid(x, grid_move(D4, 4)), x.flip(-1))
@@ -85,6 +88,7 @@ def leftover(size: int, kernel: int, stride: int, padding: int | tuple[int, int]
         dilation: Pixels from tap to tap.
 
     Example:
+        >>> from gconv_ga.actions import leftover
         >>> leftover(32, kernel=3, stride=2, padding=1, dilation=1), leftover(33, 3, 2, 1, 1)
         (1, 0)
     """
@@ -106,6 +110,7 @@ def good_sizes_near(
         dilation: Pixels from tap to tap.
 
     Example:
+        >>> from gconv_ga.actions import good_sizes_near
         >>> good_sizes_near(32, kernel=3, stride=2, padding=1, dilation=1)
         (31, 33)
     """

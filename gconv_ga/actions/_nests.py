@@ -21,6 +21,7 @@ def nest_leaves(nest: Any, name: str) -> list[tuple[str, Any]]:
         name: What the nest itself is called.
 
     Example:
+        >>> from gconv_ga.actions import nest_leaves
         >>> nest_leaves({"masks": [1, 2], "flow": None}, "output")
         [("output['masks'][0]", 1), ("output['masks'][1]", 2), ("output['flow']", None)]
     """
@@ -39,6 +40,7 @@ def rebuild_nest(nest: Any, values: Iterator[Any]) -> Any:
         values: As many as the nest has leaves.
 
     Example:
+        >>> from gconv_ga.actions import rebuild_nest
         >>> rebuild_nest({"masks": [1, 2], "flow": None}, iter("abc"))
         {'masks': ['a', 'b'], 'flow': 'c'}
     """
@@ -76,6 +78,7 @@ def as_action(action: Any, argument: str = "action") -> Action:
         ValueError: It is neither.
 
     Example:
+        >>> from gconv_ga.actions import as_action
         >>> as_action("regular")
         RegularField(interpolation='bilinear', border='zeros')
     """
@@ -98,6 +101,7 @@ class Leaf(NamedTuple):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import Leaf
         >>> from gconv_ga.actions import ScalarField
         >>> Leaf("input[0]", torch.zeros(1, 2), ScalarField()).moved("C4", 1).shape
         torch.Size([2, 1])
@@ -132,6 +136,7 @@ def as_actions(actions: Any, argument: str) -> Any:
         ValueError: Something in it is no action.
 
     Example:
+        >>> from gconv_ga.actions import as_actions
         >>> as_actions({"logits": "invariant"}, "out_action")
         {'logits': Invariant()}
     """
@@ -159,6 +164,7 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
         ValueError: The structures do not match.
 
     Example:
+        >>> from gconv_ga.actions import as_actions, pair_leaves
         >>> [leaf.name for leaf in pair_leaves([1, {"a": 2}], as_actions("scalar", "in_action"), "input", "in_action")]
         ['input[0]', "input[1]['a']"]
     """
@@ -195,6 +201,7 @@ def pair_inputs(inputs: tuple[Any, ...], actions: Any) -> list[Leaf]:
         ValueError: The structures do not match.
 
     Example:
+        >>> from gconv_ga.actions import as_actions, pair_inputs
         >>> both = as_actions(("scalar", "points"), "in_action")
         >>> [leaf.action for leaf in pair_inputs((1, 2), both)]
         [ScalarField(interpolation='bilinear', border='zeros'), Points()]

@@ -30,6 +30,7 @@ class Points(Action):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import Points
         >>> from gconv_ga.groups import C4
         >>> Points()(torch.tensor([[1.0, 2.0]]), C4, 1)
         tensor([[-2.,  1.]])
@@ -100,6 +101,7 @@ class Keypoints(_InImage):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import Keypoints
         >>> from gconv_ga.groups import C4
         >>> Keypoints((2, 3))(torch.tensor([[2.0, 0.0]]), C4, 1)  # the upper right corner goes to the upper left
         tensor([[0., 0.]])
@@ -133,6 +135,7 @@ class Boxes(_InImage):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.actions import Boxes
         >>> from gconv_ga.groups import C4
         >>> Boxes((2, 3))(torch.tensor([[0.0, 0.0, 3.0, 1.0]]), C4, 1)
         tensor([[0., 0., 1., 3.]])

@@ -293,6 +293,7 @@ def motion(group: Group, element: int) -> str:
     """What an element does, in words.
 
     Example:
+        >>> from gconv_ga.checks._error import motion
         >>> from gconv_ga.groups import D4
         >>> motion(D4, 0), motion(D4, 3), motion(D4, 4), motion(D4, 5)
         ('identity', '270 deg', 'mirror', 'mirror, then 90 deg')

@@ -233,6 +233,7 @@ def size_arguments(nest: Any) -> list[tuple[int, int]]:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.checks._parts import size_arguments
         >>> size_arguments({"args": (3, torch.Size([17, 22])), "kwargs": {"size": [8, 8]}})
         [(17, 22), (8, 8)]
     """

@@ -36,6 +36,7 @@ class ReportRow:
         why: What breaks it, or what else there is to say.
 
     Example:
+        >>> from gconv_ga.checks import ReportRow
         >>> row = ReportRow("head", "Linear", 1, ((2, 8),), "invariant -> invariant", 0.0, "ok", "")
         >>> row.cells()
         ('head', 'Linear', '1', '2x8', 'invariant -> invariant', '0.0e+00', 'ok')

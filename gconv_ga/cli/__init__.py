@@ -31,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         SystemExit: Always, with the exit code.
 
     Example:
+        >>> from gconv_ga.cli import main
         >>> main(["demo", "--steps", "many"])
         Traceback (most recent call last):
             ...

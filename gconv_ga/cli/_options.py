@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Table as TextTable
 
 from ..groups import as_group
 
@@ -79,7 +79,7 @@ def refuse_files(option: str, problems: Sequence["Problem"], rest: str = "nothin
     """
     if not problems:
         return
-    table = Table("file", "what is wrong")
+    table = TextTable("file", "what is wrong")
     for problem in problems[:SHOWN]:
         table.add_row(problem.file, problem.what)
     if problems[SHOWN:]:

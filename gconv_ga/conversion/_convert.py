@@ -71,6 +71,7 @@ def convert(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.conversion import convert
         >>> plain = torch.nn.Sequential(
         ...     torch.nn.Conv2d(3, 8, 3, stride=2, padding=1), torch.nn.ReLU(), torch.nn.Conv2d(8, 2, 1)
         ... )

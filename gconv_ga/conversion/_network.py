@@ -36,6 +36,8 @@ class ConversionReport:
             verified.
 
     Example:
+        >>> from gconv_ga.conversion import ConversionReport
+        >>> from gconv_ga.conversion._network import Row
         >>> print(ConversionReport("C4", [Row("head", "Linear", "keep", "commutes")], 2e-16))
         module  class   action  why
         ------  ------  ------  --------
@@ -74,6 +76,7 @@ class NotConvertible(TypeError):  # noqa: N818  the name says it; its users read
 
     Example:
         >>> import torch
+        >>> from gconv_ga.conversion import NotConvertible
         >>> from gconv_ga.conversion import convert
         >>> try:
         ...     convert(torch.nn.Conv2d(1, 1, 3, stride=(2, 1)), "C4", torch.randn(1, 1, 8, 8))

@@ -48,6 +48,7 @@ def register(module_class: type[nn.Module], rule: Rule) -> None:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.conversion import register
         >>> class Roll(torch.nn.Module):
         ...     def forward(self, x):
         ...         return x.roll(1, -1)

@@ -21,6 +21,7 @@ class BoundaryDistance(NamedTuple):
         most: The 95th percentile, also called 95 % Hausdorff distance: what all but the worst twentieth keep to.
 
     Example:
+        >>> from gconv_ga.evaluate import BoundaryDistance
         >>> BoundaryDistance(0.5, 2.0).most
         2.0
     """
@@ -51,6 +52,7 @@ def boundary_distance(found: Tensor, there: Tensor, *, ignored: Tensor | None = 
 
     Example:
         >>> import torch
+        >>> from gconv_ga.evaluate import boundary_distance
         >>> found, there = torch.zeros(2, 20, 20, dtype=torch.bool)
         >>> found[4:12, 4:12], there[4:12, 6:14] = True, True
         >>> boundary_distance(found, there).most

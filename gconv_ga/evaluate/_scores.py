@@ -34,6 +34,7 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int, ignore_index: int | Non
 
     Example:
         >>> import torch
+        >>> from gconv_ga.evaluate import dice
         >>> dice(torch.tensor([[[0, 1, 1]]]), torch.tensor([[[0, 0, 1]]]), classes=2)
         0.6666666865348816
     """
@@ -65,6 +66,7 @@ class OrientationScores:
             ``turned``. For an equivariant segmenter 0.
 
     Example:
+        >>> from gconv_ga.evaluate import OrientationScores
         >>> OrientationScores(upright=0.9, turned=0.89, worst=0.88, changed=0.004).changed
         0.004
     """
@@ -110,6 +112,7 @@ def orientation_scores(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.evaluate import orientation_scores
         >>> images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> brightness = torch.nn.Conv2d(1, 2, 1)  # one pixel at a time: it does not mind a turn
         >>> orientation_scores(brightness, images, (images[:, 0] > 0.5).long(), classes=2, group="C4").changed
@@ -148,6 +151,7 @@ class ImageScores:
         changed: The shares of pixels, 0 .. 1, whose label changes at 0, 45, ..., 315 degrees.
 
     Example:
+        >>> from gconv_ga.evaluate import BoundaryDistance, ImageScores
         >>> ImageScores((0.9, 0.8), (0.82, 0.67), (None, BoundaryDistance(0.4, 2.0)), (0.8,) * 8, (0.0,) * 8).mean
         0.8
     """
@@ -198,6 +202,7 @@ def evaluate_image(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.evaluate import evaluate_image
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> brightness = torch.nn.Conv2d(1, 2, 1)  # one pixel at a time: it does not mind a quarter turn
         >>> evaluate_image(brightness, image, (image[0] > 0.5).long(), classes=2).changed[2]
@@ -233,6 +238,7 @@ def mean_score(scores: Sequence[float | None]) -> float | None:
         scores: Numbers and Nones.
 
     Example:
+        >>> from gconv_ga.evaluate import mean_score
         >>> mean_score([0.5, None, 1.0])
         0.75
     """

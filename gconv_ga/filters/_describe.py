@@ -63,6 +63,7 @@ def describe(
         ValueError: `steerable_basis` refuses an argument.
 
     Example:
+        >>> from gconv_ga.filters import describe
         >>> describe("C8", 3)
         C8, 3 x 3: 6 functions in 9 taps, expected error 0.0541
         max_error 0.18 admits them, the next needs 1.20

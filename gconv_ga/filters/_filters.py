@@ -56,6 +56,7 @@ class GridFilters:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.filters import GridFilters
         >>> from gconv_ga.groups import C4
         >>> filters = GridFilters(C4, (3, 3))
         >>> filters.turn(torch.randn(8, 3, 3, 3), filters.tables()).shape
@@ -141,6 +142,7 @@ class SteerableFilters:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.filters import SteerableFilters
         >>> from gconv_ga.groups import C8
         >>> filters = SteerableFilters(C8, (5, 5))
         >>> filters.turn(torch.randn(8, 3, *filters.shape), filters.tables()).shape
@@ -245,6 +247,7 @@ class Filters(Protocol):
         TypeError: It is called: there is nothing to make, it says what an object must have.
 
     Example:
+        >>> from gconv_ga.filters import Filters, GridFilters
         >>> from gconv_ga.groups import C4
         >>> isinstance(GridFilters(C4, (3, 3)), Filters), isinstance("grid", Filters)
         (True, False)
@@ -302,6 +305,7 @@ def as_filters(filters: Any, group: Group, kernel_size: tuple[int, int]) -> Filt
         ValueError: It is none of those, or an object for another group or kernel size.
 
     Example:
+        >>> from gconv_ga.filters import as_filters
         >>> from gconv_ga.groups import C4, C8
         >>> as_filters("auto", C4, (3, 3)), as_filters("auto", C8, (5, 5)).shape
         (GridFilters(group=CyclicGroup(4), kernel_size=(3, 3)), (15,))

@@ -163,6 +163,7 @@ class SteerableBasis:
         _kernels: The numbers of `kernels` for the rotations, flat.
 
     Example:
+        >>> from gconv_ga.filters import steerable_basis
         >>> basis = steerable_basis("D8", 3)
         >>> len(basis), basis.frequency, basis.parity
         (6, (0, 0, 1, 1, 2, 2), (1, 1, 1, -1, 1, -1))
@@ -233,6 +234,8 @@ def steerable_basis(
             ``functions`` are given.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.filters import steerable_basis
         >>> basis = steerable_basis("C8", 5)
         >>> len(basis), basis.kernels.shape
         (15, torch.Size([15, 8, 5, 5]))

@@ -65,6 +65,7 @@ def correlations(n: int, kernel_size: int, spectra: Sequence[Tensor]) -> list[Te
         - output: ``[n, k * k, k * k]`` each, float64
 
     Example:
+        >>> from gconv_ga.filters._steerable_modes import correlations, image_spectrum
         >>> sharp, blurred = correlations(8, 3, [image_spectrum(2), image_spectrum(2, blur=1.0)])
         >>> sharp.shape, bool(sharp[0, 0, 1] < blurred[0, 0, 1])  # blur makes neighbours alike
         (torch.Size([8, 9, 9]), True)

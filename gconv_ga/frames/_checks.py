@@ -82,6 +82,8 @@ def frame_equivariance_error(
         ValueError: An argument is out of its range, or the motions do not move ``x``: that would be no evidence.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.frames import frame_equivariance_error
         >>> from types import SimpleNamespace
         >>> def middle(x, mask, vectors):
         ...     one = torch.eye(3).expand(len(x), 1, 3, 3)
@@ -146,6 +148,8 @@ def assert_frame_equivariant(
         ValueError: As for `frame_equivariance_error`.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.frames import assert_frame_equivariant
         >>> from types import SimpleNamespace
         >>> def first_point(x, mask, vectors):
         ...     one = torch.eye(3).expand(len(x), 1, 3, 3)

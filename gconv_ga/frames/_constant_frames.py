@@ -120,6 +120,7 @@ class HaarFrame:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.frames import HaarFrame
         >>> HaarFrame("SO", num_samples=8)(torch.randn(2, 5, 3)).rotations.shape
         torch.Size([2, 8, 3, 3])
         >>> from gconv_ga.frames import FrameAverage

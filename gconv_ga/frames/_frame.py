@@ -60,6 +60,8 @@ class FrameSet:
         ValueError: The shapes do not fit together.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.frames import FrameSet
         >>> frames = FrameSet(torch.eye(3).expand(2, 1, 3, 3), torch.zeros(2, 1, 3), torch.ones(2, 1))
         >>> frames.counts
         tensor([1, 1])
@@ -135,6 +137,8 @@ class Frame(Protocol):
         A frame of the plane's motions: the origin is the middle, the first axis points to the first point. Then check
         it, and use it.
 
+        >>> import torch
+        >>> from gconv_ga.frames import FrameSet
         >>> import torch.nn.functional as F
         >>> from gconv_ga.frames import FrameAverage
         >>> from gconv_ga.frames import assert_frame_equivariant

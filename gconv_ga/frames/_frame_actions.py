@@ -21,6 +21,8 @@ class FrameAction(ABC):
     Example:
         Axial vectors (torques, magnetic fields) do not turn under a mirror as vectors do:
 
+        >>> import torch
+        >>> from gconv_ga.frames import FrameAction
         >>> class AxialAction(FrameAction):
         ...     rank = 1
         ...     def __call__(self, x, rotations, translations):
@@ -171,6 +173,7 @@ def as_frame_actions(actions: Any, argument: str) -> Any:
         ValueError: Something in it is no action.
 
     Example:
+        >>> from gconv_ga.frames._frame_actions import as_frame_actions
         >>> as_frame_actions({"energy": "scalar", "forces": "vector"}, "out_action")
         {'energy': InvariantAction(), 'forces': VectorAction()}
     """

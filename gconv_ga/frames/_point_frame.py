@@ -199,6 +199,7 @@ class PointFrame:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.frames import PointFrame
         >>> square = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]])
         >>> PointFrame("E", d=2)(square).counts  # the eight symmetries of the square
         tensor([8])

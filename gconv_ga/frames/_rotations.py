@@ -31,6 +31,7 @@ def completions(d: int, proper: bool, lmax: int) -> tuple[Tensor, Tensor]:
         ValueError: They are too many to list.
 
     Example:
+        >>> from gconv_ga.frames._rotations import completions
         >>> matrices, uniform = completions(3, proper=False, lmax=1)
         >>> matrices.shape, (uniform > 0).sum(-1).tolist()
         (torch.Size([8, 3, 3]), [8, 4, 2])

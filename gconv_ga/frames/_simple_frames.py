@@ -30,6 +30,8 @@ class MeanFrame:
         ValueError: A shape is wrong, a cloud has no point, or a coordinate is not finite.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.frames import MeanFrame
         >>> MeanFrame()(torch.tensor([[[0.0, 1.0], [4.0, 3.0]]])).translations
         tensor([[[2., 2.]]])
     """
@@ -68,6 +70,8 @@ class LandmarkFrame:
         ValueError: ``x`` is no image, or the score has another shape.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.frames import LandmarkFrame
         >>> brightest = LandmarkFrame(lambda x: x.sum(1))
         >>> image = torch.zeros(1, 3, 5, 7)
         >>> image[..., 4, 6] = 1
@@ -127,6 +131,7 @@ class PCAFrame:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.frames import PCAFrame
         >>> PCAFrame("E", 3)(torch.rand(2, 5, 3)).rotations.shape
         torch.Size([2, 8, 3, 3])
         >>> square = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, -1.0]]])

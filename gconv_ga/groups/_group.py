@@ -1,21 +1,22 @@
-"""What every finite group of the plane offers."""
+"""Finite groups of the plane: rotations and reflections, their products, matrices and names."""
 
+import functools
 import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from .._validate import as_int, invalid
+
+if TYPE_CHECKING:  # groups are numbers: the command line checks their names without loading torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True, repr=False)
 class Group(ABC):
-    """A finite group of turns and mirrors of the plane, immutable, hashable and picklable.
+    """A finite group of rotations and reflections of the plane, immutable, hashable and picklable.
 
     Use `CyclicGroup` or `DihedralGroup`; this class holds what they share.
 
@@ -94,18 +95,32 @@ class Group(ABC):
         return self._element(i, True) if mirrored else self._element(-i, False)
 
     @property
-    def cayley_table(self) -> Tensor:
-        """The products, ``table[g, h] = product(g, h)``: a new int64 tensor ``[|G|, |G|]`` at each call."""
-        elements = range(self.order)
-        return torch.tensor([[self.product(g, h) for h in elements] for g in elements])
+    def products(self) -> tuple[tuple[int, ...], ...]:
+        """The Cayley table as rows of ints, ``products[g][h] = product(g, h)``; computed once for each group.
+
+        Example:
+            >>> from gconv_ga.groups import C3
+            >>> C3.products
+            ((0, 1, 2), (1, 2, 0), (2, 0, 1))
+        """
+        return _cayley(self)
 
     @property
-    def matrices(self) -> Tensor:
+    def cayley_table(self) -> "Tensor":
+        """The products, ``table[g, h] = product(g, h)``: a new int64 tensor ``[|G|, |G|]`` at each call."""
+        import torch
+
+        return torch.tensor(self.products)
+
+    @property
+    def matrices(self) -> "Tensor":
         """The 2 x 2 matrices, a homomorphism: a new float64 tensor ``[|G|, 2, 2]`` at each call.
 
-        They act on columns ``(x, y)`` with x to the right and y **up**, so that index 1 of ``C_n`` turns
+        They act on columns ``(x, y)`` with x to the right and y **up**, so that index 1 of ``C_n`` rotates
         counter-clockwise by ``2 pi / n``. Entries at multiples of 90 degrees are exactly -1, 0 and 1.
         """
+        import torch
+
         return torch.tensor([self.matrix(g) for g in range(self.order)], dtype=torch.float64)
 
     def matrix(self, element: int) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -182,10 +197,16 @@ class Group(ABC):
         if not isinstance(of, Iterable):
             raise invalid("of", f"a group, its name or a list of elements of {self.name}", of)
         elements = sorted({self._checked("of", g) for g in of})
-        closed = bool(elements) and all(self.product(g, h) in elements for g in elements for h in elements)
+        closed = bool(elements) and all(self.products[g][h] in elements for g in elements for h in elements)
         if not closed:
             raise invalid("of", f"closed under the product of {self.name}", elements, "add the missing products")
         return tuple(elements)
+
+
+@functools.cache
+def _cayley(group: Group) -> tuple[tuple[int, ...], ...]:
+    elements = range(group.order)
+    return tuple(tuple(group.product(g, h) for h in elements) for g in elements)
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,6 +223,7 @@ class CyclicGroup(Group):
         ValueError: ``n`` is no positive int.
 
     Example:
+        >>> from gconv_ga.groups import CyclicGroup
         >>> CyclicGroup(4), CyclicGroup(4).name, CyclicGroup(4).order
         (CyclicGroup(4), 'C4', 4)
         >>> CyclicGroup(4).matrices[1].tolist()
@@ -242,6 +264,7 @@ class DihedralGroup(Group):
         ValueError: ``n`` is no positive int.
 
     Example:
+        >>> from gconv_ga.groups import DihedralGroup
         >>> DihedralGroup(4), DihedralGroup(4).name, DihedralGroup(4).order
         (DihedralGroup(4), 'D4', 8)
         >>> DihedralGroup(4).subgroup(DihedralGroup(2))
@@ -287,6 +310,7 @@ def as_group(group: Any, argument: str = "group") -> Group:
             (``groups=4``)?
 
     Example:
+        >>> from gconv_ga.groups import DihedralGroup, as_group
         >>> as_group("c8"), as_group(DihedralGroup(2))
         (CyclicGroup(8), DihedralGroup(2))
     """

@@ -48,6 +48,7 @@ def average_is_equivariant(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import average_is_equivariant
         >>> net = torch.nn.Conv2d(1, 2, 3, stride=2, dtype=torch.float64)
         >>> sides = average_is_equivariant(net, "D4", torch.randn(1, 1, 8, 11, dtype=torch.float64), element=5)
         >>> sides.left.shape, sides.error < 1e-10
@@ -95,6 +96,7 @@ def average_keeps_equivariant(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import average_keeps_equivariant
         >>> x = torch.randn(1, 1, 8, 11, dtype=torch.float64)
         >>> average_keeps_equivariant(torch.nn.AvgPool2d(3, stride=1, padding=1), "D4", x).error < 1e-10
         True
@@ -138,6 +140,7 @@ def invariant_average(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import invariant_average
         >>> corner = lambda x: x[..., 0, 0].exp()
         >>> x = torch.randn(2, 3, 8, 11, dtype=torch.float64)
         >>> sides = invariant_average(corner, "C4", x, element=1)

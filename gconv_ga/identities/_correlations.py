@@ -42,6 +42,7 @@ def kernel_rotation(kernel: Tensor, image: Tensor, group: Group | str, element: 
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import kernel_rotation
         >>> kernel, image = torch.randn(2, 3, 3, 5, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
         >>> sides = kernel_rotation(kernel, image, "C4", 1)
         >>> sides.left.shape, sides.error < 1e-10
@@ -86,6 +87,7 @@ def correlation_commutes(kernel: Tensor, image: Tensor, group: Group | str, elem
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import correlation_commutes
         >>> kernel, image = torch.randn(2, 3, 3, 5, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
         >>> sides = correlation_commutes(kernel, image, "D4", 5)
         >>> sides.left.shape, sides.error < 1e-10
@@ -155,6 +157,7 @@ def lifting_turns_and_shifts(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import lifting_turns_and_shifts
         >>> kernel, image = torch.randn(2, 3, 3, 3, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
         >>> sides = lifting_turns_and_shifts(kernel, image, "C4", 1)
         >>> sides.left.shape, sides.error < 1e-10
@@ -209,6 +212,7 @@ def mean_of_lifting_is_group_average(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import mean_of_lifting_is_group_average
         >>> kernel, image = torch.randn(2, 3, 3, 3, dtype=torch.float64), torch.randn(1, 3, 8, 11, dtype=torch.float64)
         >>> sides = mean_of_lifting_is_group_average(kernel, image, "D4")
         >>> sides.left.shape, sides.error < 1e-10

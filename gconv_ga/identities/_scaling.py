@@ -28,6 +28,7 @@ class ScaledSides(NamedTuple):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import ScaledSides
         >>> ScaledSides(torch.tensor([[8.0]]), torch.tensor([[2.0]]), 4.0, 4.0).error
         0.75
     """
@@ -57,6 +58,7 @@ def crooked_kernel(x: Tensor, y: Tensor) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import crooked_kernel
         >>> crooked_kernel(torch.zeros(1), torch.zeros(1)).shape
         torch.Size([1])
     """
@@ -73,6 +75,7 @@ def crooked_signal(x: Tensor, y: Tensor) -> Tensor:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import crooked_signal
         >>> crooked_signal(torch.zeros(1), torch.zeros(1)).shape
         torch.Size([1])
     """
@@ -126,6 +129,7 @@ def scaling_counterexample(
         ValueError: ``scale`` or ``reach`` is not positive, or there are too few samples or points.
 
     Example:
+        >>> from gconv_ga.identities import scaling_counterexample
         >>> sides = scaling_counterexample(2.0)
         >>> print(f"{sides.factor:.6f} {sides.determinant:.0f}", sides.error > 0.7, sides.corrected_error < 1e-10)
         4.000000 4 True True

@@ -38,6 +38,7 @@ class Sides(NamedTuple):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.identities import Sides
         >>> Sides(torch.tensor([1.0, 4.0]), torch.tensor([1.0, 3.0])).error
         0.25
     """

@@ -37,6 +37,7 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
 
     Example:
         >>> import torch
+        >>> from gconv_ga.images import RandomSymmetry
         >>> from torchvision import tv_tensors
         >>> image, mask = tv_tensors.Image(torch.rand(3, 24, 32)), tv_tensors.Mask(torch.zeros(24, 32))
         >>> moved, moved_mask = RandomSymmetry("D4")(image, mask)
@@ -95,6 +96,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.images import CropStream
         >>> from gconv_ga.images import Split
         >>> split = Split(torch.rand(3, 1, 32, 40), torch.zeros(3, 32, 40, dtype=torch.int64))
         >>> stream = CropStream(split, length=100, crop=16, symmetry="D4", seed=1)

@@ -27,6 +27,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         ValueError: An image and its mask differ in size, or a file is damaged; said of an item when it is read.
 
     Example:
+        >>> from gconv_ga.images import PairDataset
         >>> len(PairDataset([]))
         0
     """
@@ -79,6 +80,8 @@ def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -
         ValueError: There are none, a file is damaged, or a channel is the same everywhere.
 
     Example:
+        >>> from gconv_ga.images import ImageFile, PairFiles, measure_files
+        >>> from gconv_ga.images._dataset import __file__
         >>> from pathlib import Path
         >>> image = Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png"
         >>> measure_files([PairFiles(image, image)]).mean[0] == ImageFile(image).window(0, 0, 128, 128).mean().item()

@@ -36,6 +36,9 @@ class ImageFile:
         ValueError: The file is absent, damaged, no image, has several pages, or other channels than the normalisation.
 
     Example:
+        >>> from gconv_ga.images import ImageFile
+        >>> from gconv_ga.images._images import __file__
+        >>> from pathlib import Path
         >>> image = ImageFile(Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png")
         >>> image.shape, image.window(100, 20, 8, 12).shape
         ((1, 128, 128), torch.Size([1, 8, 12]))
@@ -129,6 +132,9 @@ class MaskFile:
         ValueError: As for `ImageFile`.
 
     Example:
+        >>> from gconv_ga.images import MaskFile
+        >>> from gconv_ga.images._images import __file__
+        >>> from pathlib import Path
         >>> mask = MaskFile(Path(__file__).parent / "sample" / "nuclei" / "masks" / "00.png")
         >>> mask.shape, mask.window(100, 20, 8, 12).shape
         ((128, 128), torch.Size([8, 12]))
@@ -205,6 +211,8 @@ def read_image(path: Path) -> Tensor:
         ValueError: The file is absent, damaged, no image, or has several pages.
 
     Example:
+        >>> from gconv_ga.images import read_image
+        >>> from gconv_ga.images._images import __file__
         >>> from pathlib import Path
         >>> read_image(Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png").shape
         torch.Size([1, 128, 128])
@@ -227,6 +235,8 @@ def read_mask(path: Path, code: MaskEncoding | None = None) -> Tensor:
         ValueError: As for `read_image`, or the file says no classes.
 
     Example:
+        >>> from gconv_ga.images import read_mask
+        >>> from gconv_ga.images._images import __file__
         >>> from pathlib import Path
         >>> read_mask(Path(__file__).parent / "sample" / "nuclei" / "masks" / "00.png").unique()
         tensor([0, 1])

@@ -32,6 +32,7 @@ class MaskEncoding:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.images import MaskEncoding
         >>> code = MaskEncoding({"soil": (0, 0, 0), "leaf": (0, 255, 0), "ignore": (255, 255, 255)})
         >>> code.names, code.ignore_index
         (('soil', 'leaf'), 255)
@@ -121,6 +122,8 @@ def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import read_colors
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "colors.csv").write_text("name,r,g,b\nsoil,0,0,0\nleaf,0,255,0\n")
         ...     read_colors(f"{folder}/colors.csv")

@@ -79,6 +79,7 @@ class Normalization:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.images import Normalization
         >>> images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         >>> normalize = Normalization.measure(images)
         >>> y = normalize(images)

@@ -22,6 +22,7 @@ class Problem:
         what: What is wrong.
 
     Example:
+        >>> from gconv_ga.images import Problem
         >>> print(Problem("a.png", "no mask of this name"))
         a.png: no mask of this name
     """
@@ -43,6 +44,7 @@ class PairFiles:
         title: What the pair is called; empty for the name of the image file without its ending.
 
     Example:
+        >>> from gconv_ga.images import PairFiles
         >>> from pathlib import Path
         >>> PairFiles(Path("images/a.tif"), Path("masks/a.png")).name
         'a'
@@ -69,6 +71,7 @@ def find_images(path: str | Path) -> list[Path]:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import find_images
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("b.png", "a.TIF", "notes.txt"):
@@ -102,6 +105,7 @@ def match_masks(images: Sequence[Path], masks: str | Path) -> tuple[list[PairFil
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import match_masks
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     Path(folder, "a.png").touch()
@@ -143,6 +147,7 @@ def draw_split(
         ValueError: ``share`` is no such share, or a name belongs to no patient.
 
     Example:
+        >>> from gconv_ga.images import draw_split
         >>> split = draw_split(["a", "b", "c", "d", "e"])
         >>> sorted(split.values())
         ['train', 'train', 'train', 'train', 'val']
@@ -179,6 +184,7 @@ def read_split(path: str | Path, names: Sequence[str]) -> dict[str, str]:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import read_split
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "split.csv").write_text("file,split\na.png,train\nb.png,test\n")
@@ -219,6 +225,7 @@ class Table:
         together: For the name of each pair its patient or slide; None if the table has no such column.
 
     Example:
+        >>> from gconv_ga.images import Table
         >>> Table(pairs=(), problems=(), split=None, together=None).pairs
         ()
     """
@@ -244,6 +251,8 @@ def read_table(path: str | Path) -> Table:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import read_table
+        >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     for name in ("a.tif", "a.png"):
         ...         Path(folder, name).touch()

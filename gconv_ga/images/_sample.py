@@ -29,6 +29,7 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.images import Split
         >>> split = Split(torch.zeros(5, 3, 8, 8), torch.zeros(5, 8, 8, dtype=torch.int64))
         >>> len(split), split[0][0].shape
         (5, torch.Size([3, 8, 8]))
@@ -56,6 +57,7 @@ class Sample:
         normalization: What was done to the images, to be done to others.
 
     Example:
+        >>> from gconv_ga.images import load_sample
         >>> sample = load_sample("histology")
         >>> len(sample.train), len(sample.test), sample.classes
         (6, 2, ('background', 'nucleus'))
@@ -78,6 +80,7 @@ def load_sample(name: str) -> Sample:
         ValueError: There is no such sample.
 
     Example:
+        >>> from gconv_ga.images import load_sample
         >>> load_sample("histology").test.images.shape
         torch.Size([2, 3, 128, 128])
 
@@ -107,6 +110,7 @@ def write_sample(name: str, folder: str | Path) -> Path:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import write_sample
         >>> with tempfile.TemporaryDirectory() as place:
         ...     folder = write_sample("histology", place)
         ...     [len(list((folder / part / "images").iterdir())) for part in ("train", "test")]

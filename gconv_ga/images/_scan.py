@@ -28,6 +28,7 @@ class Scan:
         pixels: How many pixels each class has in all.
 
     Example:
+        >>> from gconv_ga.images import Scan
         >>> Scan(problems=(), classes=2, channels=3, smallest=128, pixels=(900, 100)).classes
         2
     """
@@ -64,6 +65,7 @@ def scan_pairs(
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.images import PairFiles, scan_pairs
         >>> from pathlib import Path
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "a.png").write_text("no image")

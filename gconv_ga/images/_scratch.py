@@ -92,6 +92,8 @@ class ScratchTensor:
         OSError: The disk is full.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.images import ScratchTensor
         >>> numbers = ScratchTensor((2, 3), torch.float32)
         >>> numbers[:, 1:2] = torch.tensor([[5.0], [7.0]])
         >>> numbers[1:, 1:]
@@ -132,6 +134,8 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor | ScratchTensor:
         OSError: The disk is full.
 
     Example:
+        >>> import torch
+        >>> from gconv_ga.images import scratch
         >>> type(scratch((2, 3), torch.float32)).__name__, type(scratch((2, 2**20), torch.float64)).__name__
         ('Tensor', 'ScratchTensor')
     """

@@ -144,6 +144,7 @@ class UNet(Skeleton):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.models import UNet
         >>> UNet(3, 2, width=8, depth=3)(torch.randn(1, 3, 33, 40)).shape
         torch.Size([1, 2, 33, 40])
 
@@ -247,6 +248,7 @@ class EquivariantUNet(Skeleton):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.models import EquivariantUNet
         >>> net = EquivariantUNet(3, 2, group="D4", width=4, depth=3).eval()
         >>> x = torch.randn(1, 3, 33, 40)
         >>> turned = net(torch.rot90(x, 1, (-2, -1)))
@@ -289,6 +291,7 @@ class EquivariantUNet(Skeleton):
         channels does ``c^2``, so ``c = w sqrt(|G| m)``, rounded.
 
         Example:
+            >>> from gconv_ga.models import EquivariantUNet
             >>> net = EquivariantUNet(1, 2, group="C4", width=8, depth=3)
             >>> net.plain_twin().width
             32

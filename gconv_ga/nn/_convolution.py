@@ -228,6 +228,7 @@ class LiftingConv2d(Convolution):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import LiftingConv2d
         >>> lift = LiftingConv2d(3, 8, 3, padding=1, group="C4")
         >>> lift
         LiftingConv2d(3, 8, kernel_size=(3, 3), stride=(1, 1), padding=(1, 1), group='C4')
@@ -319,6 +320,7 @@ class GroupConv2d(Convolution):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import GroupConv2d
         >>> conv = GroupConv2d(8, 16, 3, stride=2, padding=1, group="C4")
         >>> conv
         GroupConv2d(8, 16, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), group='C4')

@@ -95,6 +95,7 @@ def correlate(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.authoring import correlate
         >>> from gconv_ga.groups import C4
         >>> from gconv_ga.nn.authoring import make_geometry
         >>> windows = make_geometry(C4, (3, 3), (1, 1), "same", (1, 1))
@@ -212,6 +213,7 @@ def least_size(geometry: Geometry, height: int, width: int) -> tuple[int, int]:
         width: Columns.
 
     Example:
+        >>> from gconv_ga.nn.authoring import least_size
         >>> from gconv_ga.groups import C4
         >>> from gconv_ga.nn.authoring import make_geometry
         >>> least_size(make_geometry(C4, (2, 2), (2, 2), 0, (1, 1)), 8, 9)
@@ -250,6 +252,7 @@ def correlate_transposed(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.authoring import correlate_transposed
         >>> from gconv_ga.groups import C4
         >>> from gconv_ga.nn.authoring import make_geometry
         >>> windows = make_geometry(C4, (2, 2), (2, 2), 0, (1, 1))

@@ -97,6 +97,8 @@ class Geometry:
         ValueError: A quarter turn of the group would change the output's size.
 
     Example:
+        >>> from gconv_ga.nn._geometry import Axis
+        >>> from gconv_ga.nn.authoring import Geometry
         >>> from gconv_ga.groups import C4
         >>> windows = Axis(kernel=3, stride=2, dilation=1, low=1, high=1)
         >>> Geometry(C4, windows, windows).output_size(32, 33)
@@ -204,6 +206,7 @@ def make_geometry(
             quarter turn would change the output's size.
 
     Example:
+        >>> from gconv_ga.nn.authoring import make_geometry
         >>> from gconv_ga.groups import C4
         >>> make_geometry(C4, (3, 3), (1, 1), "same", (1, 1)).output_size(32, 33)
         (32, 33)

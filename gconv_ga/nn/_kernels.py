@@ -23,6 +23,7 @@ def nearest_elements(group: Group, count: int | None) -> tuple[int, ...]:
         ValueError: ``count`` is out of range.
 
     Example:
+        >>> from gconv_ga.nn.authoring import nearest_elements
         >>> from gconv_ga.groups import C8, D4
         >>> nearest_elements(C8, 3), nearest_elements(D4, 5)
         ((0, 1, 7), (0, 1, 3, 2, 4))
@@ -51,6 +52,7 @@ def worth_gathering(taps: int, order: int, fields: int) -> bool:
         fields: Output fields of a block of channels.
 
     Example:
+        >>> from gconv_ga.nn._kernels import worth_gathering
         >>> [worth_gathering(2, 4, fields) for fields in (8, 11, 32)]
         [False, False, True]
     """
@@ -93,6 +95,7 @@ class KeepsKernels(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.authoring import KeepsKernels
         >>> class Symmetric(KeepsKernels, torch.nn.Conv2d):
         ...     def forward(self, input):
         ...         kernel = self._kept(lambda: (self.weight + self.weight.flip(-1)) / 2, self.weight)

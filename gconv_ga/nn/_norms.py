@@ -30,6 +30,7 @@ class BatchNorm2d(nn.BatchNorm3d):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import BatchNorm2d
         >>> BatchNorm2d(8)(torch.randn(2, 8, 4, 16, 16)).shape
         torch.Size([2, 8, 4, 16, 16])
     """
@@ -59,6 +60,7 @@ class InstanceNorm2d(nn.InstanceNorm3d):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import InstanceNorm2d
         >>> InstanceNorm2d(8)(torch.randn(2, 8, 4, 16, 16)).shape
         torch.Size([2, 8, 4, 16, 16])
     """
@@ -87,6 +89,7 @@ class Dropout2d(nn.Dropout3d):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import Dropout2d
         >>> Dropout2d(0.5)(torch.ones(1, 8, 4, 16, 16)).shape
         torch.Size([1, 8, 4, 16, 16])
     """

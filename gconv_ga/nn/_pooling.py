@@ -90,6 +90,7 @@ class MaxPool2d(_Pool2d):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import MaxPool2d
         >>> MaxPool2d(2, group="C4")(torch.randn(1, 8, 4, 33, 32)).shape
         torch.Size([1, 8, 4, 16, 16])
     """
@@ -132,6 +133,7 @@ class AvgPool2d(_Pool2d):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import AvgPool2d
         >>> AvgPool2d(3, 2, 1, group="D4")(torch.randn(1, 8, 8, 32, 48)).shape
         torch.Size([1, 8, 8, 16, 24])
     """
@@ -178,6 +180,7 @@ class MaxBlurPool2d(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import MaxBlurPool2d
         >>> MaxBlurPool2d("C8")(torch.randn(1, 4, 8, 33, 32)).shape
         torch.Size([1, 4, 8, 16, 16])
 
@@ -223,6 +226,7 @@ class GroupPool(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import GroupPool
         >>> GroupPool("D4")(torch.randn(2, 8, 8, 16, 16)).shape
         torch.Size([2, 8, 16, 16])
         >>> GroupPool("D4", "max", to="C4")(torch.randn(2, 8, 8, 16, 16)).shape

@@ -51,6 +51,7 @@ class GroupConvTranspose2d(Convolution):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import GroupConvTranspose2d
         >>> up = GroupConvTranspose2d(16, 8, 2, stride=2, group="C4")
         >>> up(torch.randn(2, 16, 4, 8, 8)).shape
         torch.Size([2, 8, 4, 16, 16])

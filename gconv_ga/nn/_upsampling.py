@@ -32,6 +32,7 @@ class Upsample(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn import Upsample
         >>> up = Upsample(2, mode="bilinear", group="C4")
         >>> up(torch.randn(1, 8, 4, 16, 16)).shape
         torch.Size([1, 8, 4, 32, 32])

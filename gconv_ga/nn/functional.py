@@ -56,6 +56,7 @@ def lifting_conv2d(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.functional import lifting_conv2d
         >>> lifting_conv2d(torch.randn(1, 3, 9, 12), torch.randn(8, 3, 3, 3), "C4").shape
         torch.Size([1, 8, 4, 7, 10])
     """
@@ -105,6 +106,7 @@ def group_conv2d(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.functional import group_conv2d
         >>> group_conv2d(torch.randn(1, 3, 8, 9, 9), torch.randn(5, 3, 8, 3, 3), "D4").shape
         torch.Size([1, 5, 8, 7, 7])
     """
@@ -155,6 +157,7 @@ def group_pool(f: Tensor, group: Group | str, reduction: str = "mean", *, to: Gr
 
     Example:
         >>> import torch
+        >>> from gconv_ga.nn.functional import group_pool
         >>> maps = torch.arange(8.0).view(1, 1, 8, 1, 1)
         >>> group_pool(maps, "D4", "max", to="C4").flatten()  # each rotation with its mirror image
         tensor([4., 5., 6., 7.])

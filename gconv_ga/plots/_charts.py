@@ -18,6 +18,7 @@ def learning_curves(losses: Sequence[tuple[int, float]], scores: Sequence[tuple[
         scores: Steps and the scores taken after them; may be empty.
 
     Example:
+        >>> from gconv_ga.plots import learning_curves
         >>> figure = learning_curves([(1, 0.9), (2, 0.7)], [(2, 0.4)])
         >>> [axes.get_ylabel() for axes in figure.axes]
         ['loss', 'Dice of the validation images']
@@ -54,6 +55,7 @@ def basis_figure(basis: SteerableBasis, *, element: int = 0, dpi: int = 120) -> 
         ValueError: ``element`` is no element of the group.
 
     Example:
+        >>> from gconv_ga.plots import basis_figure
         >>> from gconv_ga.filters import steerable_basis
         >>> figure = basis_figure(steerable_basis("C8", 3), element=1)
         >>> [axes.get_title() for axes in figure.axes]
@@ -84,6 +86,7 @@ def tradeoff_chart(bases: Sequence[SteerableBasis], *, dpi: int = 120) -> Figure
         ValueError: There is no basis, or one whose group is exact: nothing is traded there.
 
     Example:
+        >>> from gconv_ga.plots import tradeoff_chart
         >>> from gconv_ga.filters import steerable_basis
         >>> figure = tradeoff_chart([steerable_basis("C8", 3)])
         >>> [text.get_text() for text in figure.axes[0].get_legend().get_texts()]

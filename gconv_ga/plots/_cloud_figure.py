@@ -41,6 +41,7 @@ class Cloud:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.plots import Cloud
         >>> from gconv_ga.frames import PCAFrame
         >>> x = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
         >>> Cloud(x, "a triangle", frames=PCAFrame("E", 2)(x[None])).points.shape
@@ -88,6 +89,7 @@ def cloud_figure(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.plots import Cloud, cloud_figure
         >>> len(cloud_figure([[Cloud(torch.rand(4, 3)), Cloud(torch.rand(4, 2))]]).axes)
         2
     """

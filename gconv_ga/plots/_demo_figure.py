@@ -43,6 +43,7 @@ def demo_figure(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.plots import demo_figure
         >>> truth = torch.zeros(16, 24, dtype=torch.int64)
         >>> both = {"one": (truth, truth.T), "two": (truth, truth.T)}
         >>> figure = demo_figure(torch.rand(3, 16, 24), truth, both, group="C4", element=1)

@@ -109,6 +109,7 @@ class Panel:
 
     Example:
         >>> import torch
+        >>> from gconv_ga.plots import Panel
         >>> Panel(torch.rand(1, 8, 12), "$f$").values.shape
         torch.Size([1, 8, 12])
     """
@@ -161,6 +162,7 @@ def panel_figure(rows: Sequence[Sequence[Panel | str | None]], *, labels: Sequen
 
     Example:
         >>> import torch
+        >>> from gconv_ga.plots import Panel, panel_figure
         >>> image = torch.rand(8, 12)
         >>> figure = panel_figure([[Panel(image, "$f$"), r"$\to$", Panel(image.rot90(), "$L_g f$")]])
         >>> len(figure.axes)

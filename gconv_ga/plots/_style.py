@@ -28,6 +28,7 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.plots import save_figure
         >>> from matplotlib.figure import Figure
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_figure(Figure(), f"{folder}/empty.png").name
@@ -55,6 +56,7 @@ def chart(
         dpi: Pixels of the file per inch.
 
     Example:
+        >>> from gconv_ga.plots import chart
         >>> figure, axes = chart("angle", "error")
         >>> lines = axes.plot([0, 90], [0.0, 0.1])
         >>> axes.get_xlabel()

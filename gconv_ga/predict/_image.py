@@ -31,6 +31,7 @@ def predict_labels(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.predict import predict_labels
         >>> predict_labels(torch.nn.Conv2d(1, 3, 1), torch.zeros(2, 1, 8, 10)).shape
         torch.Size([2, 8, 10])
     """
@@ -61,6 +62,7 @@ class ImagePrediction(NamedTuple):
         probabilities: ``[classes, H, W]``, float32, if they were asked for, else None.
 
     Example:
+        >>> from gconv_ga.predict import ImagePrediction
         >>> ImagePrediction._fields
         ('labels', 'probabilities')
     """
@@ -96,6 +98,7 @@ def predict_image(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.predict import predict_image
         >>> labels, probabilities = predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 70, 45), tile=32)
         >>> labels.shape, probabilities
         (torch.Size([70, 45]), None)

@@ -40,6 +40,7 @@ def save_prediction(
     Example:
         >>> import tempfile
         >>> import torch
+        >>> from gconv_ga.predict import ImagePrediction, save_prediction
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = save_prediction(ImagePrediction(torch.tensor([[0, 1], [2, 0]]), None), f"{folder}/a.png")
         ...     path.name
@@ -98,6 +99,8 @@ def predict_to_file(
         >>> import tempfile
         >>> import numpy as np
         >>> import torch
+        >>> from gconv_ga.images import ImageFile
+        >>> from gconv_ga.predict import predict_to_file
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     np.save(f"{folder}/a.npy", np.zeros((1, 70, 45), dtype=np.uint8))
         ...     net = torch.nn.Conv2d(1, 3, 1)

@@ -106,6 +106,7 @@ class Tiled(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.predict import Tiled
         >>> from gconv_ga.models import EquivariantUNet
         >>> net = Tiled(EquivariantUNet(1, 2, group="C4", width=2, depth=2).eval(), tile=32)
         >>> x = torch.randn(1, 1, 70, 45)

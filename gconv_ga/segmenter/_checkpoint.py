@@ -21,6 +21,7 @@ class Checkpoint(NamedTuple):
         step: The training steps it has seen.
 
     Example:
+        >>> from gconv_ga.segmenter import Checkpoint
         >>> Checkpoint._fields
         ('model', 'config', 'step')
     """
@@ -47,6 +48,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: SegmenterConfig,
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
         >>> from gconv_ga.images import Normalization
         >>> arguments = dict(in_channels=1, classes=2, group="C4", width=2, depth=2)
         >>> config = SegmenterConfig("EquivariantUNet", arguments, ("none", "cell"), Normalization([0.3], [0.2]))
@@ -71,6 +73,7 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
             weights are not those of the network it describes.
 
     Example:
+        >>> from gconv_ga.segmenter import load_checkpoint
         >>> load_checkpoint("weights.pt")
         Traceback (most recent call last):
             ...

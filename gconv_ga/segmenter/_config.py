@@ -37,6 +37,7 @@ class SegmenterConfig:
             are not as many class names as classes.
 
     Example:
+        >>> from gconv_ga.segmenter import SegmenterConfig
         >>> from gconv_ga.images import Normalization
         >>> arguments = dict(in_channels=1, classes=2, group="C4", width=4, depth=3)
         >>> config = SegmenterConfig("EquivariantUNet", arguments, ("none", "cell"), Normalization([0.3], [0.2]))

@@ -18,6 +18,7 @@ def as_device(device: str | torch.device) -> torch.device:
         ValueError: It is no device, or not one of this machine.
 
     Example:
+        >>> from gconv_ga.segmenter import as_device
         >>> as_device("cpu")
         device(type='cpu')
     """
@@ -56,6 +57,7 @@ class Machines:
         ValueError: There are no such devices, or an argument is none of those listed.
 
     Example:
+        >>> from gconv_ga.segmenter import Machines
         >>> Machines("cpu", devices=2).processes
         2
     """

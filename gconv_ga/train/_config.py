@@ -34,6 +34,8 @@ class RunConfig:
         ValueError: A number is out of its range, or no image is for training.
 
     Example:
+        >>> from gconv_ga.segmenter import SegmenterConfig
+        >>> from gconv_ga.train import RunConfig
         >>> from gconv_ga.images import Normalization
         >>> arguments = dict(in_channels=1, classes=2, group="C4", width=4, depth=3)
         >>> segmenter = SegmenterConfig("EquivariantUNet", arguments, ("none", "cell"), Normalization([0.3], [0.2]))

@@ -26,6 +26,7 @@ class ReportSteps(pl.Callback):
         report: Called with the number of steps done and the loss of the last one.
 
     Example:
+        >>> from gconv_ga.train import ReportSteps
         >>> callback = ReportSteps(lambda step, loss: print(f"{step}: {loss:.3f}"))
         >>> callback.report(1, 0.5)
         1: 0.500
@@ -53,6 +54,8 @@ class SaveCheckpoints(pl.Callback):
         ValueError: ``every`` is no positive int.
 
     Example:
+        >>> from gconv_ga.segmenter import SegmenterConfig
+        >>> from gconv_ga.train import SaveCheckpoints
         >>> from gconv_ga.images import Normalization
         >>> arguments = dict(in_channels=1, classes=2, group="C4", width=2, depth=2)
         >>> config = SegmenterConfig("EquivariantUNet", arguments, ("none", "cell"), Normalization([0.3], [0.2]))
@@ -122,6 +125,7 @@ def fit(
         KeyboardInterrupt: The user has pressed Ctrl-C; what callbacks have saved is there.
 
     Example:
+        >>> from gconv_ga.train import Segmenter, fit
         >>> from gconv_ga.images import CropStream, load_sample
         >>> from gconv_ga.models import UNet
         >>> stream = CropStream(load_sample("nuclei").train, length=4, crop=32)

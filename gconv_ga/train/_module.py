@@ -31,6 +31,7 @@ class CrossEntropyDice(nn.Module):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.train import CrossEntropyDice
         >>> loss = CrossEntropyDice()
         >>> masks = torch.tensor([[[0, 1], [1, 2]]])
         >>> right = 50.0 * torch.nn.functional.one_hot(masks, 3).permute(0, 3, 1, 2)
@@ -84,6 +85,7 @@ class Segmenter(pl.LightningModule):
 
     Example:
         >>> import torch
+        >>> from gconv_ga.train import Segmenter
         >>> from gconv_ga.models import EquivariantUNet
         >>> segmenter = Segmenter(EquivariantUNet(1, 2, group="C4", width=2, depth=2))
         >>> segmenter(torch.zeros(1, 1, 16, 20)).shape

@@ -23,6 +23,7 @@ def is_main_process() -> bool:
     """Whether this process is the one that writes and speaks, of those that train together.
 
     Example:
+        >>> from gconv_ga.train import is_main_process
         >>> is_main_process()
         True
     """

@@ -143,6 +143,7 @@ def read_run(folder: str | Path) -> RunConfig:
         ValueError: There is no run in the folder, or its configuration or its state is damaged.
 
     Example:
+        >>> from gconv_ga.train import read_run
         >>> read_run("nowhere")
         Traceback (most recent call last):
             ...
@@ -207,6 +208,7 @@ def train_run(
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.train import train_run
         >>> from pathlib import Path
         >>> import gconv_ga.images
         >>> from gconv_ga.images import Normalization, find_images, match_masks

@@ -35,6 +35,7 @@ def start_at_frequencies(
 
     Example:
         >>> import torch
+        >>> from gconv_ga.train import start_at_frequencies
         >>> from gconv_ga.models import UNet
         >>> model = UNet(1, 2, width=2, depth=2)
         >>> start_at_frequencies(model, torch.tensor([[0, 0], [0, 1]]))
@@ -85,6 +86,8 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
 
     Example:
         >>> import tempfile
+        >>> from gconv_ga.segmenter import SegmenterConfig
+        >>> from gconv_ga.train import initial_weights
         >>> from gconv_ga.images import Normalization
         >>> from gconv_ga.segmenter import save_checkpoint
         >>> arguments, about = dict(in_channels=1, classes=2, width=2, depth=2), (("a", "b"), Normalization([0], [1]))
@@ -111,6 +114,8 @@ def pretrained_weights(config: SegmenterConfig, weights: str, *, seed: int = 0) 
         ValueError: There are no such weights for the encoder, or they cannot be had; or the network is another.
 
     Example:
+        >>> from gconv_ga.segmenter import SegmenterConfig
+        >>> from gconv_ga.train import pretrained_weights
         >>> from gconv_ga.images import Normalization
         >>> arguments = dict(in_channels=1, classes=2, width=2, depth=2)
         >>> pretrained_weights(SegmenterConfig("UNet", arguments, ("a", "b"), Normalization([0], [1])), "imagenet")
