@@ -14,8 +14,9 @@ Example:
     torch.Size([1, 8, 32, 48])
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._lazy import lazy_names
 
 if TYPE_CHECKING:
     from . import filters, identities, models
@@ -53,30 +54,26 @@ __all__ = [
     "models",
 ]
 
-# The room of each name. Rooms are imported when they are first used: the command line answers without loading torch.
-_ROOMS = {
-    "averaging": ["GroupAverage"],
-    "checks": ["assert_equivariant", "equivariance_error"],
-    "conversion": ["convert"],
-    "frames": ["Canonicalize", "FrameAverage"],
-    "groups": ["C1", "C2", "C4", "C8", "D1", "D2", "D4", "D8", "CyclicGroup", "DihedralGroup"],
-    "nn": ["GroupConv2d", "GroupPool", "LiftingConv2d"],
-}
-_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
-_LOADED = [*_ROOMS, "actions", "filters", "identities", "models"]
-
-
-def __getattr__(name: str) -> Any:
-    """A public name or a room of the core, imported on first use."""
-    if name in _ROOM_OF:
-        value = getattr(import_module(f".{_ROOM_OF[name]}", __name__), name)
-    elif name in _LOADED:
-        value = import_module(f".{name}", __name__)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_LOADED})
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "": [
+            "actions",
+            "averaging",
+            "checks",
+            "conversion",
+            "filters",
+            "frames",
+            "groups",
+            "identities",
+            "models",
+            "nn",
+        ],
+        "averaging": ["GroupAverage"],
+        "checks": ["assert_equivariant", "equivariance_error"],
+        "conversion": ["convert"],
+        "frames": ["Canonicalize", "FrameAverage"],
+        "groups": ["C1", "C2", "C4", "C8", "D1", "D2", "D4", "D8", "CyclicGroup", "DihedralGroup"],
+        "nn": ["GroupConv2d", "GroupPool", "LiftingConv2d"],
+    },
+)

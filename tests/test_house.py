@@ -1,12 +1,13 @@
 """The package seen from outside: what it loads, and what it calls public."""
 
+import ast
 import re
 import subprocess
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from house import PROJECT, ROOT, declared_names, load, public_names, room_names
+from house import PROJECT, ROOT, declared_names, load, public_modules, public_names, room_names
 
 PUBLIC_NAMES = (ROOT / "tests" / "public_names.txt").read_text(encoding="utf-8").split()
 
@@ -19,7 +20,7 @@ def loaded_by(statement: str) -> set[str]:
 
 
 def test_the_root_loads_torch_and_nothing_heavier():
-    assert loaded_by("import torch, gconv_ga") - loaded_by("import torch") == {"gconv_ga"}
+    assert loaded_by("import torch; from gconv_ga import *") - loaded_by("import torch") == {"gconv_ga"}
 
 
 def test_a_heavy_import_is_seen():
@@ -74,3 +75,25 @@ def test_a_hidden_room_is_seen():
 def test_the_version_has_a_heading_in_the_changelog():
     version = re.escape(PROJECT["project"]["version"])
     assert re.search(rf"^## {version}(\s|$)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+
+
+LAZY = {module: path for module, path in public_modules().items() if "lazy_names(" in path.read_text(encoding="utf-8")}
+
+
+@pytest.mark.parametrize("module", LAZY)
+def test_type_checkers_see_what_a_lazy_room_offers(module):
+    """The names are written down twice, for Python and for type checkers: both lists agree with ``__all__``."""
+    tree = ast.parse(LAZY[module].read_text(encoding="utf-8"))
+    (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    seen = {alias.name: line.module or "" for line in block.body for alias in line.names}
+    (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names"]
+    offered = {name: file for file, names in ast.literal_eval(call.args[1]).items() for name in names}
+    assert set(seen) == set(declared_names(LAZY[module].read_text(encoding="utf-8")))
+    assert {name: offered.get(name) for name in seen} == seen
+
+
+def test_a_lazy_room_is_loaded_name_by_name():
+    assert "torch" not in loaded_by("import gconv_ga; gconv_ga.C4")
+    assert "torch" in loaded_by("from gconv_ga import GroupConv2d")
+    with pytest.raises(AttributeError, match="module 'gconv_ga' has no attribute 'C5'"):
+        load("gconv_ga").__getattr__("C5")
