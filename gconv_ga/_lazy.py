@@ -1,4 +1,4 @@
-"""Rooms whose names are imported when they are first used, so that the command line answers without loading torch."""
+"""Packages that import their public names on first use, so that the command line answers without loading torch."""
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ def lazy_names(
     Args:
         package: Name of the package, ``__name__``.
         files: Public names by the module that defines them; under ``""`` the submodules that are public themselves.
-        extra: Extra that a missing package belongs to; None for packages that need torch alone.
+        extra: Extra that brings a missing package. None if the package needs torch alone.
 
     Example:
         >>> from gconv_ga._lazy import lazy_names

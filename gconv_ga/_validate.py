@@ -1,6 +1,9 @@
 """Argument checks and the one form of their messages.
 
 Every message reads ``<argument> must be <what it takes>, but got <argument>=<value>. <what to do>.``
+
+Every error made here is a `ValueError` with an attribute ``argument``, the name of the argument. Code that needs to
+know which argument was wrong reads it with `argument_of`, never from the text.
 """
 
 import difflib
@@ -10,7 +13,7 @@ from typing import Any
 
 
 def _show(value: Any) -> str:
-    """A short text for a value in a message: a tensor by its shape and dtype, anything else by its repr."""
+    """Describe a value in a message: a tensor by its shape and dtype, anything else by its repr, cut if long."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         return f"a tensor of shape {tuple(value.shape)} and dtype {value.dtype}"
     text = repr(value)
@@ -18,12 +21,12 @@ def _show(value: Any) -> str:
 
 
 def message(argument: str, takes: str, got: Any, advice: str = "") -> str:
-    """The text of an error about ``argument``.
+    """Return the text of an error about ``argument``.
 
     Args:
-        argument: The name the user typed.
+        argument: Name of the argument.
         takes: What the argument takes, read after "must be".
-        got: The value the user gave.
+        got: Value that was passed.
         advice: What to do, one sentence without its full stop.
 
     Example:
@@ -37,31 +40,69 @@ def message(argument: str, takes: str, got: Any, advice: str = "") -> str:
     return text
 
 
+def error_about(argument: str, text: str) -> ValueError:
+    """Return a `ValueError` whose attribute ``argument`` names the argument it is about; pickling keeps the attribute.
+
+    It is not a subclass, so that tracebacks show a plain ``ValueError``.
+
+    Args:
+        argument: Name of the argument.
+        text: Message.
+
+    Example:
+        >>> from gconv_ga._validate import argument_of, error_about
+        >>> argument_of(error_about("stride", "stride must be 1 here."))
+        'stride'
+    """
+    error = ValueError(text)
+    vars(error)["argument"] = argument
+    return error
+
+
+def argument_of(error: BaseException) -> str | None:
+    """Return the name of the argument that an error is about, or None if it does not carry one.
+
+    Args:
+        error: Error made by `invalid`, `wrong_shape`, `as_int`, ... or any other.
+
+    Example:
+        >>> from gconv_ga._validate import argument_of, as_int
+        >>> try:
+        ...     as_int("stride", 0, minimum=1)
+        ... except ValueError as error:
+        ...     print(argument_of(error))
+        stride
+        >>> argument_of(ValueError("something else")) is None
+        True
+    """
+    return getattr(error, "argument", None)
+
+
 def invalid(argument: str, takes: str, got: Any, advice: str = "") -> ValueError:
-    """A `ValueError` with `message`, to be raised by the caller."""
-    return ValueError(message(argument, takes, got, advice))
+    """Return a `ValueError` with the text of `message`, for the caller to raise."""
+    return error_about(argument, message(argument, takes, got, advice))
 
 
 def wrong_shape(argument: str, axes: str, got: Any, advice: str = "") -> ValueError:
-    """A `ValueError` about a tensor's shape.
+    """Return a `ValueError` about the shape of a tensor, for the caller to raise.
 
     Args:
-        argument: The name of the argument.
-        axes: The axes it takes, such as ``"[B, C=8, |G|=4, H, W]"``.
-        got: The tensor.
+        argument: Name of the argument.
+        axes: Axes it takes, such as ``"[B, C=8, |G|=4, H, W]"``.
+        got: Tensor that was passed.
         advice: What to do, one sentence without its full stop.
     """
     text = f"{argument} must be a tensor {axes}, but got {tuple(got.shape)}."
     if advice:
         text += f" {advice[0].upper()}{advice[1:]}."
-    return ValueError(text)
+    return error_about(argument, text)
 
 
 def as_int(argument: str, value: Any, *, minimum: int, advice: str = "") -> int:
-    """``value`` as an int of at least ``minimum``; a bool, a float and a string are refused.
+    """Return ``value`` as an int of at least ``minimum``; a bool, a float and a string are refused.
 
     Raises:
-        ValueError: The value is no int, or it is too small.
+        ValueError: The value is not an int, or it is too small.
     """
     takes = "a positive int" if minimum == 1 else f"an int of at least {minimum}"
     if isinstance(value, bool):
@@ -76,10 +117,10 @@ def as_int(argument: str, value: Any, *, minimum: int, advice: str = "") -> int:
 
 
 def as_pair(argument: str, value: Any, *, minimum: int) -> tuple[int, int]:
-    """``value`` as ``(rows, columns)``: an int stands for both.
+    """Return ``value`` as ``(rows, columns)``; an int stands for both.
 
     Raises:
-        ValueError: Neither an int nor two ints of at least ``minimum``.
+        ValueError: The value is neither an int nor a pair of ints of at least ``minimum``.
     """
     if isinstance(value, Sequence) and not isinstance(value, str):
         if len(value) != 2:
@@ -90,28 +131,29 @@ def as_pair(argument: str, value: Any, *, minimum: int) -> tuple[int, int]:
 
 
 def one_of(argument: str, value: Any, options: Sequence[str]) -> str:
-    """``value`` if it is one of ``options``; the message lists them in their order and suggests the closest.
+    """Return ``value`` if it is one of ``options``; the message lists them in their order and suggests the closest.
 
     Raises:
-        ValueError: It is none of them.
+        ValueError: The value is none of them.
     """
     if isinstance(value, str) and value in options:
         return value
+    text = message(argument, "one of " + ", ".join(repr(option) for option in options), value)
     close = difflib.get_close_matches(str(value), options, n=1)
-    advice = f"did you mean {close[0]!r}" if close else ""
-    text = invalid(argument, "one of " + ", ".join(repr(option) for option in options), value, advice)
-    raise ValueError(str(text)[:-1] + "?" if close else str(text))
+    if close:
+        text += f" Did you mean {close[0]!r}?"
+    raise error_about(argument, text)
 
 
 def missing_extra(room: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:
-    """What a room raises that cannot be imported: an error of the same type that says what to install.
+    """Return the error for a room that cannot be imported: of the same type, with the extra to install.
 
-    An error about a module of our own is a fault in the package and comes back as it is.
+    An error about a module of this package is a bug and is returned as it is.
 
     Args:
-        room: The room's full name, ``__name__``.
-        extra: The extra that brings the missing package.
-        error: What the room's own imports raised.
+        room: Full name of the room, ``__name__``.
+        extra: Extra that brings the missing package.
+        error: Error raised by the imports of the room.
     """
     if error.name is None or error.name.partition(".")[0] == __name__.partition(".")[0]:
         return error

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import nn as gnn
-from .._validate import invalid, one_of
+from .._validate import argument_of, error_about, invalid, one_of
 from ..filters import Filters, GridFilters
 from ..groups import C1, Group
 from ._fields import Fields, load_escnn, read_fields
@@ -225,8 +225,10 @@ class Reader:
         try:
             made = make(module, path)
         except ValueError as error:
-            # A layer of ours that refuses an argument does not know where it is.
-            raise error if str(error).startswith((path, "filters")) else ValueError(f"{path}: {error}") from error
+            if (argument_of(error) or "").startswith((path, "filters")):
+                raise
+            # A layer that refuses an argument does not know where it is.
+            raise error_about(path, f"{path}: {error}") from error
         if type(module) is self.enn.SequentialModule:
             made.training = module.training
         else:
