@@ -118,7 +118,7 @@ panel_figure(
 regular = RegularField()
 assert torch.allclose(lifted_turned, regular(maps, C4, u), rtol=0, atol=1e-12)
 for u in range(D4.order):
-    assert identities.lifting_turns_and_shifts(k, f, D4, u, padding=4).error < 1e-12
+    assert identities.lifting_rotates_and_shifts(k, f, D4, u, padding=4).error < 1e-12
     print(f"u = {u}: places 0 .. 7 are taken by", D4.cayley_table[D4.inverse(u)].tolist())
 
 # %% [markdown]

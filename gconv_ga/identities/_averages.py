@@ -1,4 +1,4 @@
-"""Statements 1, 2 and 7: what the average of any module does."""
+"""Statements 1, 2 and 7: properties of the group average of any module."""
 
 from collections.abc import Callable
 
@@ -19,32 +19,38 @@ def average_is_equivariant(
     in_action: Action | str = "scalar",
     out_action: Action | str = "scalar",
 ) -> Sides:
-    r"""Statement 1, the group average is equivariant: ``<Phi>_G(rho_1(g) x) = rho_2(g) <Phi>_G(x)``.
+    r"""Statement 1: the group average of any module is equivariant.
 
-    With ``<Phi>_G(x) = 1/|G| sum_h rho_2(h) Phi(rho_1(h)^-1 x)`` for any ``Phi``::
+    ``<Phi>_G(rho_1(g) x) = rho_2(g) <Phi>_G(x)``, where ``<Phi>_G(x) = 1/|G| sum_h rho_2(h) Phi(rho_1(h)^-1 x)``.
 
-        <Phi>_G(rho_1(g) x) = 1/|G| sum_h rho_2(h) Phi(rho_1(g^-1 h)^-1 x)         rho_1 is a representation
-                            = 1/|G| sum_h' rho_2(g h') Phi(rho_1(h')^-1 x)         h = g h': again a sum over all of G
-                            = rho_2(g) <Phi>_G(x)                                  rho_2 is linear and a representation
+    Why it holds, for any function ``Phi``::
 
-    The left side is what `gconv_ga.averaging.GroupAverage` returns for the turned input. The right side is the sum
-    written out, one pass through the module for each element, for the upright input, and then turned.
+        <Phi>_G(rho_1(g) x) = 1/|G| sum_h rho_2(h) Phi(rho_1(g^-1 h)^-1 x)      rho_1 is a representation
+                            = 1/|G| sum_h' rho_2(g h') Phi(rho_1(h')^-1 x)      h = g h': the sum is over G again
+                            = rho_2(g) <Phi>_G(x)                               rho_2 is a linear representation
+
+    Where it fails: for a sum over a set of elements that is not a group, and for a module that draws random numbers. At
+    angles that are not multiples of 90 degrees images are interpolated, so ``rho_1`` and ``rho_2`` are representations
+    only up to interpolation, and so is the equation.
+
+    The left side is `gconv_ga.averaging.GroupAverage` of the transformed input. The right side is the sum written out
+    for the original input, with one call of the module for each element, and then transformed.
 
     Args:
-        module: ``Phi``: one tensor in, one out. If it depends on the rest of the batch (BatchNorm) or draws random
-            numbers (dropout), put it in eval mode.
-        group: The group or its name.
+        module: ``Phi``, from one tensor to one tensor. Put it in eval mode if it depends on the rest of the batch
+            (BatchNorm) or draws random numbers (dropout).
+        group: The group ``G`` or its name.
         x: The input.
-        element: The element ``g``.
+        element: Index of the element ``g``.
         in_action: ``rho_1``.
-        out_action: ``rho_2``, with its size, if it has one, for the upright ``x``.
+        out_action: ``rho_2``. If it has a size, such as `Keypoints`, give that of ``x``.
 
     Shape:
         - x: ``[B, ...]`` with the axes that ``in_action`` takes
         - both sides: as the module's output
 
     Raises:
-        ValueError: ``element`` is no element, or an argument does not fit the actions.
+        ValueError: ``element`` is not an element of the group, or an argument does not fit the actions.
 
     Example:
         >>> import torch
@@ -55,13 +61,13 @@ def average_is_equivariant(
         (torch.Size([1, 2, 5, 3]), True)
 
     References:
-        Puny et al., "Frame averaging for invariant and equivariant network design", ICLR 2022. Murphy, Srinivasan,
-        Rao, Ribeiro, "Janossy pooling", ICLR 2019, for permutations.
+        Puny et al., "Frame averaging for invariant and equivariant network design", ICLR 2022. For permutations:
+        Murphy, Srinivasan, Rao, Ribeiro, "Janossy pooling", ICLR 2019.
     """
     group, rho_1, rho_2 = as_group(group), as_action(in_action, "in_action"), as_action(out_action, "out_action")
-    turned = rho_1(x, group, element)
+    transformed = rho_1(x, group, element)
     average = GroupAverage(module, group, rho_1.after(group, element), rho_2.after(group, element))
-    return Sides(average(turned), rho_2(_written_out(module, group, x, rho_1, rho_2), group, element))
+    return Sides(average(transformed), rho_2(_average_by_definition(module, group, x, rho_1, rho_2), group, element))
 
 
 def average_keeps_equivariant(
@@ -71,18 +77,25 @@ def average_keeps_equivariant(
     in_action: Action | str = "scalar",
     out_action: Action | str = "scalar",
 ) -> Sides:
-    r"""Statement 2, averaging changes nothing about a module that is equivariant already: ``<Phi>_G = Phi``.
+    r"""Statement 2: averaging does not change a module that is already equivariant.
 
-    If ``Phi(rho_1(h) x) = rho_2(h) Phi(x)``, every term of the sum is the same::
+    ``<Phi>_G = Phi`` if ``Phi(rho_1(h) x) = rho_2(h) Phi(x)`` for every ``h``.
+
+    Why it holds: every term of the average is the same::
 
         rho_2(h) Phi(rho_1(h)^-1 x) = rho_2(h) rho_2(h)^-1 Phi(x) = Phi(x)
 
-    So averaging is a projection onto the equivariant maps. The left side is `gconv_ga.averaging.GroupAverage`, the
-    right side the module alone.
+    So averaging is a projection onto the equivariant maps, and it loses no equivariant map that the module can
+    represent.
+
+    Where it fails: for a module that is not equivariant under all of ``G``. Then the left side is equivariant by
+    statement 1, and the right side is not.
+
+    The left side is `gconv_ga.averaging.GroupAverage`, the right side the module alone.
 
     Args:
-        module: ``Phi``: one tensor in, one out, equivariant.
-        group: The group or its name.
+        module: ``Phi``, from one tensor to one tensor.
+        group: The group ``G`` or its name.
         x: The input.
         in_action: ``rho_1``.
         out_action: ``rho_2``.
@@ -116,19 +129,24 @@ def invariant_average(
     element: int,
     in_action: Action | str = "scalar",
 ) -> Sides:
-    r"""Statement 7, with the trivial action on the output the average is invariant.
+    r"""Statement 7: with the trivial action on the output, the average is invariant.
 
-    ``<Phi>_G(rho_1(g) x) = <Phi>_G(x)``: this is statement 1 with ``rho_2(g) = 1``. A mean over the orbit of ``x``
-    does not know where on the orbit it began.
+    ``<Phi>_G(rho_1(g) x) = <Phi>_G(x)``, where ``<Phi>_G(x) = 1/|G| sum_h Phi(rho_1(h)^-1 x)``.
 
-    The left side is `gconv_ga.averaging.GroupAverage` for the turned input, the right side the sum written out, one
-    pass through the module for each element, for the upright one.
+    Why it holds: it is statement 1 with ``rho_2(g) = 1``. In words, ``x`` and ``rho_1(g) x`` have the same orbit, so
+    the mean over the orbit is the same.
+
+    Where it fails: where statement 1 does. The shape of the module's output must not depend on the orientation of its
+    input.
+
+    The left side is `gconv_ga.averaging.GroupAverage` of the transformed input. The right side is the sum written out
+    for the original input, with one call of the module for each element.
 
     Args:
-        module: ``Phi``: one tensor in, one out, whose shape does not depend on how the input lies.
-        group: The group or its name.
+        module: ``Phi``, from one tensor to one tensor.
+        group: The group ``G`` or its name.
         x: The input.
-        element: The element ``g``.
+        element: Index of the element ``g``.
         in_action: ``rho_1``.
 
     Shape:
@@ -136,7 +154,8 @@ def invariant_average(
         - both sides: as the module's output, such as ``[B, classes]``
 
     Raises:
-        ValueError: ``element`` is no element, ``x`` does not fit the action, or the outputs differ in shape.
+        ValueError: ``element`` is not an element of the group, ``x`` does not fit the action, or the outputs differ in
+            shape.
 
     Example:
         >>> import torch
@@ -148,20 +167,22 @@ def invariant_average(
         (torch.Size([2, 3]), True)
 
     References:
-        Murphy, Srinivasan, Rao, Ribeiro, "Janossy pooling", ICLR 2019, for permutations. Puny et al., "Frame averaging
-        for invariant and equivariant network design", ICLR 2022.
+        Puny et al., "Frame averaging for invariant and equivariant network design", ICLR 2022. For permutations:
+        Murphy, Srinivasan, Rao, Ribeiro, "Janossy pooling", ICLR 2019.
     """
     group, rho_1 = as_group(group), as_action(in_action, "in_action")
     average = GroupAverage(module, group, rho_1.after(group, element), Invariant())
-    return Sides(average(rho_1(x, group, element)), _written_out(module, group, x, rho_1, Invariant()))
+    return Sides(average(rho_1(x, group, element)), _average_by_definition(module, group, x, rho_1, Invariant()))
 
 
-def _written_out(module: Callable[[Tensor], Tensor], group: Group, x: Tensor, rho_1: Action, rho_2: Action) -> Tensor:
-    """The average term by term, as its formula says."""
+def _average_by_definition(
+    module: Callable[[Tensor], Tensor], group: Group, x: Tensor, rho_1: Action, rho_2: Action
+) -> Tensor:
+    """Return ``1/|G| sum_h rho_2(h) Phi(rho_1(h)^-1 x)`` term by term."""
     terms = []
     for h in range(group.order):
-        back = group.inverse(h)
-        # A copy: the identity may hand on the caller's tensor, and the module may write into it.
-        y = module(rho_1(x.clone(), group, back))
-        terms.append(rho_2.after(group, back)(y, group, h))
+        inverse = group.inverse(h)
+        # Clone: the identity may return the caller's tensor itself, and the module may write to its input.
+        y = module(rho_1(x.clone(), group, inverse))
+        terms.append(rho_2.after(group, inverse)(y, group, h))
     return torch.stack(terms).mean(0)

@@ -1,4 +1,4 @@
-"""Two sides of an equation, and how far they are apart."""
+"""The two sides of an equation, and their distance from each other."""
 
 from typing import NamedTuple
 
@@ -8,25 +8,8 @@ from torch import Tensor
 from .._validate import wrong_shape
 
 
-def relative_difference(left: Tensor, right: Tensor) -> float:
-    """``max |left - right| / max(|left|, |right|)``.
-
-    NaN where either side has one, and where both are zero: two zeros are no evidence of anything. Ask for
-    ``error <= tolerance``, which a NaN fails.
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if left.shape != right.shape:
-        raise wrong_shape("left", f"of the shape of right, {tuple(right.shape)}", left)
-    left, right = (side.detach().to(torch.promote_types(side.dtype, torch.float64)) for side in (left, right))
-    if left.numel() == 0:
-        return float("nan")
-    return ((left - right).abs().max() / torch.maximum(left.abs().max(), right.abs().max())).item()
-
-
 class Sides(NamedTuple):
-    """Both sides of an equation, computed by different roads.
+    """The two sides of an equation, computed independently of each other.
 
     Args:
         left: The left-hand side.
@@ -48,9 +31,26 @@ class Sides(NamedTuple):
 
     @property
     def error(self) -> float:
-        """The largest difference relative to the largest value; NaN if a side holds one, or if both are zero.
+        """The largest difference relative to the largest value, ``max |left - right| / max(|left|, |right|)``.
+
+        It is NaN if a side contains NaN, and if both sides are zero, since two zeros prove nothing. Test
+        ``error <= tolerance``, which is False for NaN.
 
         Raises:
             ValueError: The sides have different shapes.
         """
         return relative_difference(self.left, self.right)
+
+
+def relative_difference(left: Tensor, right: Tensor) -> float:
+    """Return ``max |left - right| / max(|left|, |right|)`` in float64; NaN where `Sides.error` says so.
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if left.shape != right.shape:
+        raise wrong_shape("left", f"of the shape of right, {tuple(right.shape)}", left)
+    left, right = (side.detach().to(torch.promote_types(side.dtype, torch.float64)) for side in (left, right))
+    if left.numel() == 0:
+        return float("nan")
+    return ((left - right).abs().max() / torch.maximum(left.abs().max(), right.abs().max())).item()

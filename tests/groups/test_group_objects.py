@@ -130,7 +130,9 @@ def test_what_is_no_group_is_refused(group):
 
 
 def test_a_number_is_refused_with_a_word_on_groups_of_channels():
-    with pytest.raises(ValueError, match=r"^subgroup must be .* but got subgroup=4\. .* say 'C4'; .* say groups=4\.$"):
+    with pytest.raises(
+        ValueError, match=r"^subgroup must be .* but got subgroup=4\. .* write 'C4'; .* write groups=4\.$"
+    ):
         as_group(4, "subgroup")
 
 

@@ -13,7 +13,7 @@ from gconv_ga.identities import (
     Sides,
     correlation_commutes,
     kernel_rotation,
-    lifting_turns_and_shifts,
+    lifting_rotates_and_shifts,
     mean_of_lifting_is_group_average,
 )
 
@@ -86,11 +86,11 @@ def test_statement_4_fails_for_one_turned_without_the_other(
 
 @CASES
 @ELEMENTS
-def test_lifting_turns_and_shifts(
+def test_lifting_rotates_and_shifts(
     group: str, element: int, size: tuple[int, int], padding: int, kernel_size: tuple[int, int], device: torch.device
 ) -> None:
     (kernel, image), g = pair(kernel_size, size, device), matrices(group)[element]
-    sides = lifting_turns_and_shifts(kernel, image, group, element, padding=padding)
+    sides = lifting_rotates_and_shifts(kernel, image, group, element, padding=padding)
     assert sides.left.shape[2] == len(matrices(group))
     assert sides.error <= TIGHT
     assert Sides(sides.left, lift(kernel, turn(image, g), group, padding)).error <= TIGHT
@@ -99,7 +99,7 @@ def test_lifting_turns_and_shifts(
 @SIZES
 def test_the_shift_of_rotations_is_cyclic(size: tuple[int, int], padding: int, device: torch.device) -> None:
     kernel, image = pair((3, 3), size, device)
-    right = lifting_turns_and_shifts(kernel, image, "C4", 1, padding=padding).right
+    right = lifting_rotates_and_shifts(kernel, image, "C4", 1, padding=padding).right
     turned = turn(lift(kernel, image, "C4", padding), matrices("C4")[1])
     assert Sides(right, turned.roll(1, 2)).error <= TIGHT
     assert Sides(right, turned).error > 0.1  # no shift
@@ -109,7 +109,7 @@ def test_the_shift_of_rotations_is_cyclic(size: tuple[int, int], padding: int, d
 @SIZES
 def test_statement_5_fails_in_the_wrong_direction(size: tuple[int, int], padding: int, device: torch.device) -> None:
     kernel, image = pair((3, 3), size, device)
-    assert lifting_turns_and_shifts(kernel, image, WrongInverse(4), 1, padding=padding).error > 0.1
+    assert lifting_rotates_and_shifts(kernel, image, WrongInverse(4), 1, padding=padding).error > 0.1
 
 
 @CASES
@@ -148,7 +148,7 @@ def test_single_precision(device: torch.device) -> None:
 STATEMENTS: list[Callable[..., Sides]] = [
     kernel_rotation,
     correlation_commutes,
-    lifting_turns_and_shifts,
+    lifting_rotates_and_shifts,
     mean_of_lifting_is_group_average,
 ]
 

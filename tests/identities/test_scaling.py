@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gconv_ga.identities import ScaledSides, Sides, crooked_kernel, crooked_signal, scaling_counterexample
+from gconv_ga.identities import ScaledSides, Sides, asymmetric_kernel, asymmetric_signal, scaling_counterexample
 
 
 @pytest.mark.parametrize("scale", [2.0, 1.5, 0.5, 3, 1 / 3, (2.0, 0.75), (0.5, 3.0)], ids=str)
@@ -59,10 +59,10 @@ def test_agrees_with_a_plain_loop(device: torch.device) -> None:
     x, y, left, right = 2.0, -2.0, 0.0, 0.0  # the first row, the last column
     for u in line:
         for v in line:
-            left += value(crooked_kernel, u / scale, v / scale) * value(
-                crooked_signal, (x + u) / scale, (y + v) / scale
+            left += value(asymmetric_kernel, u / scale, v / scale) * value(
+                asymmetric_signal, (x + u) / scale, (y + v) / scale
             )
-            right += value(crooked_kernel, u, v) * value(crooked_signal, x / scale + u, y / scale + v)
+            right += value(asymmetric_kernel, u, v) * value(asymmetric_signal, x / scale + u, y / scale + v)
     assert sides.left[0, -1].item() == pytest.approx(left * step**2, rel=1e-10)
     assert sides.right[0, -1].item() == pytest.approx(right * step**2, rel=1e-10)
 
@@ -76,7 +76,7 @@ def test_another_determinant_is_rejected(determinant: float, device: torch.devic
 
 def test_neither_function_has_a_symmetry() -> None:
     line = torch.linspace(-3, 3, 25, dtype=torch.float64)
-    for function in (crooked_kernel, crooked_signal):
+    for function in (asymmetric_kernel, asymmetric_signal):
         values = function(line, line[:, None])
         for moved in (values.flip(0), values.flip(1), values.T, values.rot90(1), values.rot90(2)):
             assert Sides(values, moved).error > 0.1
