@@ -1,4 +1,4 @@
-"""One entry for each action: the action itself and a tensor that it moves, for an image of ``H x W``."""
+"""One entry per action: the action and a tensor that it moves, for an image of ``H x W``."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -26,7 +26,7 @@ class Case(NamedTuple):
 
     action: Callable[[int, int], Action]
     tensor: Callable[[Group, int, int], Tensor]
-    unsigned: bool  # whether it moves tensors that have no negative numbers
+    unsigned: bool  # whether it takes unsigned types
 
 
 def pixels(*front: int) -> Callable[[Group, int, int], Tensor]:
@@ -34,7 +34,7 @@ def pixels(*front: int) -> Callable[[Group, int, int], Tensor]:
 
 
 def in_image(count: int) -> Callable[[Group, int, int], Tensor]:
-    """Positions inside the image, on quarters of a pixel: floating point mirrors those without rounding."""
+    """Positions inside the image, on quarters of a pixel, which are reflected without rounding."""
 
     def draw(group: Group, height: int, width: int) -> Tensor:
         scale = torch.tensor([width, height], dtype=torch.float64).repeat(count // 2)
@@ -58,7 +58,7 @@ CASES = {
     "keypoints": Case(lambda h, w: Keypoints((h, w)), in_image(2), False),
     "boxes": Case(
         lambda h, w: Boxes((h, w)),
-        # Sorted: the upper left corner comes first, as the action gives it back.
+        # Sorted: the upper left corner comes first, as in the output of the action.
         lambda group, h, w: in_image(4)(group, h, w).unflatten(-1, (2, 2)).sort(dim=-2).values.flatten(-2),
         False,
     ),

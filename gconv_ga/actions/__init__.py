@@ -1,22 +1,22 @@
-"""How a group element moves a tensor: the representations, as objects.
+"""Actions: how a group element moves a tensor, that is, the representations as objects.
 
-An action is called with the tensor, the group and the element and gives ``L_g x``. For images and maps the element
-axis and the pixel axes are last: ``x[B, C, H, W]``, ``f[B, C, |G|, H, W]``. Multiples of 90 degrees and mirrors are
-index moves on any height and width; other angles are interpolated (`ScalarField` says how) and their error is small
-but not zero.
+An action is called with a tensor, a group and an element, and returns ``L_g x``. Images and feature maps have their
+pixel axes last, and the element axis right before them: ``x[B, C, H, W]``, ``f[B, C, |G|, H, W]``. Multiples of 90
+degrees and reflections permute indices, at any height and width. Other angles are interpolated (see `ScalarField`),
+so their error is small but not zero.
 
-Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`,
-`Boxes`, `as_action` (from a name), and for authors of layers `GridMove`, `grid_move`, `move_grid` (index moves),
-`leftover`, `good_sizes_near` (sizes that strided windows cover without a rest), and for whoever moves what models take
-and return `nest_leaves`, `rebuild_nest`, `Leaf`, `as_actions`, `pair_leaves`, `pair_inputs`.
+Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`, `Boxes`
+and `as_action` (from a name). For authors of layers: `GridMove`, `grid_move`, `move_grid` (permutations of the pixel
+grid), `leftover` and `good_sizes_near` (sizes that strided windows cover completely). For code that moves the inputs
+and outputs of whole models: `nest_leaves`, `rebuild_nest`, `Leaf`, `as_actions`, `pair_leaves`, `pair_inputs`.
 
 Example:
     >>> import torch
     >>> from gconv_ga.actions import ScalarField
     >>> from gconv_ga.groups import C4
     >>> image = torch.arange(6.0).view(1, 1, 2, 3)
-    >>> turned = ScalarField()(image, C4, 1)
-    >>> turned.shape, torch.equal(turned, torch.rot90(image, 1, (-2, -1)))
+    >>> rotated = ScalarField()(image, C4, 1)
+    >>> rotated.shape, torch.equal(rotated, torch.rot90(image, 1, (-2, -1)))
     (torch.Size([1, 1, 3, 2]), True)
 """
 

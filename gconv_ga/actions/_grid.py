@@ -1,4 +1,4 @@
-"""Turning a pixel grid by index moves: quarter turns and mirrors, no interpolation."""
+"""The pixel grid: rotations by multiples of 90 degrees and reflections as permutations, and what strides leave over."""
 
 from typing import NamedTuple
 
@@ -9,12 +9,14 @@ from ..groups import Group, as_group
 
 
 class GridMove(NamedTuple):
-    """A quarter turn or mirror as index moves: first transpose the last two axes, then flip rows, then columns.
+    """A rotation by a multiple of 90 degrees or a reflection as a permutation of the pixel grid.
+
+    The last two axes are transposed first; then the rows are flipped, then the columns.
 
     Args:
         transpose: Whether rows become columns.
-        flip_rows: Whether the rows then change their order.
-        flip_columns: Whether the columns then change their order.
+        flip_rows: Whether the order of the rows is then reversed.
+        flip_columns: Whether the order of the columns is then reversed.
 
     Example:
         >>> from gconv_ga.actions import grid_move
@@ -29,18 +31,19 @@ class GridMove(NamedTuple):
 
 
 def grid_move(group: Group | str, element: int) -> GridMove:
-    """The index moves of an element, ``(L_g f)(y) = f(g^-1 y)``.
+    """Return the permutation of the pixel grid for a group element, ``(L_g f)(y) = f(g^-1 y)``.
 
     Args:
         group: The group or its name.
-        element: A multiple of 90 degrees, mirrored or not (``group.is_exact(element)``).
+        element: Index of a rotation by a multiple of 90 degrees, with or without a reflection
+            (``group.is_exact(element)``).
 
     Raises:
-        ValueError: The element turns pixels between pixels, or it is no element.
+        ValueError: The element rotates by another angle, or it is not an element of the group.
 
     Example:
         >>> from gconv_ga.actions import grid_move
-        >>> grid_move("D4", 4)  # the mirror
+        >>> grid_move("D4", 4)  # the reflection
         GridMove(transpose=False, flip_rows=False, flip_columns=True)
     """
     group = as_group(group)
@@ -53,11 +56,11 @@ def grid_move(group: Group | str, element: int) -> GridMove:
 
 
 def move_grid(x: Tensor, move: GridMove) -> Tensor:
-    """``x`` with its last two axes moved; the strides are whatever the moves leave.
+    """Apply a grid move to the last two axes of a tensor, without making the result contiguous.
 
     Args:
-        x: An image, or anything else with pixels in its last two axes.
-        move: The index moves.
+        x: An image, or any tensor whose last two axes are pixels.
+        move: The grid move.
 
     Shape:
         - x: ``[..., H, W]``
@@ -78,14 +81,14 @@ def move_grid(x: Tensor, move: GridMove) -> Tensor:
 
 
 def leftover(size: int, kernel: int, stride: int, padding: int | tuple[int, int], dilation: int) -> int:
-    """How many pixels at the end of an axis no window reaches.
+    """Return the number of pixels at the end of an axis that no window covers.
 
     Args:
-        size: Pixels of the axis.
-        kernel: Taps of the window.
-        stride: Pixels from window to window.
-        padding: Pixels added at both ends, or a pair for the start and the end; negative to crop.
-        dilation: Pixels from tap to tap.
+        size: Number of pixels along the axis.
+        kernel: Number of taps of the window.
+        stride: Distance between windows in pixels.
+        padding: Number of pixels added at both ends, or a pair for the start and the end. Negative numbers crop.
+        dilation: Distance between taps in pixels.
 
     Example:
         >>> from gconv_ga.actions import leftover
@@ -98,16 +101,17 @@ def leftover(size: int, kernel: int, stride: int, padding: int | tuple[int, int]
 def good_sizes_near(
     size: int, kernel: int, stride: int, padding: int | tuple[int, int], dilation: int
 ) -> tuple[int, int]:
-    """The nearest sizes at and below ``size``, and at and above it, that leave nothing over.
+    """Return the nearest sizes at or below ``size`` and at or above it that leave no pixel over.
 
-    Both are ``size`` if it is good itself. Where nothing below is good (a window must fit), both are the one above.
+    Both are ``size`` if it leaves none over itself. If no smaller size is good (a window must fit), both are the larger
+    one.
 
     Args:
-        size: Pixels of the axis.
-        kernel: Taps of the window.
-        stride: Pixels from window to window.
-        padding: Pixels added at both ends, or a pair for the start and the end.
-        dilation: Pixels from tap to tap.
+        size: Number of pixels along the axis.
+        kernel: Number of taps of the window.
+        stride: Distance between windows in pixels.
+        padding: Number of pixels added at both ends, or a pair for the start and the end.
+        dilation: Distance between taps in pixels.
 
     Example:
         >>> from gconv_ga.actions import good_sizes_near
@@ -123,6 +127,6 @@ def good_sizes_near(
 
 
 def _last_start(size: int, kernel: int, padding: int | tuple[int, int], dilation: int) -> int:
-    """Where the last window of stride 1 starts on the padded axis; negative if none fits."""
+    """Return the start of the last window of stride 1 on the padded axis; negative if no window fits."""
     low, high = (padding, padding) if isinstance(padding, int) else padding
     return size + low + high - dilation * (kernel - 1) - 1

@@ -1,4 +1,4 @@
-"""Nests of dicts, tuples, named tuples and lists: what models take and return besides one tensor."""
+"""Nests of dicts, tuples, named tuples and lists: the inputs and outputs of models, and an action for each leaf."""
 
 from collections.abc import Iterator, Mapping
 from copy import copy
@@ -14,11 +14,11 @@ from ._points import Points
 
 
 def nest_leaves(nest: Any, name: str) -> list[tuple[str, Any]]:
-    """Every leaf with the expression that reaches it, in order.
+    """Return all leaves of a nest in order, each with the expression that reaches it.
 
     Args:
-        nest: Mappings, tuples and lists in each other; anything else is a leaf, None too.
-        name: What the nest itself is called.
+        nest: Mappings, tuples and lists within each other. Anything else, None included, is a leaf.
+        name: Name of the nest itself.
 
     Example:
         >>> from gconv_ga.actions import nest_leaves
@@ -33,11 +33,11 @@ def nest_leaves(nest: Any, name: str) -> list[tuple[str, Any]]:
 
 
 def rebuild_nest(nest: Any, values: Iterator[Any]) -> Any:
-    """The same nest with the leaves taken from ``values``, one after another; the containers are new.
+    """Return a nest of the same structure with new leaves. The containers are new too.
 
     Args:
         nest: As for `nest_leaves`.
-        values: As many as the nest has leaves.
+        values: The new leaves in order, as many as the nest has.
 
     Example:
         >>> from gconv_ga.actions import rebuild_nest
@@ -45,7 +45,7 @@ def rebuild_nest(nest: Any, values: Iterator[Any]) -> Any:
         {'masks': ['a', 'b'], 'flow': 'c'}
     """
     if isinstance(nest, Mapping):
-        # A copy keeps what a class of mappings has beside its items.
+        # A copy keeps the attributes of a subclass besides its items.
         filled: Any = {} if type(nest) is dict else copy(nest)
         for key, part in nest.items():
             filled[key] = rebuild_nest(part, values)
@@ -67,15 +67,15 @@ _BY_NAME: dict[str, type[Action]] = {
 
 
 def as_action(action: Any, argument: str = "action") -> Action:
-    """The action that ``action`` means: itself, or the one with that name.
+    """Return ``action`` itself, or the action of that name.
 
     Args:
         action: An `Action`, or "scalar", "vector", "regular", "invariant", "labels" or "points". `Keypoints` and
-            `Boxes` need the image's size and have no name.
-        argument: The argument's name, for the message.
+            `Boxes` need the size of the image and have no name.
+        argument: Name of the argument, for the error message.
 
     Raises:
-        ValueError: It is neither.
+        ValueError: It is neither an action nor the name of one.
 
     Example:
         >>> from gconv_ga.actions import as_action
@@ -91,49 +91,15 @@ def as_action(action: Any, argument: str = "action") -> Action:
     raise invalid(argument, "an action or its name, such as 'scalar' or ScalarField()", action, hint)
 
 
-class Leaf(NamedTuple):
-    """One leaf of a model's inputs or outputs.
-
-    Args:
-        name: The expression that reaches it, such as ``output['masks']``.
-        value: The tensor, or whatever else it is.
-        action: How the group moves it.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.actions import Leaf
-        >>> from gconv_ga.actions import ScalarField
-        >>> Leaf("input[0]", torch.zeros(1, 2), ScalarField()).moved("C4", 1).shape
-        torch.Size([2, 1])
-    """
-
-    name: str
-    value: Any
-    action: Action
-
-    def moved(self, group: Group | str, element: int) -> Any:
-        """``L_g`` of the value; what is no tensor stays. A refusal says which leaf it is about.
-
-        Raises:
-            ValueError: The action does not take this tensor.
-        """
-        if not isinstance(self.value, Tensor):
-            return self.value
-        try:
-            return self.action(self.value, group, element)
-        except ValueError as error:
-            raise ValueError(f"{self.name} does not fit its action {self.action}: {error}") from error
-
-
 def as_actions(actions: Any, argument: str) -> Any:
-    """``actions`` with every name replaced by its action: an `Action`, a dict or a tuple of such.
+    """Return ``actions`` with every name replaced by its action: an `Action`, or a dict or tuple of them.
 
     Args:
         actions: An action, its name, or a mapping or sequence of them.
-        argument: The argument's name, for the message.
+        argument: Name of the argument, for the error message.
 
     Raises:
-        ValueError: Something in it is no action.
+        ValueError: An entry is not an action.
 
     Example:
         >>> from gconv_ga.actions import as_actions
@@ -147,18 +113,51 @@ def as_actions(actions: Any, argument: str) -> Any:
     return as_action(actions, argument)
 
 
-def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]:
-    """The leaves of a nest with their actions, in order.
+class Leaf(NamedTuple):
+    """One leaf of a model's inputs or outputs.
 
-    One action stands for everything below it. A mapping of actions may have keys that the nest lacks, since some
-    models return more in training; it must have those that the nest has. A tensor ``[B]`` or ``[B, K]`` has no pixels
-    beside its batch: there a `ScalarField` means `Invariant`, so that class scores need not be declared.
+    Args:
+        name: The expression that reaches it, such as ``output['masks']``.
+        value: A tensor or any other object.
+        action: The action of the group on it.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.actions import Leaf, ScalarField
+        >>> Leaf("input[0]", torch.zeros(1, 2), ScalarField()).moved("C4", 1).shape
+        torch.Size([2, 1])
+    """
+
+    name: str
+    value: Any
+    action: Action
+
+    def moved(self, group: Group | str, element: int) -> Any:
+        """Return ``L_g`` of the value; anything but a tensor is returned as it is. Errors name the leaf.
+
+        Raises:
+            ValueError: The action does not take this tensor.
+        """
+        if not isinstance(self.value, Tensor):
+            return self.value
+        try:
+            return self.action(self.value, group, element)
+        except ValueError as error:
+            raise ValueError(f"{self.name} does not fit its action {self.action}: {error}") from error
+
+
+def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]:
+    """Return the leaves of a nest in order, each with its action.
+
+    One action holds for everything below it. A mapping of actions may have keys that the nest lacks, since some models
+    return more in training, but it must have those of the nest. A tensor ``[B]`` or ``[B, K]`` has no pixels, so
+    `ScalarField` means `Invariant` for it: class scores need no declaration.
 
     Args:
         nest: The input or output.
-        actions: What `as_actions` returned.
-        name: What ``nest`` is called.
-        argument: What ``actions`` is called, for the message.
+        actions: The actions, as returned by `as_actions`.
+        name: Name of ``nest``.
+        argument: Name of the argument ``actions``, for the error message.
 
     Raises:
         ValueError: The structures do not match.
@@ -169,7 +168,7 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
         ['input[0]', "input[1]['a']"]
     """
     if not isinstance(actions, dict | tuple):
-        return [Leaf(where, value, _fitting(actions, value)) for where, value in nest_leaves(nest, name)]
+        return [Leaf(where, value, _suited(actions, value)) for where, value in nest_leaves(nest, name)]
     if isinstance(nest, Mapping) and isinstance(actions, dict):
         missing = [key for key in nest if key not in actions]
         if missing:
@@ -184,18 +183,20 @@ def pair_leaves(nest: Any, actions: Any, name: str, argument: str) -> list[Leaf]
     return [leaf for part, action, at in parts for leaf in pair_leaves(part, action, name + at, argument + at)]
 
 
-def _fitting(action: Action, value: Any) -> Action:
+def _suited(action: Action, value: Any) -> Action:
+    """Return `Invariant` instead of `ScalarField` for a tensor that has no pixels."""
     return Invariant() if type(action) is ScalarField and isinstance(value, Tensor) and value.ndim < 3 else action
 
 
 def pair_inputs(inputs: tuple[Any, ...], actions: Any) -> list[Leaf]:
-    """The leaves of a module's positional inputs with their actions ``in_action``.
+    """Return the leaves of a module's positional inputs, each with its action from ``in_action``.
 
-    With several inputs a sequence of actions has one entry for each. With one input the actions are nested as it is.
+    With several inputs, a sequence of actions has one entry for each input. With one input, the actions are nested as
+    that input is.
 
     Args:
-        inputs: What the module is called with.
-        actions: What `as_actions` returned.
+        inputs: Positional inputs of the module.
+        actions: The actions, as returned by `as_actions`.
 
     Raises:
         ValueError: The structures do not match.

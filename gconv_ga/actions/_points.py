@@ -1,4 +1,4 @@
-"""Actions on coordinates: points of the plane, keypoints and boxes of an image."""
+"""Actions on coordinates: points of the plane, and keypoints and boxes of an image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .._validate import as_int, invalid, wrong_shape
 from ..groups import Group, as_group
-from ._action import Action
-from ._fields import combine, refuse_unsigned
+from ._action import Action, linear_combination, require_signed
 from ._grid import grid_move
 
 
@@ -18,15 +17,15 @@ from ._grid import grid_move
 class Points(Action):
     """The action on points of the plane about the origin: ``L_g x = R_g x``.
 
-    Coordinates are ``(x, y)``, x to the right and y **up**, so that index 1 turns counter-clockwise. Further
-    coordinates stay: in three dimensions the group turns about the third axis.
+    Coordinates are ``(x, y)``, x to the right and y **up**, so that index 1 rotates counter-clockwise. Further
+    coordinates do not change: in three dimensions the group rotates about the third axis.
 
     Shape:
         - x: ``[..., N, d]``, d >= 2
         - output: ``[..., N, d]``
 
     Raises:
-        ValueError: ``x`` has fewer than two axes or fewer than two coordinates, or is of an unsigned type.
+        ValueError: ``x`` has fewer than two axes or fewer than two coordinates, or its type is unsigned.
 
     Example:
         >>> import torch
@@ -39,16 +38,17 @@ class Points(Action):
     def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
         if x.ndim < 2 or x.shape[-1] < 2:
             raise wrong_shape("x", "[..., N, d] with d >= 2", x)
-        refuse_unsigned(x)
+        require_signed(x)
         group = as_group(group)
         (xx, xy), (yx, yy) = group.matrix(element)
         first, second, *others = x.unbind(-1)
-        return torch.stack((combine(xx, first, xy, second), combine(yx, first, yy, second), *others), dim=-1)
+        plane = linear_combination(xx, first, xy, second), linear_combination(yx, first, yy, second)
+        return torch.stack((*plane, *others), dim=-1)
 
 
 @dataclass(frozen=True)
-class _InImage(Action):
-    """Coordinates that belong to an image of ``size = (H, W)``."""
+class _ImageCoordinates(Action):
+    """Base class for coordinates in an image of ``size = (H, W)``."""
 
     size: tuple[int, int]
 
@@ -59,14 +59,14 @@ class _InImage(Action):
         object.__setattr__(self, "size", size)
 
     def after(self, group: Group | str, element: int) -> Self:
-        """The same action in the turned image, whose size a quarter turn has swapped."""
+        """Return the same action for the moved image; a rotation by 90 degrees has swapped its height and width."""
         group = as_group(group)
         swapped = group.is_exact(element) and grid_move(group, element).transpose
         return replace(self, size=self.size[::-1]) if swapped else self
 
     def _move(self, x: Tensor, y: Tensor, group: Group, element: int, last: int) -> tuple[Tensor, Tensor]:
-        """Columns and rows moved; the mirror image of column ``c`` is ``W - last - c``."""
-        refuse_unsigned(x)
+        """Move columns ``x`` and rows ``y``; a reflection sends column ``c`` to ``W - last - c``."""
+        require_signed(x)
         height, width = self.after(group, element).size
         if group.is_exact(element):
             move = grid_move(group, element)
@@ -77,27 +77,31 @@ class _InImage(Action):
         middle_x, middle_y = (width - last) / 2, (height - last) / 2
         # y points down here and up in the matrix.
         right, down = x - middle_x, y - middle_y
-        return combine(xx, right, -xy, down) + middle_x, combine(-yx, right, yy, down) + middle_y
+        return (
+            linear_combination(xx, right, -xy, down) + middle_x,
+            linear_combination(-yx, right, yy, down) + middle_y,
+        )
 
 
 @dataclass(frozen=True)
-class Keypoints(_InImage):
+class Keypoints(_ImageCoordinates):
     """The action on positions in an image: pixel coordinates ``(x, y)``, column before row.
 
     The **centre** of the pixel in row ``i`` and column ``j`` is ``(j, i)``, as in `torchvision.tv_tensors.KeyPoints`:
-    mirroring sends ``x`` to ``W - 1 - x``. Angles off the grid turn about the image's centre on the same canvas, as
-    `ScalarField` does.
+    a reflection sends ``x`` to ``W - 1 - x``. Angles off the grid rotate about the centre of the image on the same
+    canvas, as `ScalarField` does.
 
     Args:
-        size: The image's ``(H, W)`` in pixels, before it is moved; `after` has it afterwards.
+        size: The image's ``(H, W)`` in pixels before it is moved. The action for the moved image is
+            ``action.after(group, element)``.
 
     Shape:
         - x: ``[..., 2]``
         - output: ``[..., 2]``
 
     Raises:
-        ValueError: ``size`` is no pair of positive ints, the last axis has not two entries, or ``x`` is of an unsigned
-            type.
+        ValueError: ``size`` is not a pair of positive ints, the last axis does not have two entries, or the type of
+            ``x`` is unsigned.
 
     Example:
         >>> import torch
@@ -115,23 +119,23 @@ class Keypoints(_InImage):
 
 
 @dataclass(frozen=True)
-class Boxes(_InImage):
+class Boxes(_ImageCoordinates):
     """The action on boxes in an image: ``(x1, y1, x2, y2)`` in pixels, column before row.
 
-    Coordinates are **edges**, as in `torchvision.tv_tensors.BoundingBoxes`: the whole image is ``(0, 0, W, H)`` and
-    mirroring sends ``x`` to ``W - x``. At angles off the grid the result is the smallest upright box around the turned
-    one; such boxes grow from turn to turn, so there it is no representation.
+    Coordinates are **edges**, as in `torchvision.tv_tensors.BoundingBoxes`: the whole image is ``(0, 0, W, H)`` and a
+    reflection sends ``x`` to ``W - x``. At angles off the grid the result is the smallest axis-aligned box around the
+    rotated one. Such boxes grow with every rotation, so the composition law does not hold for them.
 
     Args:
-        size: The image's ``(H, W)`` in pixels, before it is moved.
+        size: The image's ``(H, W)`` in pixels before it is moved.
 
     Shape:
         - x: ``[..., 4]``
         - output: ``[..., 4]``
 
     Raises:
-        ValueError: ``size`` is no pair of positive ints, the last axis has not four entries, or ``x`` is of an unsigned
-            type.
+        ValueError: ``size`` is not a pair of positive ints, the last axis does not have four entries, or the type of
+            ``x`` is unsigned.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Angles off the grid: interpolation against images whose turned versions are known in closed form."""
+"""Angles off the grid: interpolation against images whose rotated versions are known in closed form."""
 
 import math
 
@@ -16,19 +16,19 @@ BOUNDS = {"bilinear": 0.004, "bicubic": 0.008}
 
 
 def positions(size=SIZE):
-    """Pixel centres about the image's middle, x to the right and y up, in units of half a side: each ``[H, W]``."""
+    """Pixel centres about the centre of the image, x right and y up, in units of half a side: each ``[H, W]``."""
     line = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / (size / 2)
     return line.expand(size, size), -line.unsqueeze(1).expand(size, size)
 
 
 def smooth(x, y):
-    """Three bumps without any symmetry; no structure under about a tenth of the image."""
+    """Three bumps without symmetry and without structure below about a tenth of the image."""
     bumps = ((0.3, 0.2, 1.0, 0.30), (-0.4, 0.1, -0.7, 0.25), (0.1, -0.5, 0.6, 0.35))
     return sum(a * torch.exp(-((x - u) ** 2 + (y - v) ** 2) / (2 * s**2)) for u, v, a, s in bumps)
 
 
 def truth(group, g, function=smooth):
-    """``f(g^-1 y)``, without a pixel."""
+    """``f(g^-1 y)`` in closed form."""
     x, y = positions()
     matrix = group.matrices[g].T  # orthogonal: its transpose is the inverse
     return function(matrix[0, 0] * x + matrix[0, 1] * y, matrix[1, 0] * x + matrix[1, 1] * y)
@@ -52,7 +52,7 @@ def test_a_turned_image_is_close_to_the_truth(name, g, interpolation, device):
     group = as_group(name)
     moved = ScalarField(interpolation)(smooth(*positions()).to(device), group, g).cpu()
     assert error(moved, truth(group, g)) <= BOUNDS[interpolation]
-    other_way = g - g % group.n + -g % group.n  # the same mirror, turned back
+    other_way = g - g % group.n + -g % group.n  # the same reflection, rotated the other way
     assert error(moved, truth(group, other_way)) > 0.5
 
 
@@ -67,7 +67,7 @@ def test_there_and_back_and_the_law_are_close(name, g):
 
 
 def test_the_error_of_bilinear_reading_falls_with_the_square_of_the_pixel():
-    """Half the pixel, a quarter of the error: so what remains is interpolation, not a shifted centre."""
+    """Half the pixel size, a quarter of the error: so the rest is interpolation, not a shifted centre."""
 
     def error_at(size):
         x, y = positions(size)
@@ -91,14 +91,14 @@ def test_borders_are_those_of_grid_sample(size, border):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_narrow_types_are_read_at_the_right_place(dtype):
-    """Positions are counted in float32 at least: bfloat16 knows no pixel 257."""
+    """Positions are float32 at least: bfloat16 cannot represent pixel 257."""
     x = torch.arange(300.0).expand(300, 300).to(dtype)
     moved = ScalarField()(x, C8, 1)
     assert moved.dtype == dtype
     wanted = ScalarField()(x.double(), C8, 1)
     torch.testing.assert_close(
         moved.double(), wanted, rtol=torch.finfo(dtype).eps, atol=0.02
-    )  # at the border 300 falls to 0
+    )  # at the border the values fall from 300 to 0
 
 
 @pytest.mark.parametrize("order", ["xy", "yx"])
@@ -126,7 +126,7 @@ def test_maps_on_the_group_turn_and_shift(group):
 
 
 def test_labels_are_read_at_the_nearest_pixel():
-    """A half-plane through the centre: only pixels whose centre is within half a diagonal of its edge may differ."""
+    """A half-plane: only pixels whose centre is within half a diagonal of its edge may differ."""
 
     def label(x, y):
         return (0.8 * x + 0.6 * y > 0.15).long() + 2
@@ -160,7 +160,7 @@ def test_labels_keep_their_type(dtype):
 @pytest.mark.parametrize("size", [(41, 41), (40, 52)], ids=str)
 @pytest.mark.parametrize(("name", "g"), OFF_GRID)
 def test_a_spot_and_its_keypoint_move_together(name, g, size):
-    """The centre of gravity of a turned spot is where its keypoint goes."""
+    """The keypoint moves to the centre of gravity of the rotated spot."""
     group = as_group(name)
     rows, columns = (torch.arange(n, dtype=torch.float64) for n in size)
     x, y = size[1] / 2 + 6.3, size[0] / 2 - 4.1

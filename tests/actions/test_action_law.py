@@ -1,4 +1,4 @@
-"""``act(g, act(h, x)) == act(g h, x)``, to the last bit for quarter turns and mirrors."""
+"""``act(g, act(h, x)) == act(g h, x)``, to the last bit for multiples of 90 degrees and reflections."""
 
 import itertools
 
@@ -71,7 +71,7 @@ def test_every_dtype_is_kept(case, dtype):
         return
     if dtype.is_complex and case == "boxes":
         pytest.skip("complex numbers have no order, so no box has corners")
-    # What survives the narrow type is moved in it and in float64, and compared there.
+    # Values that the narrow type can represent are moved in it and in float64, and compared in float64.
     x = (wide % 2 if dtype == torch.int8 and case != "boxes" else wide).to(dtype)
     for g in range(D4.order):
         moved = action(x, D4, g)
@@ -83,7 +83,7 @@ def test_every_dtype_is_kept(case, dtype):
 
 @pytest.mark.parametrize("case", ["scalar", "vector", "regular", "labels", "points"])
 def test_infinities_and_nan_stay_where_they_belong(case):
-    """No ``0 * inf``: a quarter turn multiplies nothing."""
+    """No ``0 * inf``: a rotation by 90 degrees multiplies nothing."""
     action, x = CASES[case].action(3, 4), CASES[case].tensor(C4, 3, 4)
     x.view(-1)[0], x.view(-1)[1] = torch.inf, torch.nan
     for g in range(C4.order):

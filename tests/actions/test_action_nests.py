@@ -1,4 +1,4 @@
-"""Nests of inputs and outputs: their leaves, their names, and which action each has."""
+"""Nests of inputs and outputs: their leaves, the names of the leaves, and the action of each leaf."""
 
 from collections import OrderedDict, namedtuple
 
@@ -37,9 +37,9 @@ nests = st.recursive(
 @given(nests)
 def test_a_nest_is_rebuilt_from_its_leaves(nest):
     leaves = nest_leaves(nest, "nest")
-    twin = rebuild_nest(nest, iter([value for _, value in leaves]))
-    assert twin == nest
-    assert type(twin) is type(nest)
+    rebuilt = rebuild_nest(nest, iter([value for _, value in leaves]))
+    assert rebuilt == nest
+    assert type(rebuilt) is type(nest)
 
 
 @given(nests)
@@ -50,16 +50,16 @@ def test_names_are_expressions_that_reach_the_leaves(nest):
 
 def test_containers_are_new_and_keep_their_class():
     class Output(OrderedDict):
-        """A mapping with something beside its items, as models return."""
+        """A mapping with an attribute besides its items, as some models return."""
 
         note = ""
 
     output = Output(logits=1, masks=[2, Pair(3, None)])
     output.note = "kept"
-    twin = rebuild_nest(output, iter([10, 20, 30, None]))
-    assert type(twin) is Output
-    assert twin.note == "kept"
-    assert dict(twin) == {"logits": 10, "masks": [20, Pair(30, None)]}
+    rebuilt = rebuild_nest(output, iter([10, 20, 30, None]))
+    assert type(rebuilt) is Output
+    assert rebuilt.note == "kept"
+    assert dict(rebuilt) == {"logits": 10, "masks": [20, Pair(30, None)]}
     assert dict(output) == {"logits": 1, "masks": [2, Pair(3, None)]}
 
 

@@ -1,4 +1,4 @@
-"""What the actions do, against torch's and torchvision's own functions and formulas written out."""
+"""The actions against functions of torch and torchvision, and against formulas written out."""
 
 import pytest
 import torch
@@ -22,7 +22,7 @@ SIZES = [(4, 4), (5, 5), (3, 5), (6, 2)]
 
 
 def rot90(x, group, g):
-    """ "Mirror the last axis, then rotate by i", in torch's words."""
+    """Reflect the last axis, then rotate by i, with torch's functions."""
     turns = (g % group.n) * 4 // group.n
     return torch.rot90(x.flip(-1) if g >= group.n else x, turns, (-2, -1))
 
@@ -70,7 +70,7 @@ def test_maps_on_the_group_turn_and_shift(group, size):
 @pytest.mark.parametrize("g", range(8))
 @pytest.mark.parametrize("size", [(7, 7), (6, 9)], ids=str)
 def test_the_gradient_of_a_moved_image_is_the_moved_gradient(g, size, order):
-    """By central differences, which commute with quarter turns and mirrors up to the sign that the action gives."""
+    """Central differences commute with multiples of 90 degrees and reflections up to the sign of the action."""
 
     def gradient(image):
         down, right = torch.gradient(image, dim=(-2, -1), edge_order=2)
@@ -143,7 +143,7 @@ def test_the_whole_image_stays_a_box(g):
 
 @pytest.fixture(scope="module")
 def vision():
-    """torchvision's own transforms: they turn images, keypoints and boxes, each by its own code."""
+    """The transforms of torchvision, which rotate images, keypoints and boxes by separate code."""
     pytest.importorskip("torchvision", reason="torchvision is the independent reference for keypoints and boxes")
     from torchvision import tv_tensors
     from torchvision.transforms.v2 import functional
@@ -173,10 +173,10 @@ def test_torchvision_moves_them_alike(kind, g, size, vision):
         action, ours = Keypoints(size), low - 0.5  # pixel centres are at whole numbers, edges half a pixel off
         theirs = tv_tensors.KeyPoints(ours, canvas_size=size)
     theirs = functional.horizontal_flip(theirs) if g >= 4 else theirs
-    # torchvision mirrors keypoints about pixel centres and rotates them about edges: shift them for the rotation.
+    # torchvision reflects keypoints about pixel centres and rotates them about edges: shift them for the rotation.
     shift = 0.5 if kind == "keypoints" else 0.0
     theirs = functional.rotate(tv_tensors.wrap(theirs + shift, like=theirs), 90.0 * (g % 4), expand=True)
-    # Their rotation of coordinates goes through cosines in float32.
+    # torchvision rotates coordinates with cosines in float32.
     torch.testing.assert_close(action(ours, D4, g), theirs.as_subclass(torch.Tensor) - shift, rtol=0, atol=1e-4)
     if kind != "image":
         assert action.after(D4, g).size == tuple(theirs.canvas_size)
@@ -184,7 +184,7 @@ def test_torchvision_moves_them_alike(kind, g, size, vision):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_torchvision_mirrors_rows_alike(size, vision):
-    """A vertical mirror is a horizontal one behind a half turn."""
+    """A vertical flip is a horizontal flip followed by a rotation by 180 degrees."""
     tv_tensors, functional = vision
     x = torch.tensor([[0.25, 1.5]], dtype=torch.float64)
     keypoints = functional.vertical_flip(tv_tensors.KeyPoints(x, canvas_size=size))

@@ -1,4 +1,4 @@
-"""Actions refuse what they cannot move, and say which argument it was; they are plain immutable values."""
+"""Actions refuse tensors they cannot move and name the argument; they are plain immutable values."""
 
 import copy
 import dataclasses
@@ -132,9 +132,9 @@ ACTIONS = [ScalarField("bicubic"), VectorField(order="yx"), LabelMask(3), Points
 
 @pytest.mark.parametrize("action", [*ACTIONS, Invariant(), RegularField()], ids=repr)
 def test_actions_are_values(action):
-    for twin in (pickle.loads(pickle.dumps(action)), copy.deepcopy(action), eval(repr(action))):
-        assert twin == action
-        assert hash(twin) == hash(action)
+    for equal in (pickle.loads(pickle.dumps(action)), copy.deepcopy(action), eval(repr(action))):
+        assert equal == action
+        assert hash(equal) == hash(action)
     for field in dataclasses.fields(action):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(action, field.name, None)

@@ -1,4 +1,4 @@
-"""Sizes that a window covers without a rest, against windows laid one by one and torch's own convolution."""
+"""Sizes that windows cover without leftover, against windows placed one by one and torch's convolution."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ windows = st.tuples(st.integers(1, 5), st.integers(1, 4), st.integers(0, 3), st.
 
 
 def unreached(size, kernel, stride, low, high, dilation):
-    """Lays one window after another; None if not one fits."""
+    """Place one window after another; None if none fits."""
     reach, end, rest = dilation * (kernel - 1) + 1, size + low + high, None
     for start in range(0, end - reach + 1, stride):
         rest = end - (start + reach)
@@ -40,7 +40,7 @@ def test_good_sizes_are_the_nearest_without_a_rest(size, window):
 @pytest.mark.parametrize("size", range(5, 12))
 @pytest.mark.parametrize(("kernel", "stride", "padding", "dilation"), [(3, 2, 1, 1), (2, 2, 0, 1), (3, 3, 2, 2)])
 def test_a_symmetric_kernel_is_exact_exactly_at_good_sizes(size, kernel, stride, padding, dilation):
-    """A half turn of the image, of a convolution whose kernel a half turn leaves as it is."""
+    """A rotation by 180 degrees, under which the kernel is invariant."""
     draw = torch.Generator().manual_seed(0)
     weight = torch.randn(1, 1, kernel, kernel, dtype=torch.float64, generator=draw)
     weight = weight + weight.flip(-2, -1)
