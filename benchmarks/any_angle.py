@@ -1,11 +1,11 @@
-"""C_8 segmenters trained on upright images, at other angles: ours with several filters, escnn's, plain. See README.md.
+"""Compare C8 segmenters, trained on upright images, at other angles: ours, escnn's and a baseline. See README.md.
 
-In the environment of the extra "escnn", with the packages of the extra "train" (but numpy below 2, as escnn needs):
+Run this in the environment of the extra "escnn" with the packages of the extra "train" (but numpy below 2, for escnn):
 
     nohup python benchmarks/any_angle.py --out benchmarks/results/any_angle.jsonl &
     python benchmarks/any_angle.py --table benchmarks/results/any_angle.jsonl
 
-It goes on where it was stopped: rows that the file holds are not run again.
+An interrupted run is continued: rows that the file already contains are not computed again.
 """
 
 import argparse
@@ -19,39 +19,54 @@ import numpy as np
 import scipy.ndimage
 import torch
 import torch.nn.functional as F
-from any_angle_networks import MAIN, METHODS
+from any_angle_networks import MAIN_METHODS, METHODS
 from result_rows import append_row, read_rows
-from segmentation_tasks import Task, load_task, mean_and_range, quick_parts, read_parts, train
+from result_tables import markdown_table, mean_of, range_cells
+from segmentation_tasks import Task, load_task, quick_parts, read_parts, train
 from torch import Tensor, nn
 
 from gconv_ga.evaluate import dice
 
 TASKS = ("nuclei", "histology")
-RANDOM_ANGLES = 3  # for each image
+RANDOM_ANGLES = 3  # per image
+# Keys of the Dice scores in a row of results, and their titles in the tables.
+SCORES = {
+    "dice": "upright",
+    "dice 45": "45 degrees",
+    "dice random": "random angles",
+    "dice resampled": "rotated and back",
+}
 
-# --- the test
+# --- scores under rotation
 
 
-def turned(x: Tensor, degrees: float, order: int) -> Tensor:
-    """Maps ``[C, H, W]`` turned counter-clockwise about their middle by splines of that order; mirrored outside."""
-    array = x.double().numpy()
-    result = scipy.ndimage.rotate(array, degrees, axes=(2, 1), reshape=False, order=order, mode="reflect")
-    return torch.from_numpy(np.ascontiguousarray(result))
+def rotate(x: Tensor, degrees: float, order: int) -> Tensor:
+    """Rotate ``[C, H, W]`` counter-clockwise about its centre by spline interpolation; reflected outside the image.
+
+    Args:
+        x: Image or one-hot mask.
+        degrees: Angle in degrees.
+        order: Order of the splines.
+    """
+    rotated = scipy.ndimage.rotate(x.double().numpy(), degrees, axes=(2, 1), reshape=False, order=order, mode="reflect")
+    return torch.from_numpy(np.ascontiguousarray(rotated))
 
 
 class View:
-    """The middle of a square image: what is in view at every angle, as a square for the network and a disc to compare.
+    """Centre of a square image that stays in view at every angle.
+
+    The network receives a square; scores are computed in the disc inside it.
 
     Args:
-        side: Of the image.
+        side: Side of the image in pixels.
     """
 
     def __init__(self, side: int) -> None:
         self.side = int(side / 2**0.5) // 8 * 8
         self.margin = (side - self.side) // 2
-        along = torch.arange(self.side) - (self.side - 1) / 2
-        # Clear of the padding at the rim of the square.
-        self.disc = along.square() + along.square().unsqueeze(1) < (self.side / 2 - 6) ** 2
+        offsets = torch.arange(self.side) - (self.side - 1) / 2
+        # Six pixels from the border of the square, away from the effects of padding.
+        self.disc = offsets.square() + offsets.square().unsqueeze(1) < (self.side / 2 - 6) ** 2
 
     def __call__(self, x: Tensor) -> Tensor:
         inside = slice(self.margin, self.margin + self.side)
@@ -59,10 +74,16 @@ class View:
 
 
 def score(model: nn.Module, task: Task, angles: Tensor) -> dict[str, float]:
-    """Dice in the disc: upright, at 45 degrees, at random angles, and turned by 45 and back (only interpolation).
+    """Compute Dice in the disc: upright, at 45 degrees, at random angles, and rotated by 45 degrees and back.
 
-    "changed" is the share of the disc's pixels where the label at 45 degrees is not the upright label, whose
-    probabilities are turned by cubic splines; "changed, 90 degrees" the same for exact turns.
+    The last case measures the effect of interpolation alone. "changed" is the proportion of pixels in the disc whose
+    label at 45 degrees differs from the upright label (the upright probabilities are rotated by cubic splines);
+    "changed, 90 degrees" is the same for exact quarter turns.
+
+    Args:
+        model: Network that returns logits.
+        task: Set with the test images.
+        angles: Random angles of each test image, in degrees, ``[images, angles]``.
     """
     model.eval()
     images, masks, classes = task.test.images, task.test.masks, task.kind.classes
@@ -72,39 +93,37 @@ def score(model: nn.Module, task: Task, angles: Tensor) -> dict[str, float]:
         with torch.no_grad():
             return model(view(image).float().unsqueeze(0))[0].softmax(0)
 
-    def labels_of(mask: Tensor, degrees: float) -> Tensor:
+    def rotated_labels(mask: Tensor, degrees: float) -> Tensor:
         one_hot = F.one_hot(mask, classes).movedim(-1, 0)
-        return view(turned(one_hot, degrees, 1)).argmax(0)
+        return view(rotate(one_hot, degrees, 1)).argmax(0)
 
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    changed, quarter = [], []
-    for image, mask, random in zip(images, masks, angles, strict=True):
+    pairs: dict[str, list[tuple[Tensor, Tensor]]] = {key: [] for key in SCORES}
+    changed_at_45, changed_at_90 = [], []
+    for image, mask, random_angles in zip(images, masks, angles, strict=True):
         upright = probabilities(image)
-        cases = {"dice": (upright.argmax(0), view(mask))}
-        at_45 = probabilities(turned(image, 45, 3))
-        cases["dice 45"] = at_45.argmax(0), labels_of(mask, 45)
-        there_and_back = turned(turned(image, 45, 3), -45, 3)
-        cases["dice resampled"] = probabilities(there_and_back).argmax(0), view(mask)
-        for name, case in cases.items():
-            found.setdefault(name, []).append(case)
-        for degrees in random.tolist():
-            case = probabilities(turned(image, degrees, 3)).argmax(0), labels_of(mask, degrees)
-            found.setdefault("dice random", []).append(case)
-        expected = turned(upright, 45, 3).argmax(0)
-        changed.append((at_45.argmax(0) != expected)[view.disc].double().mean())
+        at_45 = probabilities(rotate(image, 45, 3))
+        resampled = probabilities(rotate(rotate(image, 45, 3), -45, 3))
+        pairs["dice"].append((upright.argmax(0), view(mask)))
+        pairs["dice 45"].append((at_45.argmax(0), rotated_labels(mask, 45)))
+        pairs["dice resampled"].append((resampled.argmax(0), view(mask)))
+        for degrees in random_angles.tolist():
+            predicted = probabilities(rotate(image, degrees, 3)).argmax(0)
+            pairs["dice random"].append((predicted, rotated_labels(mask, degrees)))
+        expected = rotate(upright, 45, 3).argmax(0)
+        changed_at_45.append((at_45.argmax(0) != expected)[view.disc].double().mean())
         at_90 = probabilities(torch.rot90(image, 1, (-2, -1))).argmax(0)
-        quarter.append((at_90 != torch.rot90(upright.argmax(0)))[view.disc].double().mean())
+        changed_at_90.append((at_90 != torch.rot90(upright.argmax(0)))[view.disc].double().mean())
     row = {
-        name: dice(*(torch.stack(each) * view.disc for each in zip(*cases, strict=True)), classes=classes)
-        for name, cases in found.items()
+        key: dice(*(torch.stack(each) * view.disc for each in zip(*found, strict=True)), classes=classes)
+        for key, found in pairs.items()
     }
-    row["changed"] = float(torch.stack(changed).mean())
-    row["changed, 90 degrees"] = float(torch.stack(quarter).mean())
+    row["changed"] = float(torch.stack(changed_at_45).mean())
+    row["changed, 90 degrees"] = float(torch.stack(changed_at_90).mean())
     return row
 
 
 def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Trains on upright crops, tests at angles that are the same for all methods."""
+    """Train on upright crops and test at angles that are the same for all methods."""
     torch.manual_seed(seed)
     model = METHODS[method](task.test.images.shape[1], task.kind.classes)
     seconds = train(model, task, steps=args.steps, seed=seed, symmetry=None, learning_rate=args.lr)
@@ -114,81 +133,97 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> dict[st
     return {"method": method, "parameters": parameters, "train seconds": seconds} | score(model, task, angles)
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a set and method: means over seeds, lowest and highest."""
-    titles = ("upright", "45 degrees", "random angles", "turned and back")
-    keys = ("dice", "dice 45", "dice random", "dice resampled")
-    lines = [
-        f"| set | network | seeds | parameters | {' | '.join(titles)} | changed at 45 | at 90 |",
-        "|---" * 10 + "|",
-    ]
-    for task in TASKS:
-        for method in METHODS:
-            found = [row for row in rows if (row["task"], row["method"]) == (task, method)]
-            if found:
-                cells = " | ".join(mean_and_range(found, key, 4) for key in keys)
-                changes = (sum(row[key] for row in found) / len(found) for key in ("changed", "changed, 90 degrees"))
-                shares = " | ".join(f"{100 * share:.2f} %" for share in changes)
-                lines.append(f"| {task} | {method} | {len(found)} | {found[0]['parameters']} | {cells} | {shares} |")
-    return "\n".join(lines)
+# --- tables
 
 
-def against_escnn(rows: Sequence[dict[str, Any]]) -> str:
-    """Ours less escnn's of the same kernel size, seed by seed: mean and standard error over sets and seeds."""
+def by_task_and_method(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Group the rows by set and method, in a fixed order."""
+    cells = {(task, method): [] for task in TASKS for method in METHODS}
+    for row in rows:
+        cells[row["task"], row["method"]].append(row)
+    return {cell: found for cell, found in cells.items() if found}
+
+
+def mean_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the means over seeds, one line per set and method."""
+    lines = []
+    for (task, method), found in by_task_and_method(rows).items():
+        scores = [f"{mean_of(found, key):.4f}" for key in SCORES]
+        changed = [f"{100 * mean_of(found, key):.2f} %" for key in ("changed", "changed, 90 degrees")]
+        lines.append([task, method, len(found), found[0]["parameters"], *scores, *changed])
+    titles = ["set", "network", "seeds", "parameters", *SCORES.values(), "changed at 45 degrees", "changed at 90"]
+    return markdown_table(titles, lines)
+
+
+def range_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the lowest and highest Dice over seeds, for methods with more than one."""
+    titles = ["set", "network", *(f"{title}, {end}" for title in SCORES.values() for end in ("lowest", "highest"))]
     lines = [
-        "| network | pairs | upright | 45 degrees | random angles | changed at 45, ratio | fewer changed |",
-        "|---" * 7 + "|",
+        [task, method, *(cell for key in SCORES for cell in range_cells(found, key, 4))]
+        for (task, method), found in by_task_and_method(rows).items()
+        if len(found) > 1
     ]
-    at = {(row["method"], row["task"], row["seed"]): row for row in rows}
+    return markdown_table(titles, lines)
+
+
+def escnn_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the differences to escnn with the same kernel size, over pairs of the same set and seed."""
+    by_run = {(row["method"], row["task"], row["seed"]): row for row in rows}
+    scores = ("dice", "dice 45", "dice random")
+    titles = ["network", "pairs"]
+    for key in scores:
+        titles += [SCORES[key], "standard error"]
+    titles += ["changed at 45, ratio", "fewer changed in"]
+    lines = []
     for method in METHODS:
         name, _, _ = method.partition(",")
         size = next((size for size in ("k=3", "k=5") if size in method), None)
         pairs = [
-            (row, at[f"escnn, {size}", task, seed])
-            for (other, task, seed), row in at.items()
-            if other == method and (f"escnn, {size}", task, seed) in at
+            (row, by_run[f"escnn, {size}", task, seed])
+            for (other, task, seed), row in by_run.items()
+            if other == method and (f"escnn, {size}", task, seed) in by_run
         ]
         if name not in ("ours", "scaled") or len(pairs) < 2:
             continue
         cells = []
-        for key in ("dice", "dice 45", "dice random"):
+        for key in scores:
             gains = np.array([mine[key] - theirs[key] for mine, theirs in pairs])
-            cells.append(f"{gains.mean():+.4f} +- {gains.std(ddof=1) / math.sqrt(len(gains)):.4f}")
-        shares = [(mine["changed"], theirs["changed"]) for mine, theirs in pairs]
-        ratio = math.exp(np.mean([math.log(mine / theirs) for mine, theirs in shares]))
-        fewer = sum(mine < theirs for mine, theirs in shares)
-        lines.append(f"| {method} | {len(pairs)} | {' | '.join(cells)} | {ratio:.2f} | {fewer} of {len(pairs)} |")
-    return "\n".join(lines)
+            cells += [f"{gains.mean():+.4f}", f"{gains.std(ddof=1) / math.sqrt(len(gains)):.4f}"]
+        changed = [(mine["changed"], theirs["changed"]) for mine, theirs in pairs]
+        ratio = math.exp(np.mean([math.log(mine / theirs) for mine, theirs in changed]))
+        fewer = sum(mine < theirs for mine, theirs in changed)
+        lines.append([method, len(pairs), *cells, f"{ratio:.2f}", f"{fewer} of {len(pairs)}"])
+    return markdown_table(titles, lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Run what the file lacks, and print the table of what it holds."""
+    """Run what the file lacks and print the tables of all its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--lr", type=float, default=1e-2)
-    parser.add_argument("--out", type=Path, help="JSON lines, added to")
-    parser.add_argument("--table", type=Path, help="only print the table of this file")
-    parser.add_argument("--quick", action="store_true", help="twenty steps on corners of the package's sample")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--steps", type=int, default=300, help="training steps")
+    parser.add_argument("--lr", type=float, default=1e-2, help="learning rate")
+    parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
+    parser.add_argument("--table", type=Path, help="print the tables of this file and run nothing")
+    parser.add_argument("--quick", action="store_true", help="twenty steps on small crops of the bundled sample")
     args = parser.parse_args(arguments)
     if args.table is None and args.out is None:
-        parser.error("say --out FILE or --table FILE")
+        parser.error("give --out FILE or --table FILE")
     torch.set_num_threads(1)
     if args.quick:
         args.seeds, args.steps = 1, 20
     setting = {"steps": args.steps, "lr": args.lr, "quick": args.quick}
     path = args.table or args.out
 
-    def rows() -> list[dict[str, Any]]:
+    def rows_of_setting() -> list[dict[str, Any]]:
         return [row for row in read_rows(path) if all(row[key] == value for key, value in setting.items())]
 
     if args.table is None:
-        known = {(row["task"], row["method"], row["seed"]) for row in rows()}
+        known = {(row["task"], row["method"], row["seed"]) for row in rows_of_setting()}
         parts = {name: quick_parts(name) if args.quick else read_parts(name) for name in args.tasks}
-        first = [method for method in args.methods if method in MAIN]
-        rest = [method for method in args.methods if method not in MAIN]
+        first = [method for method in args.methods if method in MAIN_METHODS]
+        rest = [method for method in args.methods if method not in MAIN_METHODS]
         cells = [
             (task, method, seed)
             for methods in (first, rest)
@@ -196,7 +231,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
             for method in methods
             for task in args.tasks
         ]
-        for place, (name, method, seed) in enumerate(cells, start=1):
+        for number, (name, method, seed) in enumerate(cells, start=1):
             if (name, method, seed) in known:
                 continue
             task = load_task(parts[name], name, seed=seed, crop=32 if args.quick else 0)
@@ -204,12 +239,13 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
             append_row(args.out, row)
             hours = time.process_time() / 3600
             print(
-                f"[{place}/{len(cells)}, {hours:.2f} h] {name}, {method}, seed {seed}: "
+                f"[{number}/{len(cells)}, {hours:.2f} h] {name}, {method}, seed {seed}: "
                 f"Dice {row['dice']:.4f}, at 45 degrees {row['dice 45']:.4f}",
                 flush=True,
             )
-    print("\n\n".join((table(rows()), against_escnn(rows()))))
-    return rows()
+    rows = rows_of_setting()
+    print(mean_table(rows), range_table(rows), escnn_table(rows), sep="\n\n")
+    return rows
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The U-Net of gconv_ga.models in escnn, layer for layer; for networks.py and any_angle.py."""
+"""The U-Net of gconv_ga.models built from escnn layers, for networks.py and any_angle.py."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +10,19 @@ from torch import Tensor, nn
 
 
 class EscnnUNet(nn.Module):
-    """Twice convolution, batch norm and ReLU a level, as many regular fields as `EquivariantUNet` has; H and W even.
+    """U-Net of escnn with as many regular fields as `EquivariantUNet`, and two convolutions per level; H and W even.
 
-    Everything is escnn's default: its kernels, its maximum over the group. With ``reduction="mean"`` the mean is ours,
-    for escnn has none.
+    Kernels and the maximum over the group are escnn's defaults. The mean (``reduction="mean"``) is implemented here,
+    since escnn has none.
+
+    Args:
+        in_channels: Number of image channels.
+        classes: Number of classes.
+        group: Name of the group, such as "C4" or "D4".
+        width: Number of fields at the finest level.
+        depth: Number of levels.
+        kernel_size: Size of the kernels.
+        reduction: Pooling over the group, "max" or "mean".
     """
 
     def __init__(
@@ -32,28 +41,28 @@ class EscnnUNet(nn.Module):
         self.space = gspaces.rot2dOnR2(n) if group[0] == "C" else gspaces.flipRot2dOnR2(n)
         self.image = enn.FieldType(self.space, in_channels * [self.space.trivial_repr])
         widths = [width * 2**level for level in range(depth)]
-        maps = [self._maps(fields) for fields in widths]
-        into = [self.image, *maps]
-        self.encoder = nn.ModuleList(self._block(into[level], maps[level]) for level in range(depth))
-        self.down = nn.ModuleList(enn.PointwiseMaxPool2D(each, 2) for each in maps[:-1])
-        self.up = nn.ModuleList(enn.R2Upsampling(each, 2, align_corners=False) for each in maps[:0:-1])
+        outputs = [self._field_type(fields) for fields in widths]
+        inputs = [self.image, *outputs]
+        self.encoder = nn.ModuleList(self._block(inputs[level], outputs[level]) for level in range(depth))
+        self.down = nn.ModuleList(enn.PointwiseMaxPool2D(field_type, 2) for field_type in outputs[:-1])
+        self.up = nn.ModuleList(enn.R2Upsampling(field_type, 2, align_corners=False) for field_type in outputs[:0:-1])
         self.decoder = nn.ModuleList(
-            self._block(self._maps(fine + coarse), self._maps(fine))
+            self._block(self._field_type(fine + coarse), self._field_type(fine))
             for fine, coarse in zip(widths[-2::-1], widths[:0:-1], strict=True)
         )
-        self.pool = enn.GroupPooling(maps[0]) if reduction == "max" else _Mean(width)
+        self.pool = enn.GroupPooling(outputs[0]) if reduction == "max" else _Mean(width)
         self.head = nn.Conv2d(width, classes, 1)
 
-    def _maps(self, fields: int) -> Any:
+    def _field_type(self, fields: int) -> Any:
         return enn.FieldType(self.space, fields * [self.space.regular_repr])
 
-    def _block(self, into: Any, out: Any) -> nn.Module:
+    def _block(self, in_type: Any, out_type: Any) -> nn.Module:
         size, layers = self.kernel_size, []
-        for before in (into, out):
+        for layer_in in (in_type, out_type):
             layers += [
-                enn.R2Conv(before, out, size, padding=size // 2, bias=False),
-                enn.InnerBatchNorm(out),
-                enn.ReLU(out, inplace=True),
+                enn.R2Conv(layer_in, out_type, size, padding=size // 2, bias=False),
+                enn.InnerBatchNorm(out_type),
+                enn.ReLU(out_type, inplace=True),
             ]
         return enn.SequentialModule(*layers)
 
@@ -63,13 +72,15 @@ class EscnnUNet(nn.Module):
             f = block(self.down[level - 1](f) if level else f)
             levels.append(f)
         for up, block, skip in zip(self.up, self.decoder, levels[-2::-1], strict=True):
-            # The types are those of the block, which a sum of types would not be equal to in name.
+            # The concatenation is given the block's own type: a sum of field types has another name, so is not equal.
             f = block(block.in_type(torch.cat((skip.tensor, up(f).tensor), dim=1)))
         logits: Tensor = self.head(self.pool(f).tensor)
         return logits
 
 
 class _Mean(nn.Module):
+    """Mean over the group."""
+
     def __init__(self, fields: int) -> None:
         super().__init__()
         self.fields = fields

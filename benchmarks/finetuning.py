@@ -1,11 +1,11 @@
-"""A trained U-Net, converted: what is its average worth as it is, fine-tuned, and opened? The table: README.md.
+"""Measure what converting a trained U-Net gains: as converted, fine-tuned, and with all taps. See README.md.
 
     python benchmarks/finetuning.py --out benchmarks/results/finetuning.jsonl
     python benchmarks/finetuning.py --table benchmarks/results/finetuning.jsonl
 
-A plain U-Net learns on upright crops. Then every candidate has the same processor seconds to go on, on crops that are
-turned and mirrored. Rows that the file holds already are not run again. ``--quick`` takes two steps of each on corners
-of the sample that comes with the package.
+A U-Net is trained on upright crops. Each candidate then continues for the same processor time, on rotated and reflected
+crops. Rows that the file already contains are not computed again. ``--quick`` takes two steps of each candidate on
+corners of the bundled sample.
 """
 
 import argparse
@@ -16,16 +16,8 @@ from typing import Any
 
 import torch
 from result_rows import append_row, read_rows
-from segmentation_tasks import (
-    Task,
-    load_task,
-    mean_and_range,
-    quick_parts,
-    read_parts,
-    score,
-    size_of,
-    train,
-)
+from result_tables import markdown_table, mean_of, range_cells
+from segmentation_tasks import Task, load_task, quick_parts, read_parts, score, size_of, train
 from torch import nn
 
 from gconv_ga import GroupAverage, convert
@@ -34,13 +26,14 @@ from gconv_ga.models import UNet
 from gconv_ga.train import Segmenter
 
 TASKS = ("nuclei", "histology")
+# Training after the first stage, by method.
 METHODS = {
     "plain": "the trained network",
-    "C4": "converted, as it is",
-    "D4": "converted, as it is",
+    "C4": "converted, not trained further",
+    "D4": "converted, not trained further",
     "plain, further": "upright crops",
-    "plain, augmented": "turned and mirrored crops",
-    "plain, augmented, averaged at test": "the same weights, average over D4",
+    "plain, augmented": "rotated and reflected crops",
+    "plain, augmented, averaged at test": "the same weights, averaged over D4",
     "C4, m=1": "converted, fine-tuned",
     "D4, m=1": "converted, fine-tuned",
     "C4, opened": "converted, all taps, fine-tuned",
@@ -48,7 +41,7 @@ METHODS = {
 
 
 class TapRates(Segmenter):
-    """New taps learn slower, as `ConvertedNetwork.param_groups` says."""
+    """Lightning module that trains new taps at the lower rate of `ConvertedNetwork.param_groups`."""
 
     def configure_optimizers(self) -> Any:
         if not isinstance(self.model, ConvertedNetwork):
@@ -56,14 +49,14 @@ class TapRates(Segmenter):
         groups = self.model.param_groups(self.learning_rate)
         optimizer = torch.optim.AdamW(groups, weight_decay=self.weight_decay)
         steps, rates = int(self.trainer.estimated_stepping_batches), [group["lr"] for group in groups]
-        # The cycle of `Segmenter`: a rise of exactly one step makes torch divide by zero.
-        rise = 0.1 if steps != 10 else 0.2
-        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise)
+        # The cycle of `Segmenter`. With a warm-up of exactly one step torch would divide by zero.
+        warm_up = 0.1 if steps != 10 else 0.2
+        cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=warm_up)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": cycle, "interval": "step"}}
 
 
 def candidate(method: str, trained: nn.Module, task: Task) -> nn.Module:
-    """A copy of the trained network, in the form that goes on learning."""
+    """Return a copy of the trained network in the form that the method trains further."""
     model = copy.deepcopy(trained)
     if method.startswith("plain"):
         return model
@@ -74,13 +67,15 @@ def candidate(method: str, trained: nn.Module, task: Task) -> nn.Module:
 
 
 def seconds_per_step(model: nn.Module, task: Task) -> float:
-    """The seconds of one more step, measured on copies."""
-    few, more = (train(copy.deepcopy(model), task, steps=steps, seed=0, segmenter=TapRates) for steps in (2, 8))
-    return max((more - few) / 6, 1e-3)
+    """Measure the seconds per training step, on copies of the model."""
+    two_steps, eight_steps = (
+        train(copy.deepcopy(model), task, steps=steps, seed=0, segmenter=TapRates) for steps in (2, 8)
+    )
+    return max((eight_steps - two_steps) / 6, 1e-3)
 
 
 def fine_tune(method: str, model: nn.Module, task: Task, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """Trains in place for the budget; what was spent."""
+    """Train a model in place within the budget, and return the steps and seconds spent."""
     steps = 2 if args.quick else max(2, round(args.budget / seconds_per_step(model, task)))
     symmetry = None if method == "plain, further" else "D4"
     seconds = train(
@@ -90,7 +85,7 @@ def fine_tune(method: str, model: nn.Module, task: Task, seed: int, args: argpar
 
 
 def study(task: Task, seed: int, known: set[str], args: argparse.Namespace) -> None:
-    """The methods of one set and seed that are not known yet, all from the same trained network."""
+    """Run the missing methods of one set and seed, all starting from the same trained network."""
     torch.manual_seed(seed)
     trained = UNet(task.test.images.shape[1], task.kind.classes, width=args.width, depth=3)
     seconds = train(trained, task, steps=args.steps, seed=seed, symmetry=None)
@@ -115,50 +110,59 @@ def study(task: Task, seed: int, known: set[str], args: argparse.Namespace) -> N
         row |= spent | size_of(model, task) | score(model, task)
         append_row(args.out, row)
         print(
-            f"{task.name}, seed {seed}, {method}: Dice {row['dice']:.4f}, turned {row['dice turned']:.4f}", flush=True
+            f"{task.name}, seed {seed}, {method}: Dice {row['dice']:.4f}, rotated {row['dice turned']:.4f}", flush=True
         )
 
 
-def table(rows: Sequence[dict[str, Any]]) -> str:
-    """Means over seeds, as Markdown, and what each method adds to the trained network on upright images."""
-    lines = [
-        '| set | network | then | seeds | steps | Dice | over "plain", by seed | turned | changed | test s |',
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
-    for task in TASKS:
-        there = [row for row in rows if row["task"] == task]
-        plain = {row["seed"]: row["dice"] for row in there if row["method"] == "plain"}
-        for method, then in METHODS.items():
-            found = sorted((row for row in there if row["method"] == method), key=lambda row: row["seed"])
-            if not found:
-                continue
-            gains = ", ".join(f"{row['dice'] - plain[row['seed']]:+.4f}" for row in found)
-            steps, changed, seconds = (
-                sum(row[key] for row in found) / len(found) for key in ("steps", "changed", "test seconds")
-            )
-            lines.append(
-                f"| {task} | {method} | {then} | {len(found)} | {steps:.0f} | {mean_and_range(found, 'dice', 4)} | "
-                f"{gains} | {mean_and_range(found, 'dice turned', 4)} | {100 * changed:.2f} % | {seconds:.1f} |"
-            )
-    return "\n".join(lines)
+def by_task_and_method(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Group the rows by set and method, in a fixed order; each group is sorted by seed."""
+    cells = {(task, method): [] for task in TASKS for method in METHODS}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        cells[row["task"], row["method"]].append(row)
+    return {cell: found for cell, found in cells.items() if found}
+
+
+def mean_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the means over seeds, one line per set and method."""
+    lines = []
+    for (task, method), found in by_task_and_method(rows).items():
+        scores = [f"{mean_of(found, key):.4f}" for key in ("dice", "dice turned")]
+        changed, seconds = f"{100 * mean_of(found, 'changed'):.2f} %", f"{mean_of(found, 'test seconds'):.1f}"
+        steps = f"{mean_of(found, 'steps'):.0f}"
+        lines.append([task, method, METHODS[method], len(found), steps, *scores, changed, seconds])
+    titles = ["set", "network", "training", "seeds", "steps", "Dice, upright", "Dice, rotated", "changed", "test s"]
+    return markdown_table(titles, lines)
+
+
+def seed_table(rows: Sequence[dict[str, Any]]) -> str:
+    """Format the ranges over seeds, and for each seed the gain in upright Dice over the trained network."""
+    seeds = sorted({row["seed"] for row in rows})
+    plain = {(row["task"], row["seed"]): row["dice"] for row in rows if row["method"] == "plain"}
+    lines = []
+    for (task, method), found in by_task_and_method(rows).items():
+        ranges = [cell for key in ("dice", "dice turned") for cell in range_cells(found, key, 4)]
+        gains = {row["seed"]: f"{row['dice'] - plain[task, row['seed']]:+.4f}" for row in found}
+        lines.append([task, method, *ranges, *(gains.get(seed, "-") for seed in seeds)])
+    titles = ["upright, lowest", "highest", "rotated, lowest", "highest", *(f"gain, seed {seed}" for seed in seeds)]
+    return markdown_table(["set", "network", *titles], lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
-    """Run what the file lacks, and print the table of what it holds."""
+    """Run what the file lacks and print the tables of all its rows."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=800, help="of the plain network's first training")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds")
+    parser.add_argument("--steps", type=int, default=800, help="training steps of the baseline")
     parser.add_argument("--budget", type=float, default=20.0, help="processor seconds of fine-tuning")
-    parser.add_argument("--width", type=int, default=8, help="channels of the plain network's finest level")
+    parser.add_argument("--width", type=int, default=8, help="channels of the baseline at the finest level")
     parser.add_argument("--fine-lr", type=float, default=3e-3, help="highest learning rate of fine-tuning")
-    parser.add_argument("--out", type=Path, help="JSON lines, added to")
-    parser.add_argument("--table", type=Path, help="only print the table of this file")
-    parser.add_argument("--quick", action="store_true", help="two steps on corners of the package's sample")
+    parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
+    parser.add_argument("--table", type=Path, help="print the tables of this file and run nothing")
+    parser.add_argument("--quick", action="store_true", help="two steps on small crops of the bundled sample")
     args = parser.parse_args(arguments)
     if args.table is None and args.out is None:
-        parser.error("say --out FILE or --table FILE")
-    torch.set_num_threads(1)  # seconds are those of one thread
+        parser.error("give --out FILE or --table FILE")
+    torch.set_num_threads(1)  # times are those of one thread
     if args.quick:
         args.steps = 2
     if args.table is None:
@@ -171,7 +175,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
                     parts = quick_parts(name) if args.quick else read_parts(name)
                     study(load_task(parts, name, seed=seed, crop=32 if args.quick else 0), seed, known, args)
     rows = [row for row in read_rows(args.table or args.out) if row["quick"] == args.quick]
-    print(table([row for row in rows if row["budget"] == args.budget]))
+    shown = [row for row in rows if row["budget"] == args.budget]
+    print(mean_table(shown), seed_table(shown), sep="\n\n")
     return rows
 
 

@@ -1,4 +1,4 @@
-"""The networks of label_efficiency.py: as many multiply-adds as a plain U-Net has, or as many parameters."""
+"""Networks compared by label_efficiency.py, matched to the baseline U-Net in multiply-adds or to ours in parameters."""
 
 import math
 from collections.abc import Callable
@@ -17,12 +17,12 @@ DEPTH = 3
 
 @dataclass(frozen=True)
 class Method:
-    """How a network is made and trained.
+    """Network and its augmentation.
 
     Args:
-        width: Of the finest level, where the plain network has so many channels.
-        build: From the channels of the image, the classes and that width.
-        symmetry: What augments the training crops.
+        width: Maps the number of channels of the baseline to the width of this network, both at the finest level.
+        build: Makes the network from the number of image channels, the number of classes and the width.
+        symmetry: Group that augments the training crops. If None, no augmentation.
     """
 
     width: Callable[[int], int]
@@ -31,12 +31,12 @@ class Method:
 
 
 def plain(shrink: float = 1.0, symmetry: str | None = "D4") -> Method:
-    """The plain U-Net, with so many times fewer channels."""
+    """Return the baseline U-Net, with its channels divided by `shrink`."""
     return Method(lambda channels: round(channels / shrink), lambda c, k, w: UNet(c, k, width=w, depth=DEPTH), symmetry)
 
 
 def averaged(group: str, order: int) -> Method:
-    """The group average of a plain U-Net, trained through the average: all of it has the plain one's multiply-adds."""
+    """Return the group average of a narrower U-Net, trained through the average; compute-matched as a whole."""
     return Method(
         lambda channels: round(channels / math.sqrt(order)),
         lambda c, k, w: GroupAverage(UNet(c, k, width=w, depth=DEPTH), group),
@@ -46,15 +46,15 @@ def averaged(group: str, order: int) -> Method:
 def ours(
     group: str, order: int, taps: int | None = None, cost: int = 1, reduction: str = "mean", functions: int = 0
 ) -> Method:
-    """The equivariant U-Net of so many times the plain one's multiply-adds.
+    """Return the equivariant U-Net with `cost` times the multiply-adds of the baseline.
 
     Args:
-        group: Its name.
-        order: Its elements.
-        taps: None for all.
-        cost: So many times.
-        reduction: How the group is pooled.
-        functions: Steerable kernels of so many functions; 0: what the group has by itself.
+        group: Name of the group.
+        order: Number of elements of the group.
+        taps: Number of taps. If None, all.
+        cost: Multiply-adds relative to the baseline.
+        reduction: Pooling over the group, "mean" or "max".
+        functions: Number of functions of steerable kernels. If 0, the default filters of the group.
     """
     filters = SteerableFilters(as_group(group), (3, 3), functions=functions) if functions else "auto"
     return Method(
@@ -66,7 +66,7 @@ def ours(
 
 
 def ours_by_level(group: str, order: int, finest: int, coarser: int) -> Method:
-    """The equivariant U-Net with other taps at the finest level, half of whose work is there, than below it."""
+    """Return the equivariant U-Net with one number of taps at the finest level and another at the coarser ones."""
 
     def build(channels: int, classes: int, width: int) -> nn.Module:
         net = EquivariantUNet(channels, classes, group=group, width=width, depth=DEPTH, group_kernel_size=coarser)
@@ -78,19 +78,19 @@ def ours_by_level(group: str, order: int, finest: int, coarser: int) -> Method:
                     )
         return net
 
-    # A U-Net of three levels does 5, 5 1/2 and 1 1/2 width^2 |G| taps multiply-adds a pixel at its levels, without the
-    # layer that sees the image.
-    share = (5 * finest + 7 * coarser) / 12
-    return Method(lambda channels: round(channels / math.sqrt(order * share)), build)
+    # The three levels of the U-Net do 5, 5 1/2 and 1 1/2 width^2 |G| taps multiply-adds per image pixel, without the
+    # layer that reads the image.
+    mean_taps = (5 * finest + 7 * coarser) / 12
+    return Method(lambda channels: round(channels / math.sqrt(order * mean_taps)), build)
 
 
 def ours_with_head(group: str, order: int, fields: int = 16) -> Method:
-    """The equivariant U-Net with a layer of 1 x 1 kernels before the group is pooled: the head sees more than width."""
+    """Return the equivariant U-Net with a 1 x 1 layer before group pooling, so that the head sees `fields` channels."""
 
     def build(channels: int, classes: int, width: int) -> nn.Module:
         net = EquivariantUNet(channels, classes, group=group, width=width, depth=DEPTH)
-        more = GroupConv2d(width, fields, 1, bias=False, group=group)
-        net.decoder.pool = nn.Sequential(more, BatchNorm2d(fields), nn.ReLU(), net.decoder.pool)
+        widen = GroupConv2d(width, fields, 1, bias=False, group=group)
+        net.decoder.pool = nn.Sequential(widen, BatchNorm2d(fields), nn.ReLU(), net.decoder.pool)
         net.segmentation_head = nn.Conv2d(fields, classes, 1)
         return net
 

@@ -1,12 +1,12 @@
-"""What equivariant layers cost, against torch's own layers of the same width, and what their choices cost.
+"""Measure the cost of equivariant layers against torch's own layers of the same width, and of their options.
 
     python benchmarks/layers.py                       # processor time of one thread: the steadiest on a busy machine
     python benchmarks/layers.py --clock wall --threads 2 --json layers.json
 
-Each case times its candidates in turn, in an order drawn anew for each round, and prints the median of the first one
-and the ratios of the others' medians to it. "again" is the first candidate once more: how far it is from 1 is noise.
-A training step is forward and backward, with gradients of input and parameters. Where escnn is importable (the extra
-"escnn"), its layers are candidates too.
+Each case interleaves its candidates in a new random order each round, and prints the median time of the first one, the
+baseline, and the ratios of the other medians to it. "again" is the baseline timed a second time: its distance from 1 is
+noise. A training step is forward and backward, with gradients of input and parameters. Layers of escnn are included if
+escnn can be imported (the extra "escnn").
 """
 
 import argparse
@@ -22,16 +22,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from result_tables import markdown_table
 from torch import Tensor, nn
 
 import gconv_ga.nn as gnn
 
-ORDERS = {"C4": 4, "D4": 8}
+ORDERS = {"C4": 4, "D4": 8}  # number of elements of each group
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
 
 
 class Case(NamedTuple):
-    """Candidates that are compared: modules, by name, with the input that each takes; the first is the baseline."""
+    """Modules to compare, by name and each with its input; the first is the baseline."""
 
     section: str
     name: str
@@ -39,21 +40,21 @@ class Case(NamedTuple):
 
 
 def flat(module: nn.Module) -> nn.Module:
-    """A module of images, given a map with its elements as channels."""
+    """Apply an image module to a feature map on the group, with the group elements as channels."""
     return nn.Sequential(nn.Flatten(1, 2), module)
 
 
-def like(module: nn.Module, other: nn.Module) -> nn.Module:
-    """The module with the other's weights."""
-    module.load_state_dict(other.state_dict())
+def with_weights_of(source: nn.Module, module: nn.Module) -> nn.Module:
+    """Load the weights of a source module into a module, and return the module."""
+    module.load_state_dict(source.state_dict())
     return module
 
 
-# --- the questions
+# --- questions
 
 
 def against_torch() -> Iterator[Case]:
-    """A group convolution against a plain one of as many channels."""
+    """Group convolution against `nn.Conv2d` with the same number of channels."""
     for group, size, fields, batch in [("C4", 64, 8, 8), ("C4", 16, 32, 8), ("D4", 64, 8, 8), ("D4", 16, 32, 8)]:
         order = ORDERS[group]
         f = torch.randn(batch, fields, order, size, size)
@@ -69,7 +70,7 @@ def against_torch() -> Iterator[Case]:
 
 
 def escnn_convolution(group: str, fields: int) -> nn.Module:
-    """The layer of escnn between regular fields, with its defaults."""
+    """Return escnn's convolution between regular fields, with its default options."""
     from escnn import gspaces
     from escnn import nn as enn
 
@@ -88,7 +89,7 @@ def escnn_convolution(group: str, fields: int) -> nn.Module:
 
 
 def phase_rule() -> Iterator[Case]:
-    """Each orientation on its own grid against one shared grid, at sizes where they differ; both computed by us."""
+    """Sampling with one grid per orientation against one shared grid, at sizes where they differ."""
     windows = {"k3 s2 p1": (3, 2, 1), "k1 s2": (1, 2, 0)}
     for group, size, fields, batch, window in [
         ("C4", 64, 8, 8, "k3 s2 p1"), ("C4", 32, 16, 8, "k3 s2 p1"), ("C4", 16, 32, 8, "k3 s2 p1"),
@@ -97,19 +98,19 @@ def phase_rule() -> Iterator[Case]:
         k, s, p = windows[window]
         f = torch.randn(batch, fields, ORDERS[group], size, size)
         shared = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group, sampling="shared")
-        own = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group)
-        odd = gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group)
+        per_orientation, at_good_size = (
+            with_weights_of(shared, gnn.GroupConv2d(fields, 2 * fields, k, s, p, group=group)) for _ in range(2)
+        )
+        larger = torch.randn(batch, fields, ORDERS[group], size + 1, size + 1)
         yield Case(
             "phase rule",
             f"GroupConv2d {window}, {group}, {size} px, {fields} to {2 * fields} fields",
             {
                 "shared": (shared, f),
-                "per_orientation": (like(own, shared), f),
-                f"per_orientation at {size + 1} px": (
-                    like(odd, shared), torch.randn(batch, fields, ORDERS[group], size + 1, size + 1),
-                ),
+                "per_orientation": (per_orientation, f),
+                "per_orientation, 1 px more": (at_good_size, larger),
             },
-        )  # fmt: skip
+        )
     for group, size, fields, batch in [("C4", 65, 8, 8), ("C4", 33, 32, 8)]:
         f = torch.randn(batch, fields, ORDERS[group], size, size)
         for pool in (gnn.MaxPool2d, gnn.AvgPool2d):
@@ -122,29 +123,29 @@ def phase_rule() -> Iterator[Case]:
                 },
             )
     x = torch.randn(8, 3, 64, 64)
-    stem = gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4", sampling="shared")
-    own_stem = like(gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4"), stem)
+    shared = gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4", sampling="shared")
+    per_orientation = with_weights_of(shared, gnn.LiftingConv2d(3, 16, 7, 2, 3, group="C4"))
     yield Case(
         "phase rule",
         "LiftingConv2d k7 s2 p3, C4, 64 px, 3 to 16 fields",
-        {"shared": (stem, x), "per_orientation": (own_stem, x)},
+        {"shared": (shared, x), "per_orientation": (per_orientation, x)},
     )
 
 
-class ByNeighbours(nn.Module):
-    """A layer that does few taps the other way: dense instead of orientation by orientation, or the reverse."""
+class WithMethod(nn.Module):
+    """Layer with few taps that computes them as a dense convolution with zeros, or orientation by orientation."""
 
     def __init__(self, layer: nn.Module, dense: bool) -> None:
         super().__init__()
         self.layer = layer
-        layer._mixes_all = dense  # noqa: SLF001  what the layer has chosen is what is asked here
+        layer._mixes_all = dense  # noqa: SLF001  the layer's own choice is what is measured here
 
     def forward(self, f: Tensor) -> Tensor:
         return self.layer(f)
 
 
 def taps() -> Iterator[Case]:
-    """Few taps as a dense convolution with zeros, and by neighbours; which one the layer takes is in its rule."""
+    """Layers with few taps, computed as a dense convolution with zeros and orientation by orientation."""
     for make in (gnn.GroupConv2d, gnn.GroupConvTranspose2d):
         window = (3, 1, 1) if make is gnn.GroupConv2d else (2, 2, 0)
         for group, size, fields, counts in [
@@ -156,33 +157,33 @@ def taps() -> Iterator[Case]:
             f = torch.randn(4, fields, ORDERS[group], side, side)
             for count in counts:
                 full = make(fields, fields, *window, group=group)
-                one, other = (make(fields, fields, *window, group=group, group_kernel_size=count) for _ in range(2))
-                like(other, one)
+                dense, sparse = (make(fields, fields, *window, group=group, group_kernel_size=count) for _ in range(2))
+                with_weights_of(dense, sparse)
                 yield Case(
                     "taps",
                     f"{make.__name__}, {group}, {count} of {ORDERS[group]} taps, {side} px, {fields} fields",
                     {
                         "all taps": (full, f),
-                        "dense with zeros": (ByNeighbours(one, dense=True), f),
-                        "by neighbours": (ByNeighbours(other, dense=False), f),
+                        "dense with zeros": (WithMethod(dense, dense=True), f),
+                        "by orientation": (WithMethod(sparse, dense=False), f),
                     },
                 )
 
 
 def norms() -> Iterator[Case]:
-    """Batch norm of a 5-d map, contiguous and channels-last, against the folded 4-d one."""
+    """Batch norm of a 5-d feature map on the group, contiguous and channels-last, against the folded 4-d one."""
     for group, size, fields in [("C4", 64, 8), ("C4", 16, 32)]:
         order = ORDERS[group]
         f = torch.randn(8, fields, order, size, size)
-        last = f.flatten(1, 2).to(memory_format=torch.channels_last).unflatten(1, (fields, order))
+        channels_last = f.flatten(1, 2).to(memory_format=torch.channels_last).unflatten(1, (fields, order))
         yield Case(
             "norms",
             f"{group}, {size} px, {fields} fields",
             {
                 "nn.BatchNorm2d, folded": (flat(nn.BatchNorm2d(fields * order)), f),
                 "BatchNorm2d": (gnn.BatchNorm2d(fields), f),
-                "nn.BatchNorm2d, folded, channels last": (flat(nn.BatchNorm2d(fields * order)), last),
-                "BatchNorm2d, channels last": (gnn.BatchNorm2d(fields), last),
+                "nn.BatchNorm2d, folded, channels last": (flat(nn.BatchNorm2d(fields * order)), channels_last),
+                "BatchNorm2d, channels last": (gnn.BatchNorm2d(fields), channels_last),
             },
         )
 
@@ -199,7 +200,7 @@ SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {
 
 
 def training_step(module: nn.Module, f: Tensor) -> Callable[[], None]:
-    """Forward and backward; the gradient of the output is some fixed numbers."""
+    """Return a forward and backward pass with a fixed gradient of the output."""
     module.train()
     x = f.clone(memory_format=torch.preserve_format).requires_grad_()
     gradient = torch.randn_like(module(x))
@@ -213,7 +214,7 @@ def training_step(module: nn.Module, f: Tensor) -> Callable[[], None]:
 
 
 def inference(module: nn.Module, f: Tensor) -> Callable[[], None]:
-    """Forward in eval mode without gradients."""
+    """Return a forward pass without gradients."""
     x = f.clone(memory_format=torch.preserve_format)
 
     def run() -> None:
@@ -226,48 +227,53 @@ def inference(module: nn.Module, f: Tensor) -> Callable[[], None]:
 def medians(
     prepare: Callable[[], dict[str, Callable[[], None]]], rounds: int, clock: Callable[[], float]
 ) -> dict[str, float]:
-    """The median seconds of each, run in turn in a new order each round.
+    """Measure the median seconds of each candidate, interleaved in a new random order each round.
 
-    Where tensors lie in memory changes the time of the same code by some percent, for as long as they lie there: so
-    they are made anew every few rounds.
+    The place of tensors in memory changes the time of the same code by a few percent, so they are allocated anew every
+    few rounds.
+
+    Args:
+        prepare: Returns the candidates by name, with newly allocated tensors.
+        rounds: Number of rounds.
+        clock: Returns the time in seconds.
     """
-    found: dict[str, list[float]] = {}
+    seconds: dict[str, list[float]] = {}
     for number in range(rounds):
         if number % 4 == 0:
-            shift = torch.empty(random.randrange(1 << 18))
+            offset = torch.empty(random.randrange(1 << 18))
             runs = prepare()
-            del shift
+            del offset
             for run in runs.values():
-                run()
+                run()  # warm-up
         names = list(runs)
         random.shuffle(names)
         for name in names:
             start = clock()
             runs[name]()
-            found.setdefault(name, []).append(clock() - start)
-    return {name: statistics.median(found[name]) for name in prepare()}
+            seconds.setdefault(name, []).append(clock() - start)
+    return {name: statistics.median(seconds[name]) for name in prepare()}
 
 
 def measure(case: Case, mode: str, rounds: int, clock: Callable[[], float]) -> dict[str, Any]:
-    """A row of the table."""
+    """Time a case in one mode and return a row of results."""
     for module, _ in case.candidates.values():
         module.train(mode == "train")
-    task = training_step if mode == "train" else inference
-    seconds = medians(lambda: {name: task(*each) for name, each in case.candidates.items()}, rounds, clock)
-    base, first = next(iter(seconds)), next(iter(seconds.values()))
-    ratios = {name: value / first for name, value in seconds.items() if name != base}
+    make = training_step if mode == "train" else inference
+    seconds = medians(lambda: {name: make(*each) for name, each in case.candidates.items()}, rounds, clock)
+    baseline = next(iter(seconds))
+    ratios = {name: value / seconds[baseline] for name, value in seconds.items() if name != baseline}
     return {
         "section": case.section,
         "case": case.name,
         "mode": mode,
-        "baseline": base,
-        "ms": 1e3 * first,
+        "baseline": baseline,
+        "ms": 1e3 * seconds[baseline],
         "ratios": ratios,
     }
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for."""
+    """Describe the machine and the versions."""
     model = next(
         (line.split(":")[1].strip() for line in _cpu_lines() if line.startswith("model name")), platform.processor()
     )
@@ -285,13 +291,13 @@ def _cpu_lines() -> list[str]:
 
 
 def main() -> None:
-    """Measures and prints."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--section", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
     parser.add_argument("--rounds", type=int, default=31, help="repetitions of each candidate (default: %(default)s)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="cpu", help="processor or wall time (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--json", type=Path, help="file to which the rows are written")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     torch.manual_seed(0)
@@ -301,13 +307,17 @@ def main() -> None:
     print(", ".join(f"{key}: {value}" for key, value in about.items()), "\n")
     rows: list[dict[str, Any]] = []
     for section in options.section:
-        print(f"{section}: {SECTIONS[section].__doc__}\n\n| case | mode | ms | ratio |\n|---|---|---|---|")
+        print(f"{section}: {SECTIONS[section].__doc__}\n")
+        columns: list[str] = []
         for case in SECTIONS[section]():
             for mode in ("train", "eval"):
                 row = measure(case, mode, options.rounds, CLOCKS[options.clock])
                 rows.append(row)
-                ratios = ", ".join(f"{name} {ratio:.3f}" for name, ratio in row["ratios"].items())
-                print(f"| {row['case']} | {mode} | {row['baseline']} {row['ms']:.2f} | {ratios} |", flush=True)
+                if not columns:
+                    columns = list(row["ratios"])
+                    print(markdown_table(["case", "mode", f"{row['baseline']}, ms", *columns], []))
+                cells = [f"{row['ratios'][name]:.3f}" if name in row["ratios"] else "-" for name in columns]
+                print(f"| {row['case']} | {mode} | {row['ms']:.2f} | {' | '.join(cells)} |", flush=True)
         print()
     if options.json:
         options.json.write_text(json.dumps({"about": about, "rows": rows}, indent=1), encoding="utf-8")

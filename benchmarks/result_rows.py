@@ -1,4 +1,4 @@
-"""Results as JSON lines, one for one training, so that a run can be stopped and taken up."""
+"""Results as JSON lines, one line per training run, so that an interrupted benchmark can be continued."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,18 @@ from typing import Any
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; a last line that was cut off is dropped from the file, too."""
+    """Read the rows of a JSON lines file, and remove an incomplete last line from it."""
     if not path.exists():
         return []
     text = path.read_text()
-    whole = text[: text.rfind("\n") + 1]
-    if whole != text:
-        path.write_text(whole)
-    return [json.loads(line) for line in whole.splitlines()]
+    complete = text[: text.rfind("\n") + 1]
+    if complete != text:
+        path.write_text(complete)
+    return [json.loads(line) for line in complete.splitlines()]
 
 
 def append_row(path: Path, row: dict[str, Any]) -> None:
-    """Adds a row at once, so that a run that is stopped has lost no more than what it was at."""
+    """Append a row immediately, so that an interruption loses only the run in progress."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")

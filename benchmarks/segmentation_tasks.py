@@ -1,14 +1,14 @@
-"""Four sets of real images, how a network is trained on a few of them, and how it is scored: for the benchmarks here.
+"""Four sets of real images, with training and scoring functions shared by the segmentation benchmarks.
 
-The sets lie in ../shared/data (or where the variable GCONV_GA_DATA says), each with its split. All seconds are
-processor seconds.
+The sets are read from ../shared/data, or from the folder given by the environment variable GCONV_GA_DATA; each comes
+with its split. All times are processor seconds.
 """
 
 import copy
 import csv
 import os
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,13 +31,13 @@ DATA = Path(os.environ.get("GCONV_GA_DATA", Path(__file__).resolve().parent.pare
 
 @dataclass(frozen=True)
 class Kind:
-    """What differs between the sets.
+    """Settings that differ between the sets.
 
     Args:
-        classes: How many, the background among them.
-        percentile: Of the image's own values that it is scaled by; fluorescence only.
+        classes: Number of classes, including the background.
+        percentile: Percentile of an image's own values by which it is scaled; for fluorescence images only.
         crop: Side of the training crops in pixels: 64, or nearly the whole of a small image.
-        batch: Crops a step, so that a step sees about as many pixels in every set.
+        batch: Number of crops per step, chosen so that a step sees about as many pixels in every set.
     """
 
     classes: int
@@ -57,7 +57,7 @@ TASKS = tuple(KINDS)
 
 @dataclass(frozen=True)
 class Task:
-    """Some labelled images, and the test images, both normalised by what the labelled ones say."""
+    """Labelled training images and test images, both normalized with statistics of the labelled ones."""
 
     name: str
     kind: Kind
@@ -66,7 +66,7 @@ class Task:
 
 
 def read_parts(name: str) -> dict[str, Split]:
-    """The training and the test images of a set, not normalised, in the order of its split."""
+    """Read the training and test images of a set, not normalized, in the order of its split."""
     folder = DATA / name
     with (folder / "split.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
@@ -81,7 +81,7 @@ def read_parts(name: str) -> dict[str, Split]:
 
 
 def quick_parts(name: str) -> dict[str, Split]:
-    """The same from the sample that comes with the package; smaller corners of it, so that a test can run it."""
+    """Return the same from corners of the bundled sample, small enough for a test."""
     sample = load_sample(name)
     corner = (..., slice(64), slice(64))
     return {
@@ -91,14 +91,14 @@ def quick_parts(name: str) -> dict[str, Split]:
 
 
 def load_task(parts: dict[str, Split], name: str, images: int | None = None, seed: int = 0, crop: int = 0) -> Task:
-    """A set with so many labelled images; those of more images contain those of fewer, seed by seed.
+    """Make a task with a given number of labelled images; for one seed, larger choices contain the smaller ones.
 
     Args:
-        parts: What `read_parts` or `quick_parts` gave.
-        name: The set.
-        images: How many are labelled; None for all.
-        seed: Of the choice.
-        crop: Side of the training crops; 0 for the set's own.
+        parts: Result of `read_parts` or `quick_parts`.
+        name: Name of the set.
+        images: Number of labelled images. If None, all.
+        seed: Seed of the choice of images.
+        crop: Side of the training crops in pixels. If 0, the default of the set.
     """
     kind, train, test = KINDS[name], parts["train"], parts["test"]
     order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:images]
@@ -119,16 +119,16 @@ def train(
     learning_rate: float = 1e-2,
     segmenter: Callable[..., Segmenter] = Segmenter,
 ) -> float:
-    """Trains in place as ``gconv-ga demo`` does; gives the seconds.
+    """Train a model in place, as ``gconv-ga demo`` does, and return the seconds it took.
 
     Args:
-        model: It gives logits.
-        task: What to train on.
-        steps: How many.
-        seed: Of the crops and their moves.
-        symmetry: The group that augments the crops, or None.
-        learning_rate: The highest of the cycle.
-        segmenter: What makes the Lightning module.
+        model: Network that returns logits.
+        task: Task to train on.
+        steps: Number of steps.
+        seed: Seed of the crops and their augmentation.
+        symmetry: Group that augments the crops. If None, no augmentation.
+        learning_rate: Highest learning rate of the cycle.
+        segmenter: Makes the Lightning module of a model.
     """
     start = time.process_time()
     length = steps * task.kind.batch
@@ -138,44 +138,46 @@ def train(
 
 
 def score(model: nn.Module, task: Task) -> dict[str, Any]:
-    """Dice and mean IoU of the classes but the background, and the share of pixels whose label changes, 0 .. 1.
+    """Compute Dice and mean IoU of the foreground classes, and the proportion of pixels whose label changes.
 
-    "Turned" are the test images each under its own quarter turn: one, two, three in turn.
+    In the keys, "turned" means that the test images are rotated: by 90, 180, 270, 90, ... degrees through the set.
+    "changed" compares the labels of the rotated images with the rotated labels.
     """
     images, masks, classes = task.test.images, task.test.masks, task.kind.classes
     start = time.process_time()
     labels = predict_labels(model, images, batch_size=1)
     seconds = time.process_time() - start
-    turned = torch.cat([predict_labels(model, turn(x, i, ScalarField()), batch_size=1) for i, x in enumerate(images)])
-    expected, truth = (torch.cat([turn(x, i, LabelMask()) for i, x in enumerate(y)]) for y in (labels, masks))
+    inputs = [rotate(image, index, ScalarField()) for index, image in enumerate(images)]
+    rotated = torch.cat([predict_labels(model, image, batch_size=1) for image in inputs])
+    expected, truth = (torch.cat([rotate(x, i, LabelMask()) for i, x in enumerate(each)]) for each in (labels, masks))
     return {
         "dice": dice(labels, masks, classes=classes),
-        "dice turned": dice(turned, truth, classes=classes),
+        "dice turned": dice(rotated, truth, classes=classes),
         "iou": iou(labels, masks, classes),
-        "iou turned": iou(turned, truth, classes),
-        "changed": float((turned != expected).double().mean()),
+        "iou turned": iou(rotated, truth, classes),
+        "changed": float((rotated != expected).double().mean()),
         "test seconds": seconds,
     }
 
 
-def turn(x: Tensor, index: int, action: LabelMask | ScalarField) -> Tensor:
-    """One image or mask, with a batch axis, under the quarter turn that belongs to its place among the images."""
+def rotate(x: Tensor, index: int, action: LabelMask | ScalarField) -> Tensor:
+    """Rotate one image or mask by a multiple of 90 degrees given by its index in the set, and add a batch axis."""
     return action(x.unsqueeze(0), C4, 1 + index % 3)
 
 
 def iou(labels: Tensor, masks: Tensor, classes: int) -> float:
-    """The mean over images and classes but the background; a class that is nowhere in an image counts in no mean."""
+    """Compute the mean IoU over images and foreground classes; a class absent from an image is excluded."""
     scores = mean_iou(labels, masks, classes, include_background=False, per_class=True, input_format="index")
     return float(scores[scores >= 0].mean())
 
 
 def size_of(model: nn.Module, task: Task) -> dict[str, Any]:
-    """The parameters, and the multiply-adds for each pixel of an image of 64 x 64, without those with absent taps."""
+    """Count parameters, and multiply-adds per pixel of a 64 x 64 image; absent taps are not counted."""
     channels = task.test.images.shape[1]
     model = copy.deepcopy(model)
     for layer in model.modules():
         if isinstance(layer, GroupConv2d) and len(layer.taps) < layer.group.order:
-            # Where it is faster a layer takes absent taps for zeros, and multiplies by them.
+            # Where this is faster, a layer multiplies by zeros in place of absent taps.
             layer._mixes_all = False  # noqa: SLF001
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model.eval()(torch.zeros(1, channels, 64, 64))
@@ -183,12 +185,3 @@ def size_of(model: nn.Module, task: Task) -> dict[str, Any]:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply-adds": counter.get_total_flops() // 2 // 64**2,
     }
-
-
-def mean_and_range(rows: Iterable[dict[str, Any]], key: str, digits: int = 3) -> str:
-    """The mean over seeds, and in brackets the lowest and the highest."""
-    values: Sequence[float] = [row[key] for row in rows]
-    mean, low, high = sum(values) / len(values), min(values), max(values)
-    if len(values) == 1:
-        return f"{mean:.{digits}f}"
-    return f"{mean:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
