@@ -30,7 +30,7 @@ from gconv_ga.images import CropStream, load_sample
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.plots import PALETTE, chart, demo_figure
 from gconv_ga.predict import predict_labels
-from gconv_ga.segmenter import as_device
+from gconv_ga.segmenter import Machines, as_device
 from gconv_ga.train import ReportSteps, Segmenter, fit
 
 torch.manual_seed(0)
@@ -39,8 +39,8 @@ nuclei = load_sample("nuclei")
 ours = EquivariantUNet(1, 2, group="C4", width=2, depth=3)
 networks = {
     "C4 U-Net": (ours, "D4"),
-    "plain twin": (ours.plain_twin(), "D4"),
-    "twin, unaugmented": (ours.plain_twin(), None),
+    "plain twin": (ours.baseline(), "D4"),
+    "twin, unaugmented": (ours.baseline(), None),
 }
 for name, (net, symmetry) in networks.items():
     weights = sum(p.numel() for p in net.parameters())
@@ -60,7 +60,7 @@ for name, (net, symmetry) in networks.items():
         Segmenter(net),
         stream,
         batch_size=6,
-        device=device,
+        machines=Machines(device),
         callbacks=[ReportSteps(lambda step, loss, curve=curve: curve.append(loss))],
     )
     net.eval()

@@ -21,7 +21,7 @@ from ..images import CropStream, Sample, load_sample
 from ..models import EquivariantUNet
 from ..plots import demo_figure, save_figure
 from ..predict import predict_labels
-from ..segmenter import SegmenterConfig
+from ..segmenter import Machines, SegmenterConfig
 from ..train import ReportSteps, SaveCheckpoints, Segmenter, fit, start_at_frequencies
 
 CHANNELS = 16  # orientations times fields of the finest level, and the channels of the plain twin
@@ -72,7 +72,7 @@ def contestants(group: str, sample: Sample) -> list[Contestant]:
         "kernel_size": 3 if symmetry.is_exact() else 5,  # 3 x 3 pixels are few to turn by 45 degrees
         "group": group,
     }
-    twin = {**arguments, "width": EquivariantUNet(**arguments).plain_twin().width}
+    twin = {**arguments, "width": EquivariantUNet(**arguments).baseline().width}
     del twin["group"]
     ours = SegmenterConfig("EquivariantUNet", arguments, sample.classes, sample.normalization)
     plain = SegmenterConfig("UNet", twin, sample.classes, sample.normalization)
@@ -142,7 +142,7 @@ def _train(contest: Contest, contestant: Contestant, saver: SaveCheckpoints, bar
         Segmenter(model, learning_rate=LEARNING_RATE),
         stream,
         batch_size=BATCH,
-        device=contest.device,
+        machines=Machines(contest.device),
         seed=seed,
         callbacks=[progress, saver],
     )

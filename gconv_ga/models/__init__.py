@@ -1,4 +1,4 @@
-"""Ready-made segmenters: the equivariant U-Net and its plain baseline.
+"""Ready-made segmentation networks: an equivariant U-Net and its baseline, a plain one.
 
 Names: `EquivariantUNet`, `UNet`.
 
@@ -6,7 +6,7 @@ Example:
     >>> import torch
     >>> from gconv_ga.models import EquivariantUNet
     >>> net = EquivariantUNet(1, 2, group="C4", width=4, depth=3)
-    >>> net(torch.randn(2, 1, 61, 50)).shape  # logits, any height and width
+    >>> net(torch.randn(2, 1, 61, 50)).shape  # logits, at any height and width
     torch.Size([2, 2, 61, 50])
 """
 

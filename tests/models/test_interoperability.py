@@ -1,4 +1,4 @@
-"""What people do with a model of segmentation_models_pytorch, done with it and with ours."""
+"""Common uses of models of segmentation_models_pytorch, tried on one of them and on ours."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The U-Nets: sizes, exact equivariance, the plain twin, and the group average that one tap makes of it."""
+"""The U-Nets: sizes, exact equivariance, the baseline, and the group average that one tap makes of it."""
 
 import copy
 import pickle
@@ -18,9 +18,9 @@ SIZES = [(16, 16), (17, 17), (19, 24), (30, 21)]
 
 
 def move(x, element):
-    """An element of D4 by torch's own functions: mirror the last axis first, then turn."""
-    turns, mirrored = element % 4, element >= 4
-    return (x.flip(-1) if mirrored else x).rot90(turns, (-2, -1))
+    """An element of D4 by torch's own functions: reflect the last axis first, then rotate."""
+    quarters, reflected = element % 4, element >= 4
+    return (x.flip(-1) if reflected else x).rot90(quarters, (-2, -1))
 
 
 # The elements of each group as elements of D4, in the group's own order.
@@ -30,7 +30,7 @@ AS_D4 = {
 
 
 def scrambled(net, generator):
-    """The network with affine norms, biases and running statistics that no initialisation gives, float64, eval."""
+    """The network in float64 and eval mode, with random norms, biases and running statistics."""
     net = net.double().eval()
     for module in net.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -54,12 +54,12 @@ def equivariance(net, x, elements):
 def error(y, expected):
     """The largest error, relative to how much the logits of its class vary over the image."""
     spread = expected.std(dim=(-2, -1))
-    assert spread.min() > 1e-4, "logits that are the same everywhere are no evidence"
+    assert spread.min() > 1e-4, "constant logits are no evidence"
     return ((y - expected).abs().amax(dim=(-2, -1)) / spread).max()
 
 
 def trained(net, generator, steps=3):
-    """A few steps on noise: weights and statistics move."""
+    """A few training steps on noise, so that weights and statistics change."""
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     for _ in range(steps):
         x = torch.randn(2, net.in_channels, 18, 21, generator=generator, dtype=torch.float64)
@@ -73,7 +73,7 @@ def trained(net, generator, steps=3):
 @pytest.mark.parametrize("network", ["equivariant", "plain"])
 def test_logits_have_the_size_of_the_image(network, size):
     net = EquivariantUNet(3, 4, group="C4", width=2, depth=4)
-    net = net if network == "equivariant" else net.plain_twin()
+    net = net if network == "equivariant" else net.baseline()
     assert net(torch.zeros(2, 3, *size)).shape == (2, 4, *size)
 
 
@@ -132,7 +132,7 @@ def test_one_tap_is_the_group_average_of_the_plain_network(group, size, pooling,
 def multiply_adds(net):
     for layer in net.modules():
         if isinstance(layer, GroupConv2d) and len(layer.taps) < layer.group.order:
-            # Where that is faster, a layer multiplies by zeros for taps that it does not have: no work of the network.
+            # Where it is faster, a layer multiplies by zeros for the taps it lacks: this is not counted.
             layer._mixes_all = False
     with FlopCounterMode(display=False) as counter:
         net.eval().to("meta")(torch.zeros(1, net.in_channels, 48, 48, device="meta"))
@@ -142,22 +142,22 @@ def multiply_adds(net):
 @pytest.mark.parametrize("taps", [None, 1])
 @pytest.mark.parametrize("depth", [2, 4])
 @pytest.mark.parametrize("group", ["C1", "C2", "C4", "D2", "D4"])
-def test_the_twin_does_as_many_multiply_adds(group, depth, taps):
+def test_the_baseline_does_as_many_multiply_adds(group, depth, taps):
     net = EquivariantUNet(1, 2, group=group, width=12, depth=depth, group_kernel_size=taps)
-    twin = net.plain_twin()
-    assert isinstance(twin, UNet)
-    assert (twin.in_channels, twin.classes, twin.depth) == (1, 2, depth)
-    assert multiply_adds(twin) == pytest.approx(multiply_adds(net), rel=0.05)
+    baseline = net.baseline()
+    assert isinstance(baseline, UNet)
+    assert (baseline.in_channels, baseline.classes, baseline.depth) == (1, 2, depth)
+    assert multiply_adds(baseline) == pytest.approx(multiply_adds(net), rel=0.05)
 
 
-def test_the_twin_pools_alike():
+def test_the_baseline_pools_alike():
     x = torch.randn(1, 2, 17, 22)
     net = EquivariantUNet(2, 3, group="C1", width=2, depth=3, pooling="max_blur").eval()
-    twin, other = net.plain_twin().eval(), EquivariantUNet(2, 3, group="C1", width=2, depth=3).plain_twin().eval()
-    own = {name: tensor.view(twin.state_dict()[name].shape) for name, tensor in net.state_dict().items()}
-    twin.load_state_dict(own)
+    baseline, other = net.baseline().eval(), EquivariantUNet(2, 3, group="C1", width=2, depth=3).baseline().eval()
+    own = {name: tensor.view(baseline.state_dict()[name].shape) for name, tensor in net.state_dict().items()}
+    baseline.load_state_dict(own)
     other.load_state_dict(own)
-    assert error(twin(x), net(x)) <= 1e-4
+    assert error(baseline(x), net(x)) <= 1e-4
     assert error(other(x), net(x)) > 1e-2
 
 
@@ -167,7 +167,7 @@ def test_other_poolings_are_refused(network):
         network(1, 2, pooling="mean")
 
 
-def test_a_narrower_twin_is_seen():
+def test_a_narrower_baseline_is_seen():
     net = EquivariantUNet(1, 2, group="C4", width=6, depth=3)
     assert multiply_adds(UNet(1, 2, width=22, depth=3)) != pytest.approx(multiply_adds(net), rel=0.05)
 
@@ -181,8 +181,8 @@ def test_an_answer_that_does_not_depend_on_the_image_is_no_evidence(generator):
 
 def test_equal_multiply_adds_take_a_fraction_of_the_weights():
     net = EquivariantUNet(1, 2, group="C4", width=8, depth=3)
-    weights, twins = (sum(p.numel() for p in each.parameters()) for each in (net, net.plain_twin()))
-    assert weights / twins == pytest.approx(1 / 4, rel=0.01)
+    weights, baseline = (sum(p.numel() for p in each.parameters()) for each in (net, net.baseline()))
+    assert weights / baseline == pytest.approx(1 / 4, rel=0.01)
 
 
 @pytest.mark.parametrize("way", ["deepcopy", "pickle", "state_dict"])
@@ -239,6 +239,6 @@ def test_a_wrong_reduction_is_refused():
 @pytest.mark.parametrize("network", ["equivariant", "plain"])
 def test_images_that_do_not_fit_are_refused(network, shape):
     net = EquivariantUNet(1, 2, group="C4", width=2, depth=3)
-    net = net if network == "equivariant" else net.plain_twin()
+    net = net if network == "equivariant" else net.baseline()
     with pytest.raises(ValueError, match=r"^input must be a tensor \[B, C=1, H >= 4, W >= 4\]"):
         net(torch.zeros(shape))
