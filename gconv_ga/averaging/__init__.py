@@ -1,10 +1,10 @@
-"""Road 2 for images: any network made equivariant by averaging over a finite group.
+"""Road 2 for images: make any network equivariant by averaging over a finite group.
 
-Nothing is asked of the network: it may have strides, position embeddings or a fixed input size. The price is one pass
-for every element.
+The network needs no special layers: it may have strides, position embeddings or a fixed input size. The price is one
+pass for each group element.
 
-Names: `GroupAverage`, for images and whatever else a finite group moves; `PermutationAverage`, for sets, whose order
-should not matter. Point clouds and infinite groups: `gconv_ga.frames`.
+Names: `GroupAverage`, for images and everything else that a finite group of rotations and reflections acts on;
+`PermutationAverage`, for sets. For point clouds and infinite groups see `gconv_ga.frames`.
 
 Example:
     >>> import torch

@@ -1,4 +1,4 @@
-"""The average of any module over all orders of a set."""
+"""The average of any module over all permutations of a set."""
 
 import math
 from collections.abc import Callable
@@ -11,41 +11,44 @@ from torch import Tensor, nn
 
 from .._validate import as_int, invalid, one_of, wrong_shape
 from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ._group_average import check_batch_axis, check_module, has_batch
 
-_LISTED = 8
-"""The largest set whose orders are listed: 8! = 40320."""
+_MAX_LISTED_SIZE = 8
+"""Size of the largest set whose permutations are listed: 8! = 40320."""
 
 
 class PermutationAverage(nn.Module):
-    r"""Any module made equivariant to the order of a set: ``1/n! sum_p rho_2(p) phi(rho_1(p)^-1 x)``, all orders ``p``.
+    r"""Make any module permutation equivariant by averaging: ``1/n! sum_p rho_2(p) Phi(rho_1(p)^-1 x)``.
 
-    The group is S_n, acting on the axis after the batch. Up to n = 8 all n! orders can be taken, and the average is
-    exact. For larger sets, or in less time, ``num_samples`` orders are drawn for each sample, anew at each call: an
-    unbiased estimate whose standard error comes with ``return_stderr=True``. Up to n = 8 they are drawn without
-    replacement, so that ``num_samples >= n!`` is the exact average and has standard error 0.
+    The sum is over all permutations ``p`` in S_n, which act on the axis after the batch. Up to n = 8 all n! of them can
+    be used, and the average is exact. For larger sets, or to save time, ``num_samples`` permutations are drawn for each
+    sample, anew at each call. That gives an unbiased estimate, and ``return_stderr=True`` its standard error. Up to
+    n = 8 the draws are without replacement, so ``num_samples >= n!`` gives the exact average with standard error 0.
 
     The standard error is that of each number of the output: ``sqrt((1 - k/n!) s^2 / k)`` with the sample variance
-    ``s^2`` of ``k`` draws. Its mean square is right; plus or minus 1.96 of it covered the average of a random MLP in
-    91 % of the cases for k = 8, 94 % for 32 and 95 % for 100, where 95 % is meant: with few draws take Student's t.
+    ``s^2`` of ``k`` draws. Its mean square is unbiased. Intervals of plus or minus 1.96 standard errors covered the
+    average of a random MLP in 91 % of the cases for k = 8, 94 % for 32 and 95 % for 100; the nominal value is 95 %. Use
+    Student's t for few draws.
 
     Args:
-        module: What to average: a module, or any callable. Its tensors have their batch axis first.
-        in_action: How an order moves the inputs: "set" (the axis after the batch), "pairs" (the two axes after the
-            batch together, as those of an adjacency matrix), "invariant", or a mapping or sequence of them nested as
-            the inputs are.
-        out_action: The same for the output.
-        num_samples: How many orders to draw for each sample, in training and in evaluation; None for all.
-        chunk_size: How many orders of each sample go through the module at a time; None for all.
-        generator: What the orders are drawn from; None for torch's global generator.
+        module: The module to average, or any other callable. Its tensors have the batch as their first axis.
+        in_action: Action of a permutation on the inputs: "set" (permutes the axis after the batch), "pairs" (permutes
+            the two axes after the batch together, as for an adjacency matrix), "invariant", or a mapping or sequence of
+            them nested as the inputs are.
+        out_action: Action of a permutation on the output, given in the same way.
+        num_samples: Number of permutations to draw for each sample, in training and in evaluation. If None, all
+            permutations are used.
+        chunk_size: Number of permutations of each sample that go through the module at a time. If None, all of them.
+        generator: Random number generator for the draws. If None, torch's global generator.
 
     Shape:
         - inputs: sets ``[B, n, ...]``, pairs ``[B, n, n, ...]``, invariants ``[B, ...]``; alone, several, or in dicts,
-          tuples and lists. Tensors without axes and everything else pass unchanged.
-        - output: as the module's; with ``return_stderr=True`` a pair of such, the average and its standard error
+          tuples and lists. Tensors without axes and all other objects are passed on unchanged.
+        - output: as the module's; with ``return_stderr=True`` a pair of them, the average and its standard error
 
     Raises:
         ValueError: An argument is out of its range, a set has more than 8 members and ``num_samples`` is None, sizes
-            differ, a standard error is asked of one draw, or the output has lost its batch axis or is of integers.
+            differ, the output has no batch axis or has an integer dtype, or a standard error of one draw is requested.
 
     Example:
         >>> import torch
@@ -75,12 +78,10 @@ class PermutationAverage(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        if not callable(module) or isinstance(module, type):
-            advice = "make an instance of the class first" if isinstance(module, type) else ""
-            raise invalid("module", "a module or another callable", module, advice)
+        check_module(module)
         self.module = module
-        self.in_action = _as_orders(in_action, "in_action")
-        self.out_action = _as_orders(out_action, "out_action")
+        self.in_action = _as_permutation_actions(in_action, "in_action")
+        self.out_action = _as_permutation_actions(out_action, "out_action")
         if not any(action.axes for _, action in nest_leaves(self.in_action, "in_action")):
             raise invalid("in_action", "actions of which at least one is 'set' or 'pairs'", in_action)
         self.num_samples = num_samples
@@ -89,7 +90,7 @@ class PermutationAverage(nn.Module):
         self._check_counts()
 
     def _check_counts(self) -> None:
-        """Both may be changed after construction."""
+        """Check ``num_samples`` and ``chunk_size``, which can be changed after construction."""
         for name in ("num_samples", "chunk_size"):
             if getattr(self, name) is not None:
                 as_int(name, getattr(self, name), minimum=1)
@@ -98,43 +99,42 @@ class PermutationAverage(nn.Module):
         self._check_counts()
         leaves = pair_inputs(inputs, self.in_action)
         batch, n = _common_sizes(leaves)
-        orders, part_left = self._orders(batch, n, leaves)
-        count = orders.shape[1]
-        if return_stderr and count == 1 and part_left > 0:
+        perms, undrawn_fraction = self._permutations(batch, n, leaves)
+        count = perms.shape[1]
+        if return_stderr and count == 1 and undrawn_fraction > 0:
             raise invalid("num_samples", "at least 2 for a standard error", self.num_samples)
         step = self.chunk_size or count
-        sums: list[_Sums] = []
+        sums: list[_RunningSums] = []
         for start in range(0, count, step):
-            part = orders[:, start : start + step]
-            seen = [_seen(leaf, part) for leaf in leaves]
-            output = self.module(*rebuild_nest(inputs, iter(seen)))
-            found = pair_leaves(output, self.out_action, "output", "out_action")
-            sums = sums or [_Sums(return_stderr) for _ in found]
-            for total, leaf in zip(sums, found, strict=True):
+            part = perms[:, start : start + step]
+            values = [_inversely_permuted(leaf, part) for leaf in leaves]
+            output = self.module(*rebuild_nest(inputs, iter(values)))
+            out_leaves = pair_leaves(output, self.out_action, "output", "out_action")
+            sums = sums or [_RunningSums(return_stderr) for _ in out_leaves]
+            for total, leaf in zip(sums, out_leaves, strict=True):
                 total.add(leaf, part, n)
         mean = rebuild_nest(output, iter([total.mean(count) for total in sums]))
         if not return_stderr:
             return mean
-        return mean, rebuild_nest(output, iter([total.stderr(count, part_left) for total in sums]))
+        return mean, rebuild_nest(output, iter([total.stderr(count, undrawn_fraction) for total in sums]))
 
-    def _orders(self, batch: int, n: int, leaves: list[Leaf]) -> tuple[Tensor, float]:
-        """The orders ``[B, k, n]`` of this call, and the share of all that they leave out."""
-        target = next(leaf.value.device for leaf in leaves if _moves(leaf))
-        if n <= _LISTED:
+    def _permutations(self, batch: int, n: int, leaves: list[Leaf]) -> tuple[Tensor, float]:
+        """Return the permutations ``[B, k, n]`` of this call, and the fraction of all that is not among them."""
+        target = next(leaf.value.device for leaf in leaves if has_batch(leaf))
+        if n <= _MAX_LISTED_SIZE:
             listed = torch.tensor(list(permutations(range(n))))
             if self.num_samples is None or self.num_samples >= len(listed):
                 return listed.expand(batch, -1, -1).to(target), 0.0
-            chosen = self._shuffled(batch, len(listed))[:, : self.num_samples]
+            chosen = self._random_permutations(batch, len(listed))[:, : self.num_samples]
             return listed.to(chosen.device)[chosen].to(target), 1 - self.num_samples / len(listed)
         if self.num_samples is None:
-            raise invalid(
-                "num_samples", f"an int for sets of more than {_LISTED}", None, f"this one has n={n}, so {n}! orders"
-            )
-        drawn = self._shuffled(batch * self.num_samples, n).unflatten(0, (batch, self.num_samples))
+            takes = f"an int for sets of more than {_MAX_LISTED_SIZE}"
+            raise invalid("num_samples", takes, None, f"this set has n={n} members, so {n}! permutations")
+        drawn = self._random_permutations(batch * self.num_samples, n).unflatten(0, (batch, self.num_samples))
         return drawn.to(target), 1 - self.num_samples / math.factorial(n)
 
-    def _shuffled(self, rows: int, n: int) -> Tensor:
-        """A random order of ``0..n-1`` in each row."""
+    def _random_permutations(self, rows: int, n: int) -> Tensor:
+        """Return a random permutation of ``0 .. n - 1`` in each row."""
         device = "cpu" if self.generator is None else self.generator.device
         return torch.rand(rows, n, generator=self.generator, device=device, dtype=torch.float64).argsort(1)
 
@@ -147,109 +147,118 @@ class PermutationAverage(nn.Module):
         return text
 
 
+_ACTION_NAMES = ("invariant", "set", "pairs")
+"""Names of the actions, by the number of axes that they permute."""
+
+
 @dataclass(frozen=True)
-class _Orders:
-    """How an order moves a tensor: it reorders so many axes after the batch."""
+class _PermutationAction:
+    """Permutes the first ``axes`` axes after the batch, all by the same permutation."""
 
     axes: int
 
     def __repr__(self) -> str:
-        return repr(_NAMES[self.axes])
+        return repr(_ACTION_NAMES[self.axes])
 
-    def __call__(self, x: Tensor, orders: Tensor) -> Tensor:
-        """``x[t, orders[t]]`` for each ``t``; x is ``[T, n, ...]``, orders are ``[T, n]``."""
+    def inverse(self, x: Tensor, perms: Tensor) -> Tensor:
+        """Return ``rho(p)^-1 x``, that is ``x[t, perms[t]]`` for each ``t``.
+
+        Shape:
+            - x: ``[T, n, ...]``
+            - perms: ``[T, n]``
+        """
         rows = torch.arange(len(x), device=x.device)
         if self.axes == 1:
-            return x[rows[:, None], orders]
-        return x[rows[:, None, None], orders[:, :, None], orders[:, None, :]] if self.axes else x
+            return x[rows[:, None], perms]
+        return x[rows[:, None, None], perms[:, :, None], perms[:, None, :]] if self.axes else x
+
+    def __call__(self, x: Tensor, perms: Tensor) -> Tensor:
+        """Return ``rho(p) x``; shapes as for `inverse`."""
+        return self.inverse(x, perms.argsort(1))
 
 
-_NAMES = ("invariant", "set", "pairs")
-
-
-def _as_orders(actions: Any, argument: str) -> Any:
-    """``actions`` with every name replaced by its action."""
+def _as_permutation_actions(actions: Any, argument: str) -> Any:
+    """Return ``actions`` with every name replaced by its action."""
     if isinstance(actions, dict):
-        return {key: _as_orders(part, f"{argument}[{key!r}]") for key, part in actions.items()}
+        return {key: _as_permutation_actions(part, f"{argument}[{key!r}]") for key, part in actions.items()}
     if isinstance(actions, tuple | list):
-        return tuple(_as_orders(part, f"{argument}[{index}]") for index, part in enumerate(actions))
-    return _Orders(_NAMES.index(one_of(argument, actions, _NAMES)))
+        return tuple(_as_permutation_actions(part, f"{argument}[{index}]") for index, part in enumerate(actions))
+    return _PermutationAction(_ACTION_NAMES.index(one_of(argument, actions, _ACTION_NAMES)))
 
 
-def _orders_of(leaf: Leaf) -> "_Orders":
-    return cast(_Orders, leaf.action)
-
-
-def _moves(leaf: Leaf) -> bool:
-    return isinstance(leaf.value, Tensor) and leaf.value.ndim > 0
+def _action_of(leaf: Leaf) -> _PermutationAction:
+    return cast(_PermutationAction, leaf.action)
 
 
 def _common_sizes(leaves: list[Leaf]) -> tuple[int, int]:
-    """The size of the batch and that of the set."""
-    sets = [leaf for leaf in leaves if _moves(leaf) and _orders_of(leaf).axes]
+    """Return the size of the batch and of the set, which all inputs must share."""
+    sets = [leaf for leaf in leaves if has_batch(leaf) and _action_of(leaf).axes]
     if not sets:
         raise invalid("inputs", "tensors of which at least one is 'set' or 'pairs'", [leaf.value for leaf in leaves])
     shape = sets[0].value.shape
     if len(shape) < 2 or shape[1] == 0:
         raise wrong_shape(sets[0].name, "[B, n, ...] with n >= 1", sets[0].value)
     for leaf in leaves:
-        if _moves(leaf):
+        if has_batch(leaf):
             _check_sizes(leaf, shape[0], shape[1], f" like {sets[0].name}")
     return shape[0], shape[1]
 
 
 def _check_sizes(leaf: Leaf, batch: int, n: int, like: str) -> None:
-    wanted = (batch, *(n,) * _orders_of(leaf).axes)
-    if leaf.value.shape[: len(wanted)] != wanted:
-        axes = ", ".join((f"B={batch}", *(f"n={n}",) * _orders_of(leaf).axes))
-        raise wrong_shape(leaf.name, f"[{axes}, ...]{like}", leaf.value, "batches come first")
+    expected = (batch, *(n,) * _action_of(leaf).axes)
+    if leaf.value.shape[: len(expected)] != expected:
+        axes = ", ".join((f"B={batch}", *(f"n={n}",) * _action_of(leaf).axes))
+        advice = "the batch is the first axis of every tensor"
+        raise wrong_shape(leaf.name, f"[{axes}, ...]{like}", leaf.value, advice)
 
 
-def _seen(leaf: Leaf, orders: Tensor) -> Any:
-    """``rho_1(p)^-1 x`` for all orders of all samples, those of one sample side by side along the batch."""
-    if not _moves(leaf):
+def _inversely_permuted(leaf: Leaf, perms: Tensor) -> Any:
+    """Return ``rho_1(p)^-1 x`` for all permutations of all samples, those of one sample adjacent in the batch."""
+    if not has_batch(leaf):
         return leaf.value
-    return _orders_of(leaf)(leaf.value.repeat_interleave(orders.shape[1], 0), orders.flatten(0, 1))
+    return _action_of(leaf).inverse(leaf.value.repeat_interleave(perms.shape[1], 0), perms.flatten(0, 1))
 
 
-class _Sums:
-    """Sums of ``rho_2(p) y_p`` and of its squares; what is no tensor stays."""
+class _RunningSums:
+    """Sums of ``rho_2(p) y_p`` and of its squares, for one leaf of the output. Anything but a tensor is kept as it is.
 
-    def __init__(self, squares: bool) -> None:
-        self.squares = squares
-        self.plain: Any = None
+    Sums are taken of differences from the first term, so that squares of a large mean do not swallow the variance.
+    """
+
+    def __init__(self, with_squares: bool) -> None:
+        self.with_squares = with_squares
+        self.plain_value: Any = None
         self.dtype: torch.dtype | None = None
         self.first: Tensor | None = None
 
-    def add(self, leaf: Leaf, orders: Tensor, n: int) -> None:
+    def add(self, leaf: Leaf, perms: Tensor, n: int) -> None:
         if not isinstance(leaf.value, Tensor):
-            self.plain = leaf.value
+            self.plain_value = leaf.value
             return
-        batch, count = orders.shape[:2]
-        if leaf.value.ndim == 0 or len(leaf.value) != batch * count:
-            advice = "the module must keep the batch axis, first; reduce over it outside of the average"
-            raise wrong_shape(leaf.name, f"[{count} orders * B={batch} = {batch * count}, ...]", leaf.value, advice)
+        batch, count = perms.shape[:2]
+        check_batch_axis(leaf, count, batch, "permutations")
         if not leaf.value.is_floating_point():
             raise invalid(leaf.name, "floating point, since integers have no mean", leaf.value)
         _check_sizes(leaf, batch * count, n, "")
         self.dtype = leaf.value.dtype
         value = leaf.value.to(torch.promote_types(self.dtype, torch.float32))
-        turned = _orders_of(leaf)(value, orders.flatten(0, 1).argsort(1)).unflatten(0, (batch, count))
+        terms = _action_of(leaf)(value, perms.flatten(0, 1)).unflatten(0, (batch, count))
         if self.first is None:
-            # Differences from one draw, so that squares of large means do not swallow the variance.
-            self.first = turned[:, :1].detach()
+            self.first = terms[:, :1].detach()
             self.total = torch.zeros_like(self.first[:, 0])
             self.total_squares = torch.zeros_like(self.total)
-        rest = turned - self.first
-        self.total = self.total + rest.sum(1)
-        if self.squares:
-            self.total_squares = self.total_squares + rest.square().sum(1)
+        differences = terms - self.first
+        self.total = self.total + differences.sum(1)
+        if self.with_squares:
+            self.total_squares = self.total_squares + differences.square().sum(1)
 
     def mean(self, count: int) -> Any:
-        return self.plain if self.first is None else (self.first[:, 0] + self.total / count).to(self.dtype)
+        return self.plain_value if self.first is None else (self.first[:, 0] + self.total / count).to(self.dtype)
 
-    def stderr(self, count: int, part_left: float) -> Any:
-        if self.first is None or part_left == 0:
-            return self.plain if self.first is None else torch.zeros_like(self.total, dtype=self.dtype)
+    def stderr(self, count: int, undrawn_fraction: float) -> Any:
+        if self.first is None:
+            return self.plain_value
+        if undrawn_fraction == 0:
+            return torch.zeros_like(self.total, dtype=self.dtype)
         variance = (self.total_squares - self.total.square() / count).clamp_min(0) / (count - 1)
-        return (part_left * variance / count).sqrt().detach().to(self.dtype)
+        return (undrawn_fraction * variance / count).sqrt().detach().to(self.dtype)

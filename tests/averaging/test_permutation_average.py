@@ -273,7 +273,10 @@ def returns(value: Any) -> Callable[..., Any]:
             lambda: PermutationAverage(returns(None), ("set", "invariant"))(torch.zeros(2, 3), torch.zeros(3)),
             r"inputs\[1\] must be a tensor \[B=2",
         ),
-        (lambda: PermutationAverage(returns(torch.zeros(2)))(torch.zeros(2, 3)), r"output must be a tensor \[6 orders"),
+        (
+            lambda: PermutationAverage(returns(torch.zeros(2)))(torch.zeros(2, 3)),
+            r"output must be a tensor \[6 permutations",
+        ),
         (
             lambda: PermutationAverage(returns(torch.zeros(12).long()))(torch.zeros(2, 3)),
             "output must be floating point",
