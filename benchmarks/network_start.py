@@ -1,7 +1,7 @@
-"""The life of one fresh process: import, construct, first training step; prints processor seconds and MB as JSON.
+"""Time a fresh process: import, construction, first training steps. Prints processor seconds and MB as JSON.
 
-Run by networks.py: ``python network_start.py CANDIDATE GROUP WIDTH DEPTH SIZE BATCH``, no steps for size 0. Nothing
-that a candidate needs may be imported before the clock runs, except torch, which all need.
+Run by networks.py: ``python network_start.py CANDIDATE GROUP WIDTH DEPTH SIZE BATCH``; with size 0 there are no steps.
+Nothing that a candidate needs may be imported before its clock starts, except torch, which all need.
 """
 
 import functools
@@ -16,21 +16,21 @@ from typing import Any
 
 
 def gconv_ga(group: str, width: int, depth: int) -> Callable[[], Any]:
-    """Ours."""
+    """Import gconv_ga."""
     from gconv_ga.models import EquivariantUNet
 
     return lambda: EquivariantUNet(3, 2, group=group, width=width, depth=depth)
 
 
 def escnn(group: str, width: int, depth: int) -> Callable[[], Any]:
-    """escnn's, whose files from earlier runs are there."""
+    """Import escnn, with the files it cached in earlier runs."""
     from escnn_unet import EscnnUNet
 
     return lambda: EscnnUNet(3, 2, group, width, depth, reduction="mean")
 
 
 def escnn_cold(group: str, width: int, depth: int) -> Callable[[], Any]:
-    """escnn's, which finds no files of earlier runs."""
+    """Import escnn, without files cached in earlier runs."""
     import joblib
 
     memory, folder = joblib.Memory, tempfile.mkdtemp()
@@ -39,7 +39,7 @@ def escnn_cold(group: str, width: int, depth: int) -> Callable[[], Any]:
 
 
 def escnn_no_draw(group: str, width: int, depth: int) -> Callable[[], Any]:
-    """escnn's, which does not draw its first weights: for those who load trained ones."""
+    """Import escnn without random initial weights, as for a network whose trained parameters are loaded."""
     from escnn import nn as enn
 
     enn.R2Conv = functools.partial(enn.R2Conv, initialize=False)
@@ -47,13 +47,14 @@ def escnn_no_draw(group: str, width: int, depth: int) -> Callable[[], Any]:
 
 
 def plain(group: str, width: int, depth: int) -> Callable[[], Any]:
-    """The plain U-Net of as many multiply-adds."""
+    """Import the compute-matched baseline of gconv_ga."""
     from gconv_ga.groups import as_group
     from gconv_ga.models import UNet
 
     return lambda: UNet(3, 2, width=width * as_group(group).order, depth=depth)
 
 
+# Each imports what its network needs and returns a function that builds it.
 CANDIDATES = {
     "gconv_ga": gconv_ga,
     "escnn": escnn,
@@ -64,7 +65,7 @@ CANDIDATES = {
 
 
 def main() -> None:
-    """One life."""
+    """Run the stages and print their times."""
     name, group, *numbers = sys.argv[1:]
     width, depth, size, batch = map(int, numbers)
     clock = time.process_time
@@ -85,8 +86,8 @@ def main() -> None:
         network(x).square().mean().backward()
         marks.append(clock())
     seconds = [after - before for before, after in itertools.pairwise(marks)]
-    found = dict(zip(stages, seconds, strict=True))
-    print(json.dumps(found | {"peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
+    times = dict(zip(stages, seconds, strict=True))
+    print(json.dumps(times | {"peak MB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}))
 
 
 if __name__ == "__main__":

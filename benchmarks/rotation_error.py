@@ -1,10 +1,10 @@
-"""How far is a layer, and a network with random weights, from turning with the image? Ours, escnn's, bilinear.
+"""Measure the equivariance error of single layers and of random networks: ours, escnn's and bilinear rotation.
 
-The question, the protocol and the results are in README.md. In the environment of the extra "escnn":
+Question, protocol and results are in README.md. First, in the environment of the extra "escnn":
 
     python benchmarks/rotation_error_escnn.py escnn_kernels.npz
 
-and then in the usual one (scikit-image adds photographs, ../shared/data adds microscope images):
+then in the usual one (photographs come from scikit-image, microscope images from ../shared/data):
 
     python benchmarks/rotation_error.py escnn_kernels.npz --json rotation_error.json
 """
@@ -20,40 +20,41 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from result_tables import markdown_table
 from rotation_error_escnn import FIELDS, LAYERS, ORDERS, SEEDS, SIZES, has_networks
 from torch import Tensor
 
-BLURS = (0.0, 1.0)  # of the image, in pixels
-SIDE = 128
+BLURS = (0.0, 1.0)  # standard deviation of the blur of the image, in pixels
+SIDE = 128  # of the images, in pixels
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
-# --- the candidates: functions [F, n, k, k] and the standard deviation of each weight
+# --- candidates: functions [F, n, k, k] and the standard deviation of each weight
 
 
-def ours(n: int, k: int, **knobs: Any) -> tuple[Tensor, Tensor]:
-    """`steerable_basis`, each function as large as its weight is in a new kernel."""
+def ours(n: int, k: int, **options: Any) -> tuple[Tensor, Tensor]:
+    """Return the functions of `steerable_basis`, each scaled by the initial spread of its weight."""
     from gconv_ga.filters import steerable_basis
 
-    basis = steerable_basis(f"C{n}", k, **knobs)
+    basis = steerable_basis(f"C{n}", k, **options)
     scale = torch.tensor(basis.spread, dtype=torch.float64)
     return basis.kernels * scale.view(-1, 1, 1, 1), torch.ones_like(scale)
 
 
 def bilinear(n: int, k: int) -> tuple[Tensor, Tensor]:
-    """Every tap free, the kernel turned by reading between the taps."""
+    """Return free taps, with kernels rotated by bilinear interpolation."""
     taps = torch.eye(k * k, dtype=torch.float64).view(1, k * k, k, k)
-    turned = []
+    rotated = []
     for g in range(n):
         c, s = math.cos(2 * math.pi * g / n), math.sin(2 * math.pi * g / n)
-        # Rows count down and g is counter-clockwise: the source of a position is turned back.
+        # Rows count downwards and g is counter-clockwise: the source of a position is rotated back.
         grid = F.affine_grid(torch.tensor([[[c, -s, 0], [s, c, 0]]], dtype=torch.float64), (1, 1, k, k), False)
-        turned.append(F.grid_sample(taps, grid, align_corners=False)[0])
-    return torch.stack(turned, 1), torch.ones(k * k, dtype=torch.float64)
+        rotated.append(F.grid_sample(taps, grid, align_corners=False)[0])
+    return torch.stack(rotated, 1), torch.ones(k * k, dtype=torch.float64)
 
 
 def smoothed(functions: Tensor) -> tuple[Tensor, Tensor]:
-    """The same span as an orthonormal basis, each function scaled by the fourth root of its gain, as ours are."""
+    """Return an orthonormal basis of the span, each function scaled by the fourth root of its gain, as ours are."""
     number, n, _, _ = functions.shape
     flat = functions.flatten(2)
     values, vectors = torch.linalg.eigh(torch.einsum("fgx,hgx->fh", flat, flat) / n)
@@ -62,14 +63,14 @@ def smoothed(functions: Tensor) -> tuple[Tensor, Tensor]:
     waves = torch.stack((w.repeat(SIDE), -w.repeat_interleave(SIDE)), 1)
     p2 = waves.square().sum(1)
     power = (p2 + 0.01) ** -1.5 * (p2 < math.pi**2)
-    gain = sum(_products(answers(flat[:, g], waves), power / power.sum()) for g in range(n)) / n
+    gain = sum(_products(responses(flat[:, g], waves), power / power.sum()) for g in range(n)) / n
     values, vectors = torch.linalg.eigh(gain)
     scale = (values + 1e-3) ** 0.25
     return torch.einsum("fh,fgx->hgx", vectors * scale, flat).view(functions.shape), torch.ones(number).double()
 
 
 def candidates(n: int, k: int, escnn: dict[str, np.ndarray]) -> Iterator[tuple[str, Tensor, Tensor]]:
-    """Name, functions, and the standard deviation of each weight."""
+    """Yield name, functions, and the standard deviation of each weight."""
     theirs = torch.tensor(escnn[f"basis_{n}_{k}"])
     yield "escnn", theirs, torch.tensor(escnn[f"spread_{n}_{k}"])
     yield "escnn, our smoothing", *smoothed(theirs)
@@ -90,7 +91,7 @@ def _read(path: Path) -> np.ndarray:
 
 
 def images() -> dict[str, list[Tensor]]:
-    """Grey images, 128 pixels wide, mean 0 under a window that fades to zero towards the rim."""
+    """Read grey images of 128 x 128 pixels with mean 0 under a window that fades to zero towards the border."""
     found = {"photographs": [], "microscope": []}
     try:
         from skimage import data
@@ -100,15 +101,15 @@ def images() -> dict[str, list[Tensor]]:
             image = getattr(data, name)()
             found["photographs"].append(rgb2gray(image) if image.ndim == 3 else image / 255)
     except ImportError:
-        print("no scikit-image: no photographs")
+        print("scikit-image is not installed: no photographs")
     for folder in ("nuclei", "histology", "retina"):
         found["microscope"] += [_read(path) for path in sorted((DATA / folder / "images").glob("*"))[3::12][:3]]
-    return {kind: [_windowed(torch.tensor(image)) for image in of] for kind, of in found.items() if of}
+    return {kind: [_windowed(torch.tensor(image)) for image in each] for kind, each in found.items() if each}
 
 
 def _radius() -> Tensor:
-    along = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
-    return (along.square() + along.square().unsqueeze(1)).sqrt() / SIDE
+    offset = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
+    return (offset.square() + offset.square().unsqueeze(1)).sqrt() / SIDE
 
 
 def _fade(start: float, end: float) -> Tensor:
@@ -126,80 +127,80 @@ def _windowed(image: Tensor) -> Tensor:
 
 
 def layer_error(functions: Tensor, spread: Tensor, image: Tensor, blur: float) -> tuple[float, float, float]:
-    """Relative error of one layer on an image that is read between the pixels from its own Fourier series.
+    """Compute the relative error of one layer on an image interpolated by its own Fourier series.
 
-    A kernel answers ``K(w)`` to a wave, its turned version ``K_g(R_g w)`` to the turned wave. The difference, weighted
-    by the power of the image, is the error: its mean over positions and over independent random weights, without
-    drawing any.
+    The response of a kernel to a plane wave is ``K(w)``; that of its rotated version to the rotated wave is
+    ``K_g(R_g w)``. The difference, weighted by the power of the image, is the error: its mean over positions and over
+    independent random weights, without drawing any.
 
     Returns:
-        With the weights as they are initialised; then the mean and the largest over functions of the span whose outputs
-        on this image have one size and do not correlate.
+        The error with initial weights; then the mean and the largest error over functions of the span whose outputs on
+        this image are uncorrelated and of equal size.
     """
     functions = functions * spread.view(-1, 1, 1, 1)
     number, n, _, _ = functions.shape
     w = 2 * math.pi * torch.fft.fftfreq(SIDE, dtype=torch.float64)
     waves = torch.stack((w.repeat(SIDE), -w.repeat_interleave(SIDE)), 1)  # x right, y up
     power = torch.fft.fft2(image).abs().square().flatten() * torch.exp(-(blur**2) * waves.square().sum(1))
-    heard = power > 1e-9 * power.max()
-    waves, power = waves[heard], power[heard]
-    before = answers(functions[:, 0].flatten(1), waves)
-    output, missed = _products(before, power), torch.zeros(number, number, dtype=torch.float64)
+    present = power > 1e-9 * power.max()
+    waves, power = waves[present], power[present]
+    upright = responses(functions[:, 0].flatten(1), waves)
+    output, error = _products(upright, power), torch.zeros(number, number, dtype=torch.float64)
     inexact = [g for g in range(n) if 4 * g % n]
     for g in inexact:
         c, s = math.cos(2 * math.pi * g / n), math.sin(2 * math.pi * g / n)
-        turned = waves @ torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
-        missed += _products(answers(functions[:, g].flatten(1), turned) - before, power) / len(inexact)
+        rotated = waves @ torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
+        error += _products(responses(functions[:, g].flatten(1), rotated) - upright, power) / len(inexact)
     L = torch.linalg.cholesky(output + 1e-13 * output.trace() * torch.eye(number, dtype=torch.float64))
-    half = torch.linalg.solve_triangular(L, missed, upper=False)
-    equal = torch.linalg.eigvalsh(torch.linalg.solve_triangular(L, half.T, upper=False)).clamp(min=0)
-    return math.sqrt(missed.trace() / output.trace()), math.sqrt(equal.mean()), math.sqrt(equal[-1])
+    half = torch.linalg.solve_triangular(L, error, upper=False)
+    errors = torch.linalg.eigvalsh(torch.linalg.solve_triangular(L, half.T, upper=False)).clamp(min=0)
+    return math.sqrt(error.trace() / output.trace()), math.sqrt(errors.mean()), math.sqrt(errors[-1])
 
 
-def answers(kernels: Tensor, waves: Tensor) -> Tensor:
-    """What ``kernels[F, k * k]`` make of waves ``[N, 2]``: ``[N, F]``."""
+def responses(kernels: Tensor, waves: Tensor) -> Tensor:
+    """Compute the responses ``[N, F]`` of kernels ``[F, k * k]`` to plane waves ``[N, 2]``."""
     k = math.isqrt(kernels.shape[1])
-    along = torch.arange(k, dtype=torch.float64) - (k - 1) / 2
-    phases = waves @ torch.stack((along.repeat(k), -along.repeat_interleave(k)))
+    offset = torch.arange(k, dtype=torch.float64) - (k - 1) / 2
+    phases = waves @ torch.stack((offset.repeat(k), -offset.repeat_interleave(k)))
     return torch.complex(phases.cos() @ kernels.T, phases.sin() @ kernels.T)
 
 
 def convolved_error(functions: Tensor, image: Tensor) -> float:
-    """What `layer_error` says first, by convolving the image and the image turned; a check of that formula."""
+    """Compute the first result of `layer_error` by convolving the image and the rotated image, to check the formula."""
     kernels, n = functions.transpose(0, 1).unsqueeze(2), functions.shape[1]
-    before = F.conv2d(image.view(1, 1, SIDE, SIDE), kernels[0], padding="same")
-    missed = 0.0
+    upright = F.conv2d(image.view(1, 1, SIDE, SIDE), kernels[0], padding="same")
+    error = 0.0
     inexact = [g for g in range(n) if 4 * g % n]
     for g in inexact:
         angle = 2 * math.pi * g / n
-        after = F.conv2d(turn(image, angle).view(1, 1, SIDE, SIDE), kernels[g], padding="same")
-        missed += float((after - turn(before, angle)).square().sum()) / len(inexact)
-    return math.sqrt(missed / float(before.square().sum()))
+        rotated = F.conv2d(rotate(image, angle).view(1, 1, SIDE, SIDE), kernels[g], padding="same")
+        error += float((rotated - rotate(upright, angle)).square().sum()) / len(inexact)
+    return math.sqrt(error / float(upright.square().sum()))
 
 
-def _products(answers: Tensor, power: Tensor) -> Tensor:
-    return (answers.conj().T @ (power.unsqueeze(1) * answers)).real
+def _products(responses: Tensor, power: Tensor) -> Tensor:
+    return (responses.conj().T @ (power.unsqueeze(1) * responses)).real
 
 
 # --- networks
 
 
-def turn(maps: Tensor, angle: float) -> Tensor:
-    """``maps[..., 128, 128]`` turned counter-clockwise and read from their Fourier series; 0 outside."""
-    along = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
-    y, x = torch.meshgrid(-along, along, indexing="ij")
-    column = math.cos(angle) * x + math.sin(angle) * y + (SIDE - 1) / 2
-    row = (SIDE - 1) / 2 - (math.cos(angle) * y - math.sin(angle) * x)
+def rotate(x: Tensor, angle: float) -> Tensor:
+    """Rotate ``x[..., 128, 128]`` counter-clockwise, interpolating by its Fourier series; 0 outside the image."""
+    offset = torch.arange(SIDE, dtype=torch.float64) - (SIDE - 1) / 2
+    up, right = torch.meshgrid(-offset, offset, indexing="ij")
+    column = math.cos(angle) * right + math.sin(angle) * up + (SIDE - 1) / 2
+    row = (SIDE - 1) / 2 - (math.cos(angle) * up - math.sin(angle) * right)
     w = 2 * math.pi * torch.fft.fftfreq(SIDE, dtype=torch.float64)
     columns, rows = (torch.exp(1j * at.reshape(-1, 1) * w) for at in (column, row))
     inside = ((column > -0.5) & (column < SIDE - 0.5) & (row > -0.5) & (row < SIDE - 0.5)).flatten()
-    series = torch.fft.fft2(maps.double()).view(-1, SIDE, SIDE)
-    read = torch.stack([((rows @ one) * columns).sum(1).real / SIDE**2 * inside for one in series])
-    return read.view(maps.shape).to(maps.dtype)
+    series = torch.fft.fft2(x.double()).view(-1, SIDE, SIDE)
+    values = torch.stack([((rows @ plane) * columns).sum(1).real / SIDE**2 * inside for plane in series])
+    return values.view(x.shape).to(x.dtype)
 
 
 def network(image: Tensor, kernels: list[Tensor], n: int) -> Tensor:
-    """Convolution, normalisation of each field, ReLU, six times; the largest orientation at the end."""
+    """Run a network: six times convolution, normalization of each field and ReLU, then the maximum over the group."""
     x = image.view(1, 1, SIDE, SIDE).to(kernels[0].dtype)
     for kernel in kernels:
         x = F.conv2d(x, kernel, padding="same")
@@ -209,46 +210,46 @@ def network(image: Tensor, kernels: list[Tensor], n: int) -> Tensor:
 
 
 def random_kernels(functions: Tensor, n: int, seed: int) -> list[Tensor]:
-    """The kernels of a network whose weights are normal, ``[fields * n, channels, k, k]`` each."""
+    """Draw the kernels of a network with normal weights, ``[fields * n, channels, k, k]`` each."""
     generator = torch.Generator().manual_seed(seed)
     number, _, k, _ = functions.shape
     lift = torch.randn(FIELDS, 1, number, generator=generator, dtype=torch.float64)
     kernels = [torch.einsum("oif,fgyx->ogiyx", lift, functions).reshape(FIELDS * n, 1, k, k)]
-    before = (torch.arange(n) - torch.arange(n).unsqueeze(1)) % n
+    difference = (torch.arange(n) - torch.arange(n).unsqueeze(1)) % n  # g^-1 h
     for _ in range(LAYERS - 1):
-        weight = torch.randn(FIELDS, FIELDS, n, number, generator=generator, dtype=torch.float64)[:, :, before]
+        weight = torch.randn(FIELDS, FIELDS, n, number, generator=generator, dtype=torch.float64)[:, :, difference]
         kernel = torch.einsum("oighf,fgyx->ogihyx", weight, functions)
         kernels.append(kernel.reshape(FIELDS * n, FIELDS * n, k, k))
     return kernels
 
 
-def network_error(nets: list[list[Tensor]], n: int, of: list[Tensor]) -> tuple[float, float]:
-    """Relative error of the output at the smallest angle, in the disc that no border reaches: mean, standard error."""
+def network_error(nets: list[list[Tensor]], n: int, pictures: list[Tensor]) -> tuple[float, float]:
+    """Compute the relative error at the smallest angle in a disc that no border affects: mean and standard error."""
     disc, angle, errors = _fade(0.26, 0.3).float(), 2 * math.pi / n, []
-    for kernels, image in itertools.product(nets, of):
+    for kernels, image in itertools.product(nets, pictures):
         single = [kernel.float() for kernel in kernels]
-        expected = turn(network(image, single, n), angle) * disc
-        got = network(turn(image, angle), single, n) * disc
-        errors.append(float((got - expected).norm() / expected.norm()))
-    of_nets = torch.tensor(errors).view(len(nets), len(of)).mean(1)
-    return float(of_nets.mean()), float(of_nets.std() / len(nets) ** 0.5)
+        expected = rotate(network(image, single, n), angle) * disc
+        predicted = network(rotate(image, angle), single, n) * disc
+        errors.append(float((predicted - expected).norm() / expected.norm()))
+    net_errors = torch.tensor(errors).view(len(nets), len(pictures)).mean(1)
+    return float(net_errors.mean()), float(net_errors.std() / len(nets) ** 0.5)
 
 
 def compare(path: Path, out: Path | None) -> None:
-    """Print the table, row by row, and write it."""
+    """Print the table, row by row, and write the results."""
     escnn, pictures = dict(np.load(path)), images()
-    some = [of[len(of) // 3] for of in pictures.values()]
+    chosen = [each[len(each) // 3] for each in pictures.values()]  # one image of each kind, for the networks
     functions, spread = ours(8, 5)
-    for image in some:
+    for image in chosen:
         formula = layer_error(functions, spread, image, 0.0)[0]
         print(f"C8, k=5, ours: formula {formula:.5f}, by convolution {convolved_error(functions, image):.5f}")
     columns = [(kind, blur) for kind in pictures for blur in BLURS]
-    print("| group | k | kernels | F |", *(f"{kind}, blur {blur:.0f} |" for kind, blur in columns), "network |")
-    print("|---" * (5 + len(columns)) + "|")
+    titles = [f"{kind}{', blurred' if blur else ''}" for kind, blur in columns]
+    print(markdown_table(["group", "k", "kernels", "functions", *titles, "network", "standard error"], []))
     rows = []
     for n, k in itertools.product(ORDERS, SIZES):
         for name, functions, spread in candidates(n, k, escnn):
-            row = {"group": f"C{n}", "kernel_size": k, "name": name, "functions": len(functions)}
+            row: dict[str, Any] = {"group": f"C{n}", "kernel_size": k, "name": name, "functions": len(functions)}
             for kind, blur in columns:
                 each = torch.tensor([layer_error(functions, spread, image, blur) for image in pictures[kind]])
                 row[f"{kind}, blur {blur:.0f}"] = each.mean(0).tolist()
@@ -257,26 +258,20 @@ def compare(path: Path, out: Path | None) -> None:
                     nets = [[torch.tensor(escnn[f"net_{n}_{k}_{s}_{i}"]) for i in range(LAYERS)] for s in range(SEEDS)]
                 else:
                     nets = [random_kernels(functions, n, seed) for seed in range(SEEDS)]
-                row["network"] = network_error(nets, n, some)
+                row["network"] = network_error(nets, n, chosen)
             rows.append(row)
-            cells = ["/".join(f"{value:.4f}" for value in row[f"{kind}, blur {blur:.0f}"]) for kind, blur in columns]
-            network = "{:.4f} +- {:.4f}".format(*row["network"]) if "network" in row else ""
-            print(
-                f"| C{n} | {k} | {name} | {len(functions)} |",
-                *(f"{cell} |" for cell in cells),
-                network,
-                "|",
-                flush=True,
-            )
+            cells = [f"{row[f'{kind}, blur {blur:.0f}'][0]:.4f}" for kind, blur in columns]
+            cells += [f"{value:.4f}" for value in row["network"]] if "network" in row else ["-", "-"]
+            print(f"| C{n} | {k} | {name} | {len(functions)} | {' | '.join(cells)} |", flush=True)
     if out is not None:
-        counts = {kind: len(of) for kind, of in pictures.items()}
+        counts = {kind: len(each) for kind, each in pictures.items()}
         out.write_text(json.dumps({"torch": torch.__version__, "images": counts, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kernels", type=Path, help="what rotation_error_escnn.py has written")
-    parser.add_argument("--json", type=Path, help="where to write the results")
+    parser.add_argument("kernels", type=Path, help="file written by rotation_error_escnn.py")
+    parser.add_argument("--json", type=Path, help="file to which the results are written")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     compare(arguments.kernels, arguments.json)

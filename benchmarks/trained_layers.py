@@ -1,6 +1,6 @@
-"""What training does to the error of a layer: C_8 segmenters of any_angle.py before and after. See README.md there.
+"""Measure the error of single layers before and after training, in the C8 segmenters of any_angle.py. See README.md.
 
-In the environment of any_angle.py:
+Run this in the environment of any_angle.py:
 
     python benchmarks/trained_layers.py --methods "escnn, k=3" "ours, k=3"
 """
@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import torch
 from any_angle import TASKS
 from any_angle_networks import METHODS
+from result_tables import markdown_table
 from segmentation_tasks import load_task, quick_parts, read_parts, train
 from torch import Tensor, nn
 
@@ -20,7 +21,7 @@ ORDER = 8
 
 
 def kernels(layer: nn.Module) -> Tensor | None:
-    """Of a convolution all kernels, ``[C_out, 8, C_in, 8, k, k]``, of a lifting one ``[C_out, 8, C_in, 1, k, k]``."""
+    """Return all kernels of a layer, ``[C_out, 8, C_in, 8, k, k]``, or ``[C_out, 8, C_in, 1, k, k]`` if it lifts."""
     if isinstance(layer, LiftingConv2d | GroupConv2d):
         flat = layer.turned_kernels().unflatten(2, (layer.in_channels, -1))
     elif type(layer).__name__ == "R2Conv":
@@ -34,50 +35,54 @@ def kernels(layer: nn.Module) -> Tensor | None:
 
 
 def layer_error(K: Tensor) -> float:
-    """How much a layer's output differs when kernels and photographs are turned by 45 degrees, relative.
+    """Compute the relative equivariance error of a layer at 45 degrees, on images with the spectrum of photographs.
 
-    Photographs are waves whose power falls as ``1 / p^2``, none of which correlate, and so are the input channels.
+    The images are sums of uncorrelated plane waves with power ``1 / p^2``; the input channels are uncorrelated too.
     """
     size = K.shape[-1]
-    along = torch.linspace(-torch.pi, torch.pi, 130, dtype=torch.float64)[1:-1]
-    wx, wy = torch.meshgrid(along, along, indexing="xy")
+    frequencies = torch.linspace(-torch.pi, torch.pi, 130, dtype=torch.float64)[1:-1]
+    wx, wy = torch.meshgrid(frequencies, frequencies, indexing="xy")
     inside = wx.square() + wy.square() < torch.pi**2
     waves = torch.stack((wx[inside], wy[inside]), dim=1)
     power = 1 / (waves.square().sum(1) + 0.01)
     half = 0.5**0.5
-    place = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
-    x, y = place.repeat(size), -place.repeat_interleave(size)
-    answers = []
-    for turned, planes in ((waves, K[:, 0]), (waves @ torch.tensor([[half, half], [-half, half]]).double(), K[:, 1])):
-        phases = turned[:, :1] * x + turned[:, 1:] * y
-        answers.append(planes.flatten(-2).to(torch.complex128) @ torch.exp(1j * phases).T)
-    upright, turned = answers
+    offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
+    x, y = offset.repeat(size), -offset.repeat_interleave(size)
+    outputs = []
+    for rotated, planes in ((waves, K[:, 0]), (waves @ torch.tensor([[half, half], [-half, half]]).double(), K[:, 1])):
+        phases = rotated[:, :1] * x + rotated[:, 1:] * y
+        outputs.append(planes.flatten(-2).to(torch.complex128) @ torch.exp(1j * phases).T)
+    upright, rotated = outputs
     if K.shape[3] == ORDER:
-        turned = turned.roll(-1, dims=2)  # the plane of h goes to that of the next element
-    missed = ((upright - turned).abs().square() * power).sum()
-    energy = ((upright.abs().square() + turned.abs().square()) / 2 * power).sum()
-    return float((missed / energy).sqrt())
+        rotated = rotated.roll(-1, dims=2)  # the rotation moves the plane of each element to the next one
+    error = ((upright - rotated).abs().square() * power).sum()
+    energy = ((upright.abs().square() + rotated.abs().square()) / 2 * power).sum()
+    return float((error / energy).sqrt())
 
 
 def errors(model: nn.Module) -> list[float]:
-    """Of each convolution on maps and of the lifting one."""
-    found = [kernels(layer) for layer in model.modules()]
-    return [layer_error(K) for K in found if K is not None and K.shape[-1] > 1]
+    """Compute the error of the lifting layer and of each group convolution."""
+    stacks = [kernels(layer) for layer in model.modules()]
+    return [layer_error(K) for K in stacks if K is not None and K.shape[-1] > 1]
 
 
 def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
-    """Trains each network and prints the errors before and after: mean, lowest and highest of its layers."""
+    """Train each network and print the errors of its layers before and after: mean, lowest and highest."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--methods", nargs="+", choices=METHODS, default=["escnn, k=3", "ours, k=3"])
     parser.add_argument("--task", choices=TASKS, default="nuclei")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=300)
-    parser.add_argument("--quick", action="store_true", help="on corners of the package's sample")
+    parser.add_argument("--steps", type=int, default=300, help="training steps")
+    parser.add_argument("--quick", action="store_true", help="train on small crops of the bundled sample")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     parts = quick_parts(args.task) if args.quick else read_parts(args.task)
     task = load_task(parts, args.task, seed=args.seed, crop=32 if args.quick else 0)
-    print("| network | one layer at 45 degrees, before training | after |\n|---|---|---|", flush=True)
+    titles = [
+        "network",
+        *(f"{time}, {value}" for time in ("before", "after") for value in ("mean", "lowest", "highest")),
+    ]
+    print(markdown_table(titles, []), flush=True)
     rows = []
     for method in args.methods:
         torch.manual_seed(args.seed)
@@ -85,8 +90,8 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, float]]:
         before = errors(model)
         train(model, task, steps=args.steps, seed=args.seed, symmetry=None)
         after = errors(model.eval())
-        cells = [f"{sum(e) / len(e):.3f} ({min(e):.3f} to {max(e):.3f})" for e in (before, after)]
-        print(f"| {method} | {' | '.join(cells)} |", flush=True)
+        values = [value for e in (before, after) for value in (sum(e) / len(e), min(e), max(e))]
+        print(f"| {method} | {' | '.join(f'{value:.3f}' for value in values)} |", flush=True)
         rows.append({"before": sum(before) / len(before), "after": sum(after) / len(after)})
     return rows
 

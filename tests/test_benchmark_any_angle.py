@@ -1,4 +1,4 @@
-"""The short form of benchmarks/any_angle.py, without escnn, and how it turns images."""
+"""benchmarks/any_angle.py: its quick form without escnn, and its rotation of images."""
 
 import importlib
 from pathlib import Path
@@ -24,11 +24,11 @@ def test_in_short(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtu
     call = ["--quick", "--tasks", "nuclei", "--methods", "plain", "ours, k=3", "--out", str(out)]
     plain, ours = bench.main(call)
     assert (plain["method"], ours["method"]) == ("plain", "ours, k=3")
-    assert min(plain["dice"], ours["dice"]) > 0.2, "an empty mask would not change either"
+    assert min(plain["dice"], ours["dice"]) > 0.2, "the labels of an empty mask would not change either"
     assert ours["changed, 90 degrees"] < 1e-4 < plain["changed, 90 degrees"]
     assert capsys.readouterr().out.count("\n| nuclei |") == 2
     lines = out.read_text().splitlines()
-    out.write_text(lines[0] + "\n" + lines[1][:20])  # stopped while it wrote
+    out.write_text(lines[0] + "\n" + lines[1][:20])  # interrupted while writing
     again = bench.main(call)
     assert out.read_text().splitlines()[0] == lines[0]
     assert [row["dice 45"] for row in again] == [plain["dice 45"], ours["dice 45"]]
@@ -37,15 +37,17 @@ def test_in_short(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_images_are_turned_counter_clockwise(bench: ModuleType) -> None:
     image = torch.rand(2, 32, 32, dtype=torch.float64)
-    torch.testing.assert_close(bench.turned(image, 90, 3), torch.rot90(image, 1, (-2, -1)))
-    assert not torch.allclose(bench.turned(image, 90, 3), torch.rot90(image, -1, (-2, -1)))
+    torch.testing.assert_close(bench.rotate(image, 90, 3), torch.rot90(image, 1, (-2, -1)))
+    assert not torch.allclose(bench.rotate(image, 90, 3), torch.rot90(image, -1, (-2, -1)))
 
 
 @pytest.mark.parametrize("side", [64, 128, 256])
 def test_all_that_is_compared_is_in_view_at_every_angle(bench: ModuleType, side: int) -> None:
     view = bench.View(side)
     away = (torch.arange(side) - (side - 1) / 2).square()
-    out_of_view = (away + away.unsqueeze(1) > ((side - 1) / 2) ** 2).unsqueeze(0)  # can come in from outside
+    out_of_view = (away + away.unsqueeze(1) > ((side - 1) / 2) ** 2).unsqueeze(
+        0
+    )  # can be rotated into view from outside
     assert not view(out_of_view).any()
     assert view.disc.shape == (view.side, view.side)
     assert view.disc.any()
@@ -53,7 +55,7 @@ def test_all_that_is_compared_is_in_view_at_every_angle(bench: ModuleType, side:
 
 
 def test_a_network_that_looks_up_is_caught(bench: ModuleType) -> None:
-    """The score of a network that calls a pixel foreground if it is brighter than the one above it."""
+    """A network that labels a pixel as foreground if it is brighter than the pixel above it is not equivariant."""
     tasks = importlib.import_module("segmentation_tasks")
     task = tasks.load_task(tasks.quick_parts("nuclei"), "nuclei")
 

@@ -1,4 +1,4 @@
-"""The short forms of benchmarks/finetuning.py and label_efficiency.py, and what they share."""
+"""benchmarks/finetuning.py and label_efficiency.py: their quick forms, their sets and scores, and their tables."""
 
 import importlib
 import json
@@ -17,7 +17,7 @@ from gconv_ga.nn import GroupConv2d
 for _package in ("pytorch_lightning", "segmentation_models_pytorch", "torchmetrics", "torchvision"):
     pytest.importorskip(_package, reason=f"{_package}, from the extra train, is not installed")
 
-# Training and test images, and classes.
+# Numbers of training images, test images and classes.
 SETS = {"nuclei": (48, 24, 2), "histology": (36, 17, 2), "bloodcells": (80, 30, 3), "retina": (14, 7, 2)}
 EXACT = ("C4", "D4", "C4, m=1", "D4, m=1", "C4, opened", "plain, augmented, averaged at test")
 
@@ -46,8 +46,8 @@ def without_seconds(row: dict) -> dict:
     return {key: value for key, value in row.items() if "seconds" not in key}
 
 
-def goes_on(main: Callable[[list[str]], list[dict]], call: list[str], out: Path, rows: list[dict]) -> None:
-    """A run that was stopped while it wrote its last row does that one again, and no other."""
+def assert_continues(main: Callable[[list[str]], list[dict]], call: list[str], out: Path, rows: list[dict]) -> None:
+    """A run interrupted while writing its last row computes that row again, and no other."""
     lines = out.read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows
     out.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
@@ -66,13 +66,13 @@ def test_fine_tuning_in_short(finetuning: ModuleType, tmp_path: Path, capsys: py
         assert row["changed"] < 1e-3 if exact else row["changed"] > 1e-2
         assert row["dice turned"] == pytest.approx(row["dice"], abs=1e-3 if exact else 1)
     found = {row["method"]: row for row in rows}
-    # Opening lets each of C4's elements see all four: nearly four times the weights and the work.
+    # With all taps each element of C4 sees all four: nearly four times the parameters and multiply-adds.
     assert 3.5 < found["C4, opened"]["multiply-adds"] / found["C4, m=1"]["multiply-adds"] < 4
     assert 3.5 < found["C4, opened"]["parameters"] / found["C4, m=1"]["parameters"] < 4
     assert found["C4, m=1"]["parameters"] == found["plain"]["parameters"]
     assert found["C4"]["dice"] != found["C4, m=1"]["dice"]
-    assert capsys.readouterr().out.count("\n| nuclei |") == len(rows)
-    goes_on(finetuning.main, call, out, rows)
+    assert capsys.readouterr().out.count("\n| nuclei |") == 2 * len(rows)  # in the tables of means and of seeds
+    assert_continues(finetuning.main, call, out, rows)
 
 
 def test_taps_learn_slower(finetuning: ModuleType, tasks: ModuleType) -> None:
@@ -100,18 +100,18 @@ def test_label_efficiency_in_short(labels: ModuleType, tmp_path: Path, capsys: p
     for row in rows:
         assert row["changed"] < 1e-3 if row["method"] != "plain, augmented" else row["changed"] > 1e-2
     assert capsys.readouterr().out.count("\n| nuclei |") == len(methods) + 1
-    goes_on(labels.main, call, out, rows)
+    assert_continues(labels.main, call, out, rows)
     assert labels.main(["--quick", "--table", str(out)]) == labels.main(call)
     table = ["--quick", "--methods", "C4", "--table", str(out)]
     assert labels.main(table) == [row for row in rows if row["method"] == "C4"]
-    assert labels.main(["--quick", "--head", "random", "--table", str(out)]) == []  # those are other trainings
+    assert labels.main(["--quick", "--head", "random", "--table", str(out)]) == []  # those are other runs
 
 
 def test_averaging_at_test_can_come_later(labels: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     call = ["--quick", "--methods", "plain, augmented", "--out", str(tmp_path / "rows.jsonl")]
     rows = labels.main([*call, "--no-average"])
     assert [row["method"] for row in rows] == ["plain, augmented"] * 2
-    assert labels.main([*call, "--no-average"]) == rows  # nothing is run again
+    assert labels.main([*call, "--no-average"]) == rows  # nothing is computed again
     more = labels.main([*call, "--score", "iou"])
     assert more[:2] == rows
     assert [row["method"] for row in more[2:]] == [labels.AT_TEST] * 2
@@ -124,7 +124,7 @@ def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: Mod
     whole = sizes["plain, augmented"]
     for name, size in sizes.items():
         work = size["multiply-adds"] / whole["multiply-adds"]
-        if "parameters of" in name or name.startswith("converted"):  # that one is measured before it is converted
+        if "parameters of" in name or name.startswith("converted"):  # measured before its conversion
             assert size["parameters"] == pytest.approx(sizes["D4" if "D4" in name else "C4"]["parameters"], rel=0.15)
         else:  # widths are whole numbers
             assert work == pytest.approx(4 if "4 x" in name else 1, rel=0.17)
@@ -133,7 +133,7 @@ def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: Mod
 def test_taps_by_level(labels: ModuleType) -> None:
     net = labels.METHODS["C4, one tap at the finest level"].build(3, 2, 5)
     taps = [[len(m.taps) for m in part.modules() if isinstance(m, GroupConv2d)] for part in net.encoder.blocks]
-    assert taps == [[1], [4, 4], [4, 4]]  # the first layer of all lifts
+    assert taps == [[1], [4, 4], [4, 4]]  # the very first layer lifts
     taps = [[len(m.taps) for m in part.modules() if isinstance(m, GroupConv2d)] for part in net.decoder.blocks]
     assert taps == [[4, 4], [1, 1]]
     x = torch.randn(1, 3, 21, 16)
@@ -145,7 +145,7 @@ def test_taps_by_level(labels: ModuleType) -> None:
 def test_the_grid_has_every_cell_once(labels: ModuleType) -> None:
     cells = list(labels.grid(seeds=3))
     assert len(set(cells)) == len(cells) == len(labels.METHODS) * 4 * 5 * 3
-    # After a third of an hour or so of the first stage there is a table: a seed of every set with 4 and 8 images.
+    # The first cells make a table: one seed of every set with 4 and 8 images.
     assert {cell[1:3] for cell in cells[:24]} == {(task, images) for task in SETS for images in (4, 8)}
 
 
@@ -157,8 +157,8 @@ def test_gains_are_those_of_pairs(labels: ModuleType) -> None:
     rows += [row("C4", 4, 0, 0.6), row("C4", 4, 1, 0.65), row("C4", 4, 2, 0.9)]
     for key, same, half in (("dice", "+0.500", "+0.025"), ("iou", "+0.250", "+0.013")):
         assert labels.gain_table(rows, key).splitlines()[2:] == [
-            f"| C4 | 4 | - | - | - | {same} (1/1) |",
-            f"| C4 | 4 against 8 | - | - | - | {half} (1/2) |",
+            f"| C4 | 4 | - | - | - | - | - | - | {same} | 1/1 |",
+            f"| C4 | 4 against 8 | - | - | - | - | - | - | {half} | 1/2 |",
         ]
 
 
@@ -173,7 +173,7 @@ def test_sets_as_they_are_in_their_folders(
     assert set(parts["train"].masks.unique().tolist()) == set(range(classes))
     few, more = (tasks.load_task(parts, name, images, seed=1) for images in (4, 8))
     assert len(few.train) == 4
-    # The same images, each normalised by those that are labelled.
+    # The same images, normalized with different statistics.
     assert torch.equal(few.train.masks, more.train.masks[:4])
     assert not torch.equal(few.train.images, more.train.images[:4])
     pixels = few.train.images.transpose(0, 1).flatten(1).double()
@@ -183,7 +183,7 @@ def test_sets_as_they_are_in_their_folders(
 
 
 class Shifted(nn.Module):
-    """Calls a pixel foreground if the one to its left, or itself, is bright."""
+    """Labels a pixel as foreground if the pixel `shift` to its left is bright."""
 
     def __init__(self, shift: int) -> None:
         super().__init__()
