@@ -1,9 +1,10 @@
-"""A segmenter as a thing to keep: its configuration, its checkpoint, and the devices it runs on.
+"""A segmenter that can be saved: its configuration, its checkpoint, and the devices it runs on.
 
 Needs the extra ``train``.
 
 Names: `SegmenterConfig` (architecture, classes, normalization; builds the network); `save_checkpoint`,
-`load_checkpoint`, `Checkpoint` (one safetensors file, no code in it); `as_device`, `Machines`.
+`load_checkpoint`, `Checkpoint` (one safetensors file without code); `as_device`, `Machines`, `PRECISIONS`;
+`plain_smp` (a network of segmentation_models_pytorch).
 
 Example:
     >>> from gconv_ga.images import Normalization
@@ -14,15 +15,15 @@ Example:
     'C4'
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
     from ._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
     from ._config import SegmenterConfig
     from ._devices import PRECISIONS, Machines, as_device
     from ._smp import plain_smp
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
     "PRECISIONS",
@@ -34,3 +35,14 @@ __all__ = [
     "plain_smp",
     "save_checkpoint",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_checkpoint": ["Checkpoint", "load_checkpoint", "save_checkpoint"],
+        "_config": ["SegmenterConfig"],
+        "_devices": ["PRECISIONS", "Machines", "as_device"],
+        "_smp": ["plain_smp"],
+    },
+    extra="train",
+)

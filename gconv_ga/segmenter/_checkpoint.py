@@ -1,4 +1,4 @@
-"""Checkpoints: one safetensors file, the configuration as JSON in its header. Nothing in it is ever executed."""
+"""Checkpoints: one safetensors file with the configuration as JSON in its header. Nothing in it is ever executed."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -13,12 +13,12 @@ from ._config import SegmenterConfig
 
 
 class Checkpoint(NamedTuple):
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Args:
-        model: The network with its weights, on the CPU, in eval mode.
-        config: How it was built, its classes, its normalisation.
-        step: The training steps it has seen.
+        model: Network with its weights, on the CPU, in eval mode.
+        config: Architecture, classes and normalization.
+        step: Number of training steps done.
 
     Example:
         >>> from gconv_ga.segmenter import Checkpoint
@@ -32,19 +32,19 @@ class Checkpoint(NamedTuple):
 
 
 def save_checkpoint(path: str | Path, model: nn.Module, config: SegmenterConfig, *, step: int = 0) -> Path:
-    """Writes a checkpoint; the file is complete or not there at all, whenever the program ends.
+    """Write a checkpoint; the file is complete or not there at all, whenever the program ends.
 
     Args:
-        path: The file; its folder is made if need be. A file of that name is replaced.
-        model: The network that ``config`` describes.
-        config: What `load_checkpoint` builds the network from.
-        step: The training steps it has seen.
+        path: File to write. Its folder is made if need be, and an existing file is replaced.
+        model: Network that ``config`` describes.
+        config: Configuration that `load_checkpoint` builds the network from.
+        step: Number of training steps done.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: ``step`` is no int or is negative.
+        ValueError: ``step`` is not an int or is negative.
 
     Example:
         >>> import tempfile
@@ -63,14 +63,14 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: SegmenterConfig,
 
 
 def load_checkpoint(path: str | Path) -> Checkpoint:
-    """Reads a checkpoint. Only safetensors are read: a pickle (``.pt``, ``.ckpt``) is refused and not opened as one.
+    """Load a checkpoint. Only safetensors files are read: a pickle (``.pt``, ``.ckpt``) is refused, not unpickled.
 
     Args:
-        path: The file that `save_checkpoint` wrote.
+        path: File written by `save_checkpoint`.
 
     Raises:
-        ValueError: The file is absent or damaged, is no safetensors file, was not written by `save_checkpoint`, or its
-            weights are not those of the network it describes.
+        ValueError: The file does not exist, is damaged, is not a safetensors file, was not written by
+            `save_checkpoint`, or its weights do not fit the network it describes.
 
     Example:
         >>> from gconv_ga.segmenter import load_checkpoint
@@ -84,11 +84,11 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
     except SafetensorError as error:
-        raise _refused(path, f"it is no intact safetensors file, and pickles are never opened ({error})") from None
+        raise _refused(path, f"it is not an intact safetensors file, and pickles are never opened ({error})") from None
     if "gconv_ga" not in header:
-        raise _refused(path, "it says nothing of the network that its weights belong to")
+        raise _refused(path, "it does not describe the network that its weights belong to")
     config = SegmenterConfig.from_json(header["gconv_ga"])
     model = config.build().eval()
     try:

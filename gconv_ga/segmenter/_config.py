@@ -1,4 +1,4 @@
-"""What makes a segmenter out of raw images, in words: the network, its classes, the normalisation."""
+"""The configuration of a segmenter: the network, its classes and the normalization of its images."""
 
 import inspect
 import json
@@ -23,18 +23,18 @@ ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
 
 @dataclass(frozen=True)
 class SegmenterConfig:
-    """What must be known of a segmenter beside its weights; it goes to JSON and back, and holds no code.
+    """Everything that defines a segmenter except its weights. It is converted to JSON and back, and holds no code.
 
     Args:
-        architecture: "EquivariantUNet", "UNet", or "smp": a network of segmentation_models_pytorch, converted. Its
+        architecture: "EquivariantUNet", "UNet", or "smp" for a converted network of segmentation_models_pytorch, whose
             arguments are in_channels, classes, name (such as "Unet"), encoder (such as "resnet18"), group, open_taps.
-        arguments: What the network is built with, by name: numbers, strings, None.
-        classes: The names of the classes, in the order of their indices.
-        normalization: What is done to an image before the network sees it.
+        arguments: Arguments of the network by name: numbers, strings, None.
+        classes: Names of the classes, in the order of their indices.
+        normalization: Normalization of an image before it enters the network.
 
     Raises:
-        ValueError: The architecture is none of those listed, an argument is none of its own or is missing, or there
-            are not as many class names as classes.
+        ValueError: The architecture is not one of these, an argument is unknown or missing, or the number of class
+            names differs from the number of classes.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -69,14 +69,14 @@ class SegmenterConfig:
             raise invalid("classes", f"{self.arguments['classes']} names, one a class", self.classes)
 
     def build(self, *, seed: int = 0, verify: bool = False) -> nn.Module:
-        """The network, newly initialised; torch's global generator is left as it was. Nothing is downloaded.
+        """Build the network with new weights. Torch's global generator is left unchanged, and nothing is downloaded.
 
         Args:
-            seed: Of the initial weights.
-            verify: Whether to compare a converted network with the group average of the plain one.
+            seed: Random seed of the initial weights.
+            verify: If True, compare a converted network with the group average of the plain one.
 
         Raises:
-            ValueError: ``seed`` is no int or is negative, or the network refuses an argument.
+            ValueError: ``seed`` is not an int or is negative, or the network refuses an argument.
             NotConvertible: The network of segmentation_models_pytorch cannot be converted.
         """
         number = as_int("seed", seed, minimum=0)
@@ -86,18 +86,18 @@ class SegmenterConfig:
             return ARCHITECTURES[self.architecture](**arguments)
 
     def to_json(self) -> str:
-        """The configuration as JSON."""
+        """Return the configuration as JSON."""
         return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text: str) -> "SegmenterConfig":
-        """The configuration that `to_json` wrote, checked as if it had been typed.
+        """Return the configuration that `to_json` wrote, checked as if it had been typed.
 
         Args:
-            text: The JSON.
+            text: The configuration as JSON.
 
         Raises:
-            ValueError: It is no JSON, or a field is missing, superfluous or wrong.
+            ValueError: The text is not JSON, or a field is missing, unknown or wrong.
         """
         try:
             fields = json.loads(text)

@@ -1,27 +1,33 @@
-"""The device to compute on."""
+"""Devices to compute on. Torch is imported only to look one up, so that the command line can read the options."""
 
-from dataclasses import dataclass
-from typing import Any
-
-import torch
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from .._validate import as_int, invalid, one_of
 
+if TYPE_CHECKING:
+    import torch
 
-def as_device(device: str | torch.device) -> torch.device:
-    """The device that ``device`` means.
+PRECISIONS = ("32", "bf16-mixed", "16-mixed")
+STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
+
+
+def as_device(device: "str | torch.device") -> "torch.device":
+    """Return the torch device that ``device`` names.
 
     Args:
         device: "auto" (the accelerator if there is one, else the CPU), or a torch device such as "cpu" or "cuda:1".
 
     Raises:
-        ValueError: It is no device, or not one of this machine.
+        ValueError: It is not a device, or this machine does not have it.
 
     Example:
         >>> from gconv_ga.segmenter import as_device
         >>> as_device("cpu")
         device(type='cpu')
     """
+    import torch
+
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     present = ["cpu"] if accelerator is None else ["cpu", accelerator.type]
     if device == "auto":
@@ -37,24 +43,22 @@ def as_device(device: str | torch.device) -> torch.device:
     return found
 
 
-PRECISIONS = ("32", "bf16-mixed", "16-mixed")
-STRATEGIES = ("auto", "ddp", "ddp_find_unused_parameters_true")
-
-
 @dataclass(frozen=True)
 class Machines:
-    """The processors of a training, and what they compute in; checked before anything begins.
+    """The devices that a training runs on; checked before anything begins.
+
+    The metadata of each field describes it as an option of ``gconv-ga train``.
 
     Args:
         device: As in `as_device`.
-        devices: How many of them; on the CPU, processes.
-        nodes: Machines, each with as many devices, on each of which the program is started as Lightning says.
+        devices: Number of devices on each node; on the CPU, the number of processes.
+        nodes: Number of machines, each with as many devices. The program is started on each of them, with the
+            environment variables that Lightning documents.
         strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used.
-            Strategies that share out the weights are not among them: checkpoints hold the whole.
-        precision: "32"; "bf16-mixed"; "16-mixed", on GPUs alone. Weights are float32 in any case.
+            Strategies that shard the weights are not supported: checkpoints hold all weights.
 
     Raises:
-        ValueError: There are no such devices, or an argument is none of those listed.
+        ValueError: There are no such devices, or an argument is not among its options.
 
     Example:
         >>> from gconv_ga.segmenter import Machines
@@ -62,51 +66,77 @@ class Machines:
         2
     """
 
-    device: str | torch.device = "cpu"
-    devices: int = 1
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "32"
+    device: "str | torch.device" = field(
+        default="cpu",
+        metadata={
+            "help": "cpu, cuda, cuda:1, mps; auto takes the accelerator if there is one.",
+            "type": str,
+            "default": "auto",
+        },
+    )
+    devices: int = field(
+        default=1,
+        metadata={"help": "Number of devices (on the CPU: processes), which share each batch.", "minimum": 1},
+    )
+    nodes: int = field(
+        default=1, metadata={"help": "Number of machines; start this command on each of them.", "minimum": 1}
+    )
+    strategy: str = field(
+        default="auto", metadata={"help": "auto, ddp, or ddp_find_unused_parameters_true.", "choices": STRATEGIES}
+    )
 
     def __post_init__(self) -> None:
+        import torch
+
         where = as_device(self.device)
         object.__setattr__(self, "device", where)
-        as_int("devices", self.devices, minimum=1)
-        as_int("nodes", self.nodes, minimum=1)
+        for each in fields(self):
+            if "minimum" in each.metadata:
+                as_int(each.name, getattr(self, each.name), minimum=each.metadata["minimum"])
         if where.index is not None and self.devices > 1:
             raise invalid("device", f"without a number where devices={self.devices}", str(where))
         if where.type != "cpu" and self.devices > torch.accelerator.device_count():
             count = torch.accelerator.device_count()
             raise invalid("devices", f"at most {count}, as many as there are", self.devices)
         one_of("strategy", self.strategy, STRATEGIES)
-        if one_of("precision", self.precision, PRECISIONS) == "16-mixed" and where.type == "cpu":
-            raise invalid("precision", "'32' or 'bf16-mixed' on the CPU", self.precision)
 
     @property
     def processes(self) -> int:
-        """How many train together."""
+        """Number of processes that train together."""
         return self.devices * self.nodes
 
     def share(self, batch_size: int) -> int:
-        """How much of a batch each process has.
+        """Return the number of examples of a batch that each process takes.
 
         Args:
-            batch_size: The whole.
+            batch_size: Number of examples in the batch of all processes.
 
         Raises:
-            ValueError: It cannot be shared out evenly.
+            ValueError: The batch cannot be divided evenly.
         """
         if batch_size % self.processes:
             raise invalid("batch_size", f"a multiple of {self.processes}, the number of processes", batch_size)
         return batch_size // self.processes
 
-    def trainer_options(self) -> dict[str, Any]:
-        """What Lightning's trainer is told."""
+    def trainer_options(self, precision: str = "32") -> dict[str, Any]:
+        """Return the arguments of Lightning's trainer for these devices.
+
+        Args:
+            precision: Precision of the forward pass: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32
+                in any case.
+
+        Raises:
+            ValueError: ``precision`` is none of these, or the device does not support it.
+        """
+        import torch
+
         where = torch.device(self.device)
+        if one_of("precision", precision, PRECISIONS) == "16-mixed" and where.type == "cpu":
+            raise invalid("precision", "'32' or 'bf16-mixed' on the CPU", precision)
         return {
             "accelerator": "gpu" if where.type == "cuda" else where.type,
             "devices": self.devices if where.index is None else [where.index],
             "num_nodes": self.nodes,
             "strategy": self.strategy,
-            "precision": self.precision,
+            "precision": precision,
         }

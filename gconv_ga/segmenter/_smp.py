@@ -1,9 +1,8 @@
-"""Networks of segmentation_models_pytorch, converted: equivariant, and for images of every size."""
+"""Networks of segmentation_models_pytorch, converted: equivariant, and for images of any size."""
 
 import difflib
 import re
 
-import segmentation_models_pytorch as smp
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,8 +11,8 @@ from .._validate import invalid, one_of
 from ..conversion import ConvertedNetwork, convert
 from ..groups import as_group
 
-# Those that `convert` takes with a convolutional encoder. MAnet and DPT mix positions in a way of their own, PAN needs
-# images of 128 pixels and more.
+# The networks that `convert` accepts with a convolutional encoder. MAnet and DPT mix positions by attention, and PAN
+# needs images of at least 128 pixels.
 SMP_NAMES = (
     "Unet",
     "UnetPlusPlus",
@@ -25,18 +24,18 @@ SMP_NAMES = (
     "UPerNet",
     "Segformer",
 )
-EXAMPLE = (2, 70, 101)  # images, rows and columns: not square, and no multiples of anything
+EXAMPLE = (2, 70, 101)  # images, rows, columns: not square, and not multiples of the stride of any encoder
 
 
 class AnySize(nn.Module):
-    """A network that takes multiples of a number of pixels, for every size: the image is padded, the answer cropped.
+    """Make a network for multiples of ``step`` pixels accept every size: pad the image, crop the output.
 
-    One side is padded and cropped, by `torch.nn.functional.pad` alone: converted, each orientation does it on its own
-    side, so that the result is equivariant at every size.
+    Only `torch.nn.functional.pad` is used, at the bottom and on the right. In a converted network each orientation pads
+    its own side, so the result is equivariant at every size.
 
     Args:
-        model: What takes multiples of ``step``.
-        step: Pixels.
+        model: Network for images whose sides are multiples of ``step``.
+        step: Step of the image size in pixels.
 
     Shape:
         - input: ``[B, C, H, W]``
@@ -58,31 +57,41 @@ class AnySize(nn.Module):
 
 
 def plain_smp(name: str, encoder: str, in_channels: int, classes: int, weights: str | None = None) -> nn.Module:
-    """A network of segmentation_models_pytorch.
+    """Build a network of segmentation_models_pytorch for images of any size.
 
     Args:
-        name: One of `SMP_NAMES`.
-        encoder: A convolutional encoder of that package, such as "resnet18", or "tu-" and a name of timm's.
-        in_channels: Channels of the image.
-        classes: Channels of the logits.
-        weights: Trained weights of the encoder, such as "imagenet", which are downloaded; None for none.
+        name: Name of the network: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or
+            Segformer.
+        encoder: Convolutional encoder of that package, such as "resnet18", or "tu-" and the name of a timm model.
+        in_channels: Number of image channels.
+        classes: Number of classes, the channels of the logits.
+        weights: Pretrained weights of the encoder, such as "imagenet"; they are downloaded. If None, the weights are
+            random.
 
     Raises:
-        ValueError: There is no such network, encoder or weights.
+        ValueError: There is no such network or encoder, or its weights do not exist or could not be downloaded.
+
+    Example:
+        >>> from gconv_ga.segmenter import plain_smp
+        >>> plain_smp("Unet", "resnet18", in_channels=1, classes=2).step
+        32
     """
     one_of("name", name, SMP_NAMES)
-    # No colons and slashes: timm would take an address and look there.
+    import segmentation_models_pytorch as smp  # takes a second to load, and other networks do not need it
+
+    # No colons and slashes: timm would take them as an address to download from.
     if encoder not in smp.encoders.get_encoder_names() and not re.fullmatch(r"tu-[\w.-]+", encoder):
-        takes = "an encoder of segmentation_models_pytorch, or tu- and a name of timm's"
+        takes = "an encoder of segmentation_models_pytorch, or tu- and the name of a timm model"
         close = difflib.get_close_matches(encoder, smp.encoders.get_encoder_names(), n=1)
         raise invalid("encoder", takes, encoder, f"the closest is {close[0]!r}" if close else "")
     try:
         model = smp.create_model(name, encoder, encoder_weights=weights, in_channels=in_channels, classes=classes)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         takes = "an encoder of segmentation_models_pytorch" + (f" with weights {weights!r}" if weights else "")
-        raise invalid("encoder", takes, encoder, f"it says: {error}") from None
+        raise invalid("encoder", takes, encoder, f"the package says: {error}") from None
     except OSError as error:
-        raise invalid("weights", "trained weights that can be had from here", weights, f"it says: {error}") from None
+        takes = "pretrained weights that can be downloaded"
+        raise invalid("weights", takes, weights, f"the download failed: {error}") from None
     return AnySize(model, model.encoder.output_stride)
 
 
@@ -96,19 +105,19 @@ def converted_smp(
     open_taps: bool = False,
     verify: bool = False,
 ) -> ConvertedNetwork:
-    """The network of `plain_smp`, converted to the one that is its group average; see `convert`.
+    """Build the network of `plain_smp`, converted to its group average; see `convert`.
 
     Args:
-        in_channels: Channels of the image.
-        classes: Channels of the logits.
+        in_channels: Number of image channels.
+        classes: Number of classes, the channels of the logits.
         name: As for `plain_smp`.
         encoder: As for `plain_smp`.
-        group: C2, C4, D1, D2 or D4.
-        open_taps: Whether orientations may mix: ``|G|`` times the weights, beginning at zero.
-        verify: Whether to compare with the group average.
+        group: Name of the group: C2, C4, D1, D2 or D4.
+        open_taps: If True, orientations may mix: ``|G|`` times the weights, initialized to zero.
+        verify: If True, compare the result with the group average.
 
     Raises:
-        ValueError: There is no such network, encoder or group, or it cannot be converted.
+        ValueError: There is no such network, encoder or group, or the network cannot be converted.
     """
     model = plain_smp(name, encoder, in_channels, classes)
     batch, *size = EXAMPLE

@@ -1,10 +1,10 @@
-"""Training: a run in a folder that can be interrupted and resumed, and the pieces it is made of.
+"""Training: a run in a folder that can be interrupted, resumed and extended, and the pieces it is made of.
 
 Needs the extra ``train``.
 
 Names: `train_run`, `read_run`, `RunConfig` (a training in a folder); `fit`, `Segmenter`, `CrossEntropyDice`,
-`ReportSteps`, `SaveCheckpoints` (with Lightning, on a stream of yours); `initial_weights`, `pretrained_weights`,
-`start_at_frequencies` (what a network starts from); `is_main_process`.
+`ReportSteps`, `SaveCheckpoints` (training with Lightning on any stream of crops); `initial_weights`,
+`pretrained_weights`, `start_at_frequencies` (initial weights); `is_main_process`.
 
 Example:
     >>> from gconv_ga.evaluate import orientation_scores
@@ -23,17 +23,17 @@ Example:
     True
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
     from ._config import RunConfig
     from ._fit import ReportSteps, SaveCheckpoints, fit
     from ._module import CrossEntropyDice, Segmenter
     from ._processes import is_main_process
     from ._run import read_run, train_run
     from ._start import initial_weights, pretrained_weights, start_at_frequencies
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
     "CrossEntropyDice",
@@ -49,3 +49,16 @@ __all__ = [
     "start_at_frequencies",
     "train_run",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_config": ["RunConfig"],
+        "_fit": ["ReportSteps", "SaveCheckpoints", "fit"],
+        "_module": ["CrossEntropyDice", "Segmenter"],
+        "_processes": ["is_main_process"],
+        "_run": ["read_run", "train_run"],
+        "_start": ["initial_weights", "pretrained_weights", "start_at_frequencies"],
+    },
+    extra="train",
+)

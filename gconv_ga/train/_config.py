@@ -1,34 +1,50 @@
-"""A training run in words: all that decides its result."""
+"""The configuration of a training run. Imports nothing heavy, so that the command line can read the options."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
 
 from .._validate import as_int, invalid, one_of
 from ..groups import as_group
-from ..images import MaskEncoding
-from ..segmenter import PRECISIONS, SegmenterConfig
+from ..segmenter import PRECISIONS
+
+if TYPE_CHECKING:
+    from ..images import MaskEncoding
+    from ..segmenter import SegmenterConfig
+
+OLD_NAMES = {"mask_code": "mask_encoding"}  # of fields in run.json
+
+
+def _indices() -> "MaskEncoding":
+    from ..images import MaskEncoding
+
+    return MaskEncoding()
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """What a run is made of beside the image files; it goes to JSON and back.
+    """Everything that decides the result of a run, except the image files. It is converted to JSON and back.
+
+    The metadata of a field that has ``help`` describes it as an option of ``gconv-ga train``; ``minimum``, ``above``
+    and ``choices`` are also checked here.
 
     Args:
-        segmenter: The network, its classes, the normalisation.
-        split: For the name of each image, without its ending: "train", "val" or "test".
-        steps: How many.
-        batch_size: Crops a step.
-        crop: Height and width of a crop.
-        learning_rate: The highest rate.
-        augmentation: Crops are moved by a random element of this group; None for none.
-        seed: Of the initial weights, crops and turns.
-        mask_code: How mask files say their classes, and which pixels count nowhere.
-        every: Steps from one look at the validation images, and one saved state, to the next; None for a tenth of all.
-        patience: The training ends after so many looks in a row that find no better score; None to go on to the end.
-        precision: What the forward pass computes in: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
-        init: Where the first weights come from; None for random ones. "pretrained:" and a name say that they are those
-            of an encoder, beside a new head.
+        segmenter: Network, classes and normalization.
+        split: Part of the split, "train", "val" or "test", by the name of each image without its extension.
+        steps: Number of training steps.
+        batch_size: Number of crops in a step, of all processes together.
+        crop: Height and width of a crop in pixels.
+        learning_rate: Highest learning rate of the cycle.
+        augmentation: Group from which each crop is transformed by a random element. If None, there is no augmentation.
+        seed: Random seed of the initial weights, the crops and their augmentation.
+        mask_encoding: Encoding of the classes in mask files, and the ignored pixels.
+        every: Number of steps between validations, at each of which the state is saved. If None, a tenth of all.
+        patience: Number of validations in a row without a better score after which training stops early. If None, it
+            never does.
+        precision: Precision of the forward pass: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
+        init: Origin of the initial weights: "sha256:" and the hash of a checkpoint, or "pretrained:" and the name of
+            the weights of an encoder, which is used with a new head. If None, the weights are random.
 
     Raises:
         ValueError: A number is out of its range, or no image is for training.
@@ -44,27 +60,46 @@ class RunConfig:
         True
     """
 
-    segmenter: SegmenterConfig
+    segmenter: "SegmenterConfig"
     split: Mapping[str, str]
-    steps: int
-    batch_size: int
-    crop: int
-    learning_rate: float = 1e-2
+    steps: int = field(metadata={"help": "Number of training steps.", "minimum": 1, "default": 1000})
+    batch_size: int = field(metadata={"help": "Number of crops in a step.", "minimum": 1, "default": 8})
+    crop: int = field(metadata={"minimum": 1})
+    learning_rate: float = field(
+        default=1e-2, metadata={"help": "Highest learning rate of the one-cycle schedule.", "above": 0}
+    )
     augmentation: str | None = "D4"
-    seed: int = 0
-    mask_code: MaskEncoding = field(default_factory=MaskEncoding)
-    every: int | None = None
-    patience: int | None = None
-    precision: str = "32"
+    seed: int = field(
+        default=0,
+        metadata={
+            "help": "Random seed of the initial weights, crops and augmentation.",
+            "minimum": 0,
+            "maximum": 2**32 - 1,
+        },
+    )
+    mask_encoding: "MaskEncoding" = field(default_factory=_indices)
+    every: int | None = field(
+        default=None,
+        metadata={"help": "Steps between validations, which also save the state. If omitted: a tenth.", "minimum": 1},
+    )
+    patience: int | None = field(
+        default=None,
+        metadata={"help": "Stop after this many validations in a row without a better score.", "minimum": 1},
+    )
+    precision: str = field(
+        default="32", metadata={"help": "32, bf16-mixed, or on a GPU 16-mixed.", "choices": PRECISIONS}
+    )
     init: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("crop", 1), ("seed", 0)):
-            as_int(name, getattr(self, name), minimum=least)
-        for name in ("every", "patience"):
-            if getattr(self, name) is not None:
-                as_int(name, getattr(self, name), minimum=1)
-        one_of("precision", self.precision, PRECISIONS)
+        for each in fields(self):
+            value, limits = getattr(self, each.name), each.metadata
+            if value is not None and "minimum" in limits:
+                as_int(each.name, value, minimum=limits["minimum"])
+            if "above" in limits and not value > limits["above"]:
+                raise invalid(each.name, f"above {limits['above']}", value)
+            if "choices" in limits:
+                one_of(each.name, value, limits["choices"])
         if self.augmentation is not None:
             as_group(self.augmentation, "augmentation")
         object.__setattr__(self, "split", dict(self.split))
@@ -75,16 +110,16 @@ class RunConfig:
 
     @property
     def interval(self) -> int:
-        """Steps from one look at the validation images to the next."""
+        """Number of steps between validations."""
         return max(1, self.steps // 10) if self.every is None else self.every
 
     @property
     def has_new_head(self) -> bool:
-        """Whether the segmentation head begins at random: pretrained weights are those of an encoder."""
+        """True if the segmentation head starts at random weights: pretrained weights are those of an encoder."""
         return self.init is None or self.init.startswith("pretrained:")
 
     def names(self, part: str) -> list[str]:
-        """The names of the images of a part of the split.
+        """Return the names of the images in a part of the split.
 
         Args:
             part: "train", "val" or "test".
@@ -92,24 +127,27 @@ class RunConfig:
         return sorted(name for name, where in self.split.items() if where == part)
 
     def to_json(self) -> str:
-        """The configuration as JSON."""
+        """Return the configuration as JSON."""
         return json.dumps(asdict(self), indent=2)
 
     @classmethod
     def from_json(cls, text: str) -> "RunConfig":
-        """The configuration that `to_json` wrote, checked as if it had been typed.
+        """Return the configuration that `to_json` wrote, checked as if it had been typed.
 
         Args:
-            text: The JSON.
+            text: The configuration as JSON. Names that fields had in earlier versions are accepted.
 
         Raises:
-            ValueError: It is no JSON, or a field is missing, superfluous or wrong.
+            ValueError: The text is not JSON, or a field is missing, unknown or wrong.
         """
+        from ..images import MaskEncoding
+        from ..segmenter import SegmenterConfig
+
         try:
-            fields = json.loads(text)
-            segmenter = SegmenterConfig.from_json(json.dumps(fields["segmenter"]))
-            code = MaskEncoding(**fields.get("mask_code", {}))
-            return cls(**{**fields, "segmenter": segmenter, "mask_code": code})
+            read: dict[str, Any] = {OLD_NAMES.get(name, name): value for name, value in json.loads(text).items()}
+            segmenter = SegmenterConfig.from_json(json.dumps(read["segmenter"]))
+            encoding = MaskEncoding(**read.get("mask_encoding", {}))
+            return cls(**{**read, "segmenter": segmenter, "mask_encoding": encoding})
         except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
             advice = f"Python says: {type(error).__name__}: {error}"
             raise invalid("text", "a configuration of a run as JSON", text, advice) from None

@@ -1,4 +1,4 @@
-"""What happens beside the training: reports of its progress, checkpoints."""
+"""Training with Lightning, and callbacks that report progress and save checkpoints."""
 
 import logging
 import signal
@@ -16,14 +16,14 @@ from torch.utils.data import DataLoader, Dataset
 from .._validate import as_int, invalid
 from ..segmenter import Machines, SegmenterConfig, save_checkpoint
 from ._module import Segmenter
-from ._processes import OwnPart, SharedStatistics
+from ._processes import BatchShareSampler, SharedBatchNorm
 
 
 class ReportSteps(pl.Callback):
-    """Calls a function after every step, for a progress bar.
+    """Lightning callback that calls a function after every step, for a progress bar.
 
     Args:
-        report: Called with the number of steps done and the loss of the last one.
+        report: Function of the number of steps done and the loss of the last one.
 
     Example:
         >>> from gconv_ga.train import ReportSteps
@@ -38,20 +38,20 @@ class ReportSteps(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a step."""
+        """Report the step."""
         self.report(trainer.global_step, float(outputs["loss"]))
 
 
 class SaveCheckpoints(pl.Callback):
-    """Writes a checkpoint every so many steps, each over the one before, and one at the end.
+    """Lightning callback that saves a checkpoint every few steps and at the end, replacing the one before.
 
     Args:
-        path: The file.
-        config: What the network was built from.
-        every: Steps from one checkpoint to the next.
+        path: File of the checkpoint.
+        config: Configuration that the network was built from.
+        every: Number of steps between checkpoints.
 
     Raises:
-        ValueError: ``every`` is no positive int.
+        ValueError: ``every`` is not a positive int.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -67,12 +67,12 @@ class SaveCheckpoints(pl.Callback):
         self.path = Path(path)
         self.config = config
         self.every = as_int("every", every, minimum=1)
-        self.saved = 0  # the step of the file as it is now
+        self.saved = 0  # step of the checkpoint in the file
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """After a step."""
+        """Save a checkpoint if one is due."""
         done = trainer.global_step == trainer.estimated_stepping_batches
         if (
             trainer.is_global_zero
@@ -88,41 +88,35 @@ def fit(
     stream: Dataset[Any],
     *,
     batch_size: int,
-    device: str | torch.device = "cpu",
+    machines: Machines | None = None,
+    precision: str = "32",
     seed: int = 0,
     callbacks: Sequence[pl.Callback] = (),
     logger: Logger | None = None,
-    precision: str = "32",
-    devices: int = 1,
-    nodes: int = 1,
-    strategy: str = "auto",
 ) -> None:
-    """Trains a segmenter on a stream, once through and in its order: ``len(stream) // batch_size`` steps.
+    """Train a segmenter on a stream, once through and in its order: ``len(stream) // batch_size`` steps.
 
-    The same seeds give the same weights on the same machine and number of threads. Gradients are clipped to norm 1.
-    Torch's global generators are left as they were.
+    The same seeds give the same weights on the same machine with the same number of threads. Gradients are clipped to
+    norm 1. Torch's global generators are left unchanged.
 
-    With more than one device Lightning starts the program again for each; every process must come to this call with
-    the same arguments. They then see parts of the same batches that one process sees, share the statistics of batch
-    norms, and take the loss of the whole batch: up to rounding, the training is that of one process.
+    With more than one device Lightning starts the program again for each of them, and every process must reach this
+    call with the same arguments. Together they see the batches that one process would see, share the statistics of
+    batch norms, and compute the loss of the whole batch: up to rounding, the training is that of one process.
 
     Args:
-        segmenter: What is trained, in place; it comes back on the CPU.
-        stream: The pairs of image and mask, such as a `CropStream`.
-        batch_size: Pairs a step, those of all processes together.
-        device: As in `as_device`.
-        seed: Of what the model itself draws (dropout); the stream has its own.
-        callbacks: Lightning's, such as `ReportSteps` and `SaveCheckpoints`.
-        logger: Lightning's, for callbacks that use one.
-        precision: As for `Machines`.
-        devices: As for `Machines`.
-        nodes: As for `Machines`.
-        strategy: As for `Machines`.
+        segmenter: Module to train, in place. It is moved to the CPU at the end.
+        stream: Pairs of image and mask, such as a `CropStream`.
+        batch_size: Number of pairs in a step, of all processes together.
+        machines: Devices to train on. If None, one process on the CPU.
+        precision: Precision of the forward pass: "32", "bf16-mixed", or on a GPU "16-mixed". Weights are float32.
+        seed: Random seed of the draws of the model itself (dropout); the stream has its own.
+        callbacks: Lightning callbacks, such as `ReportSteps` and `SaveCheckpoints`.
+        logger: Lightning logger, for callbacks that use one.
 
     Raises:
-        ValueError: The stream is shorter than one batch, the batch cannot be shared out evenly, there are no such
-            devices, or an argument is none of those listed.
-        KeyboardInterrupt: The user has pressed Ctrl-C; what callbacks have saved is there.
+        ValueError: The stream is shorter than one batch, the batch cannot be divided evenly among the processes, or
+            the devices do not support the precision.
+        KeyboardInterrupt: The user pressed Ctrl-C. Files that callbacks have saved remain.
 
     Example:
         >>> from gconv_ga.train import Segmenter, fit
@@ -135,14 +129,15 @@ def fit(
     length = len(cast(Sized, stream))
     if size > length:
         raise invalid("batch_size", f"at most {length}, the length of the stream", size)
-    machines = Machines(device, devices, nodes, strategy, precision)
-    loader = DataLoader(stream, machines.share(size), sampler=OwnPart(length, size, machines.processes))
-    shared = [SharedStatistics()] if machines.processes > 1 else []
-    seeded = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
-    with _quiet(), seeded:
+    where = Machines() if machines is None else machines
+    options = where.trainer_options(precision)
+    loader = DataLoader(stream, where.share(size), sampler=BatchShareSampler(length, size, where.processes))
+    shared = [SharedBatchNorm()] if where.processes > 1 else []
+    generators_kept = torch.random.fork_rng(devices=range(torch.cuda.device_count()))
+    with _without_lightning_messages(), generators_kept:
         torch.manual_seed(as_int("seed", seed, minimum=0))
         trainer = pl.Trainer(
-            **machines.trainer_options(),
+            **options,
             plugins=cast(Any, shared),
             use_distributed_sampler=False,
             max_steps=length // size,
@@ -154,14 +149,14 @@ def fit(
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        with _interruptible():
+        with _plain_keyboard_interrupt():
             trainer.fit(segmenter, loader)
     segmenter.cpu()
 
 
 @contextmanager
-def _interruptible() -> Iterator[None]:
-    """Ctrl-C as Python has it: Lightning turns it into ``sys.exit(1)`` and leaves the signal ignored."""
+def _plain_keyboard_interrupt() -> Iterator[None]:
+    """Raise `KeyboardInterrupt` on Ctrl-C: Lightning turns it into ``sys.exit(1)`` and leaves the signal ignored."""
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -175,8 +170,8 @@ def _interruptible() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning without its advertisements, its notes on the hardware and its advice on workers."""
+def _without_lightning_messages() -> Iterator[None]:
+    """Silence Lightning's advertisements, its notes on the hardware and its advice on workers."""
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""The loss of a segmenter."""
+"""The loss of a segmenter, and the Lightning module that trains it."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ from segmentation_models_pytorch.losses import DiceLoss
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .._validate import invalid, wrong_shape
+from .._validate import as_int, invalid, wrong_shape
 from ..conversion import ConvertedNetwork
 from ._processes import gather
 
@@ -16,10 +16,10 @@ from ._processes import gather
 class CrossEntropyDice(nn.Module):
     """Cross-entropy plus the soft Dice loss, equally weighted.
 
-    Cross-entropy gives every pixel a gradient from the first step; Dice minds the class that covers few pixels.
+    Cross-entropy gives every pixel a gradient from the first step; Dice gives weight to classes that cover few pixels.
 
     Args:
-        ignore_index: Pixels of this class count in neither; None to count all.
+        ignore_index: Pixels of this class are excluded from both terms. If None, all pixels count.
 
     Shape:
         - logits: ``[B, classes, H, W]``
@@ -27,7 +27,7 @@ class CrossEntropyDice(nn.Module):
         - output: a scalar
 
     Raises:
-        ValueError: The masks do not fit the logits.
+        ValueError: The shape of the masks does not fit that of the logits.
 
     Example:
         >>> import torch
@@ -39,7 +39,7 @@ class CrossEntropyDice(nn.Module):
         (torch.Size([]), 0.0)
 
     References:
-        Isensee et al., "nnU-Net", Nature Methods 18, 2021, who train on this sum. The Dice loss is that of
+        Isensee et al., "nnU-Net", Nature Methods 18, 2021, who train with this sum. The Dice loss is the one of
         segmentation_models_pytorch.
     """
 
@@ -55,7 +55,7 @@ class CrossEntropyDice(nn.Module):
         return loss
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """The mean over the pixels that count; zero where none does, for which torch gives NaN."""
+        """Return the mean over the pixels that are not ignored, or zero if all are, for which torch returns NaN."""
         if self.ignore_index is None:
             return F.cross_entropy(logits, masks)
         total = F.cross_entropy(logits, masks, ignore_index=self.ignore_index, reduction="sum")
@@ -63,25 +63,26 @@ class CrossEntropyDice(nn.Module):
 
 
 class Segmenter(pl.LightningModule):
-    """Trains any model that gives logits: AdamW under one cycle of the learning rate.
+    """Lightning module that trains any model that outputs logits, with AdamW and a one-cycle learning rate.
 
-    The rate rises over the first tenth of the steps and falls to nothing along a cosine: the small steps at the start
-    let the batch norms settle before the large ones come. The taps of a `ConvertedNetwork` have their own, smaller
-    rate: `ConvertedNetwork.param_groups`. Where several processes train, each has a part of the batch, and the loss is
-    that of the whole: a Dice loss of the whole is not the mean of those of the parts.
+    The learning rate rises over the first tenth of the steps and then falls to zero along a cosine; the small steps at
+    the start let the batch norms settle before the large ones. The taps of a `ConvertedNetwork` have a smaller rate of
+    their own, see `ConvertedNetwork.param_groups`. If several processes train, each has a part of the batch, and the
+    loss is that of the whole batch: the Dice loss of a batch is not the mean of the Dice losses of its parts.
 
     Args:
-        model: ``[B, C, H, W]`` in, logits ``[B, classes, H, W]`` out.
-        learning_rate: The highest rate of the cycle.
-        weight_decay: Of AdamW.
-        loss: What compares logits with masks; None for `CrossEntropyDice`.
+        model: Network from ``[B, C, H, W]`` to logits ``[B, classes, H, W]``.
+        learning_rate: Highest learning rate of the cycle.
+        weight_decay: Weight decay of AdamW.
+        loss: Module that compares logits with masks. If None, `CrossEntropyDice`.
+        steps: Length of the cycle in steps. If None, the number of steps of the trainer.
 
     Shape:
         - input: ``[B, C, H, W]``
         - output: ``[B, classes, H, W]``, logits
 
     Raises:
-        ValueError: The learning rate is not positive.
+        ValueError: The learning rate is not positive, or ``steps`` is not a positive int.
 
     Example:
         >>> import torch
@@ -103,6 +104,7 @@ class Segmenter(pl.LightningModule):
         learning_rate: float = 1e-2,
         weight_decay: float = 1e-2,
         loss: nn.Module | None = None,
+        steps: int | None = None,
     ) -> None:
         super().__init__()
         if not learning_rate > 0:
@@ -111,25 +113,26 @@ class Segmenter(pl.LightningModule):
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
         self.loss = CrossEntropyDice() if loss is None else loss
+        self.steps = None if steps is None else as_int("steps", steps, minimum=1)
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """The loss of one batch of images and masks."""
+        """Return the loss of one batch of images and masks."""
         images, masks = batch
         loss: Tensor = self.loss(gather(self(images)).flatten(0, 1), gather(masks).flatten(0, 1))
         return loss
 
     def configure_optimizers(self) -> Any:
-        """AdamW, its rate set anew at every step."""
+        """Return AdamW and its schedule, which sets the learning rate at every step."""
         groups: list[dict[str, Any]] = [{"params": list(self.parameters()), "lr": self.learning_rate}]
         if isinstance(self.model, ConvertedNetwork):
             groups = self.model.param_groups(self.learning_rate)
         optimizer = torch.optim.AdamW(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
-        steps = int(self.trainer.estimated_stepping_batches)
-        # A rise of exactly one step makes torch divide by zero.
+        steps = int(self.trainer.estimated_stepping_batches) if self.steps is None else self.steps
+        # A rise of exactly one step would make torch divide by zero.
         rise = 0.1 if steps != 10 else 0.2
         rates = [group["lr"] for group in groups]
         cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps, pct_start=rise)

@@ -1,7 +1,8 @@
-"""What keeps a run while it is trained: its log, its checkpoints, the state to go on from, and when it is enough."""
+"""A training run in a folder: it can be interrupted at any moment, resumed exactly, and extended."""
 
+import importlib.util
 from collections.abc import Callable, Mapping, Sequence
-from importlib.util import find_spec
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,130 +15,29 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from .._files import write_atomically
+from .._files import remove_unfinished, write_atomically
 from .._validate import invalid, missing_extra
 from ..evaluate import dice
 from ..images import CropStream, MaskFile, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
 from ..predict import predict_image
-from ..segmenter import as_device, save_checkpoint
+from ..segmenter import Machines, save_checkpoint
 from ._config import RunConfig
 from ._fit import fit
 from ._module import CrossEntropyDice, Segmenter
-from ._processes import is_main_process, processes
+from ._processes import is_main_process, process_count, process_rank
 from ._start import start_at_frequencies
-from ._state import Log, LogRow, TrainingState, best_row, read_log, read_state
+from ._state import CsvLog, LogRow, TrainingState, best_row, read_log, read_state
 
+CONFIG, INIT, LOG, CURVES = "run.json", "init.safetensors", "log.csv", "curves.png"
 STATE, MODEL, BEST = "state.safetensors", "model.safetensors", "best.safetensors"
 
 
-def enough(rows: Sequence[LogRow], config: RunConfig) -> bool:
-    """Whether a run with this log is done: all steps, or ``patience`` looks without a better score than before."""
-    last = rows[-1].step if rows else 0
-    if config.patience is None or last >= config.steps:
-        return last >= config.steps
-    best = best_row(rows)
-    since = 0 if best is None else best.step
-    return last // config.interval - since // config.interval >= config.patience
-
-
-class KeepRun(pl.Callback):
-    """Puts the saved state back at the start; logs every step; validates and saves now and then.
-
-    Each step draws from generators seeded by the run's seed, the step and the process, so that dropout too is the same
-    whether the run was interrupted or not.
-
-    Args:
-        folder: The run.
-        config: Its configuration.
-        state: What to go on from; None to begin.
-        rows: The log up to there.
-        validation: The validation images, shared out among the processes.
-        journal: The log of the process that writes; None for the others.
-        report: As for `train_run`.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        config: RunConfig,
-        state: TrainingState | None,
-        rows: Sequence[LogRow],
-        validation: PairDataset,
-        journal: Log | None,
-        report: Callable[[int, float], Any] | None,
-    ) -> None:
-        self.folder = folder
-        self.config = config
-        self.state = state
-        self.rows = list(rows)
-        self.validation = validation
-        self.report = report
-        self.before = 0 if state is None else state.step
-        self.journal = journal  # Lightning puts a function of its own under self.log
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Before the first step."""
-        if self.state is not None:
-            self.state.restore(trainer)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Before a step."""
-        numbers = self.config.seed, self.before + trainer.global_step, trainer.global_rank
-        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """After a step."""
-        step, loss = self.before + trainer.global_step, float(outputs["loss"])
-        assert isinstance(pl_module, Segmenter)
-        look = step % self.config.interval == 0 or step == self.config.steps
-        row = LogRow(step, loss, self._validate(pl_module) if look else None)
-        self.rows.append(row)
-        if trainer.logger is not None:
-            scores = {} if row.dice is None else {"dice": row.dice}
-            trainer.logger.log_metrics({"loss": loss, **scores}, step)
-        if self.journal is not None:
-            self.journal.add(row)
-            if look:
-                self._save(row, pl_module, trainer)
-            if self.report is not None:
-                self.report(step, loss)
-        trainer.should_stop = trainer.should_stop or (look and enough(self.rows, self.config))
-
-    def _save(self, row: LogRow, segmenter: Segmenter, trainer: pl.Trainer) -> None:
-        """The state comes last: what it says is done is there."""
-        for name in (BEST, MODEL) if row == best_row(self.rows) else (MODEL,):
-            save_checkpoint(self.folder / name, segmenter.model, self.config.segmenter, step=row.step)
-        TrainingState.take(row.step, segmenter.model, trainer).write(self.folder / STATE)
-
-    def _validate(self, segmenter: Segmenter) -> float | None:
-        """The mean Dice score of the validation images; None if there are none, or nothing is in them."""
-        scores = torch.zeros(len(self.validation), dtype=torch.float64)
-        rank = dist.get_rank() if processes() > 1 else 0
-        for index in range(rank, len(scores), processes()):
-            image, mask = self.validation[index]
-            labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
-            ignored, classes = self.config.mask_code.ignore_index, len(self.config.segmenter.classes)
-            scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
-        if processes() > 1:
-            everywhere = scores.to(segmenter.device)
-            dist.all_reduce(everywhere)  # what is another's is zero here
-            scores = everywhere.cpu()
-        return None if bool(scores.isnan().all()) else scores.nanmean().item()
-
-
-CONFIG, INIT, LOG, CURVES = "run.json", "init.safetensors", "log.csv", "curves.png"
-
-
 def read_run(folder: str | Path) -> RunConfig:
-    """The configuration of a run.
+    """Return the configuration of a run.
 
     Args:
-        folder: The run.
+        folder: Folder of the run.
 
     Raises:
         ValueError: There is no run in the folder, or its configuration or its state is damaged.
@@ -163,48 +63,50 @@ def train_run(
     config: RunConfig,
     pairs: Sequence[PairFiles],
     *,
-    device: str | torch.device = "cpu",
-    devices: int = 1,
-    nodes: int = 1,
-    strategy: str = "auto",
+    machines: Machines | None = None,
     init: Mapping[str, Tensor] | None = None,
     tensorboard: bool = False,
     report: Callable[[int, float], Any] | None = None,
 ) -> nn.Module:
-    """Trains in a folder, or goes on with the training that was interrupted there.
+    """Train in a folder, or resume the training that was interrupted there.
 
     The folder holds ``run.json`` (the configuration), ``model.safetensors`` (the last checkpoint),
-    ``best.safetensors`` (that of the best validation score), ``state.safetensors`` (what it takes to go on),
-    ``log.csv``, and at the end ``curves.png``. All but the log are written beside and renamed, so the program may end
-    at any moment: called again with the same configuration, files, number of processes and of threads, it ends with
-    the same weights to the last bit, and with the same log.
+    ``best.safetensors`` (the one with the best validation score), ``state.safetensors`` (the state to resume from),
+    ``log.csv``, and at the end ``curves.png``. All files but the log are written under another name and renamed, so the
+    program may be killed at any moment: called again with the same configuration, files, number of processes and
+    threads, it ends with the same weights to the last bit, and with the same log.
 
-    A new head begins as `start_at_frequencies` says, for the masks of the training images.
+    The bias of a new head is initialized by `start_at_frequencies` from the masks of the training images.
 
-    Where several processes train (``devices``, ``nodes``), each must come to this call with the same arguments; one of
-    them writes. All nodes must see the folder.
+    A run is extended by calling this again with more ``steps`` and an otherwise equal configuration. Training then
+    continues from the last saved state: the weights and the optimizer's moments are kept, and the learning rate (and
+    AdamW's first beta, which the cycle moves too) jumps to the value that a cycle of the new length has at that step,
+    and follows that cycle to its end. The crops are those that a run of the new length has at these steps. The new
+    number of steps is stored in ``run.json`` at once, and the extended run can be interrupted and resumed exactly, like
+    any other. It is not the run that would have had the new length from the start: the first steps of that one follow
+    the longer cycle too. With ``every=None`` the interval between validations becomes a tenth of the new number.
+
+    If several processes train, each must reach this call with the same arguments; one of them writes. All nodes must
+    see the folder.
 
     Args:
-        folder: The run.
-        config: Its configuration.
-        pairs: The files, at least those that ``config.split`` names for training and validation.
-        device: As in `as_device`.
-        devices: As for `Machines`.
-        nodes: As for `Machines`.
-        strategy: As for `Machines`.
-        init: The first weights of a new run whose ``config.init`` says where they come from; they are kept in
-            ``init.safetensors``. None for random ones.
-        tensorboard: Whether to log for TensorBoard too, into ``tensorboard``; needs the extra of that name.
-        report: Called after each step with the number of steps done, earlier ones included, and the loss.
+        folder: Folder of the run.
+        config: Configuration of the run.
+        pairs: Files, at least those that ``config.split`` names for training and validation.
+        machines: Devices to train on. If None, one process on the CPU.
+        init: Initial weights of a new run whose ``config.init`` describes their origin; they are kept in
+            ``init.safetensors``. If None, the weights are random.
+        tensorboard: If True, also log for TensorBoard, in the folder ``tensorboard``. Needs the extra of that name.
+        report: Function called after each step with the number of steps done, earlier ones included, and the loss.
 
     Returns:
         The network, on the CPU, in eval mode.
 
     Raises:
-        ValueError: A file that the split names is not among ``pairs``; the folder holds a run of another
-            configuration; ``init`` is not what ``config.init`` announces; or as for `fit`.
+        ValueError: A file that the split names is not among ``pairs``; the folder holds a run with another
+            configuration, or with more steps; ``init`` does not fit ``config.init``; or as for `fit`.
         ModuleNotFoundError: TensorBoard is not installed.
-        KeyboardInterrupt: The user has pressed Ctrl-C; the last saved state is there.
+        KeyboardInterrupt: The user pressed Ctrl-C. The last saved state remains.
 
     Example:
         >>> import tempfile
@@ -224,46 +126,48 @@ def train_run(
         ...     sorted(path.name for path in Path(run).iterdir())
         ['best.safetensors', 'curves.png', 'log.csv', 'model.safetensors', 'run.json', 'state.safetensors']
     """
-    place, where = Path(folder), as_device(device)
-    if tensorboard and find_spec("tensorboard") is None:  # Lightning would take a substitute
+    place, where = Path(folder), Machines() if machines is None else machines
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:  # Lightning would use a substitute
         absent = ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
         raise missing_extra(__name__, "tensorboard", absent)
-    _settle(place, config, init)
     training, validation = (
-        PairDataset(_named(pairs, config, part), config.segmenter.normalization, config.mask_code)
+        PairDataset(_files_of(pairs, config, part), config.segmenter.normalization, config.mask_encoding)
         for part in ("train", "val")
     )
-    stream: Dataset[Any] = CropStream(
-        training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
-        seed=config.seed,
-    )  # fmt: skip
-    model = config.segmenter.build(seed=config.seed)
+    where.trainer_options(config.precision)
+    where.share(config.batch_size)
+    _record_config(place, config, init)
     state = read_state(place / STATE) if (place / STATE).exists() else None
     step = 0 if state is None else state.step
-    if state is not None:
-        model.load_state_dict(state.weights)
-    else:
+    model = config.segmenter.build(seed=config.seed)
+    if state is None:
         if config.init is not None:
             model.load_state_dict(load_file(place / INIT) if init is None else dict(init))
         if config.has_new_head:
-            masks = (band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_code).bands())
-            start_at_frequencies(model, masks, ignore_index=config.mask_code.ignore_index)
+            _fit_head(model, config, training)
+    else:
+        model.load_state_dict(state.weights)
     rows = [row for row in read_log(place / LOG) if row.step <= step]
+    log = None
     if is_main_process():
-        for left in place.glob(".*.part"):  # by a program that was killed while it wrote
-            left.unlink()
-    journal = Log(place / LOG, step) if is_main_process() else None
-    if not enough(rows, config):
-        keeper = KeepRun(place, config, state, rows, validation, journal, report)
-        rest = Subset(stream, range(step * config.batch_size, config.steps * config.batch_size))
-        loss = CrossEntropyDice(config.mask_code.ignore_index)
-        segmenter = Segmenter(model, learning_rate=config.learning_rate, loss=loss)
-        fit(
-            segmenter, rest, batch_size=config.batch_size, device=where, seed=config.seed, callbacks=[keeper],
-            logger=_tensorboard(place, step) if tensorboard else None, precision=config.precision, devices=devices,
-            nodes=nodes, strategy=strategy,
+        remove_unfinished(place)
+        log = CsvLog(place / LOG, step)
+    if not is_finished(rows, config):
+        callback = RunCallback(place, config, state, rows, validation, log, report)
+        stream: Dataset[Any] = CropStream(
+            training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
+            seed=config.seed,
         )  # fmt: skip
-        rows = keeper.rows
+        fit(
+            Segmenter(
+                model, learning_rate=config.learning_rate, loss=CrossEntropyDice(config.mask_encoding.ignore_index),
+                steps=config.steps,
+            ),
+            Subset(stream, range(step * config.batch_size, config.steps * config.batch_size)),
+            batch_size=config.batch_size, machines=where, precision=config.precision, seed=config.seed,
+            callbacks=[callback], logger=_tensorboard(place, step) if tensorboard else None,
+        )  # fmt: skip
+        rows = callback.rows
     if is_main_process():
         save_checkpoint(place / MODEL, model, config.segmenter, step=rows[-1].step)
         scores = [(row.step, row.dice) for row in rows if row.dice is not None]
@@ -271,34 +175,147 @@ def train_run(
     return model.eval()
 
 
-def _tensorboard(folder: Path, step: int) -> TensorBoardLogger:
-    """A log that forgets what an interrupted run wrote after ``step``."""
-    return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1)
-
-
-def _settle(folder: Path, config: RunConfig, init: Mapping[str, Tensor] | None) -> None:
-    """Writes the configuration into a new run, after the weights that it begins with.
-
-    Raises:
-        ValueError: There is another one, or the weights are not what it announces.
-    """
-    if (folder / CONFIG).exists():
-        if read_run(folder) != config:
-            raise invalid("config", f"that of the run in {folder}", config, "take another folder")
-        return
-    if (init is None) != (config.init is None):
-        takes = "None, as config.init is" if config.init is None else "the weights that config.init announces"
-        raise invalid("init", takes, None if init is None else sorted(init))
-    if is_main_process():
-        if init is not None:
-            write_atomically(folder / INIT, save(dict(init)))
-        write_atomically(folder / CONFIG, (config.to_json() + "\n").encode())
-
-
-def _named(pairs: Sequence[PairFiles], config: RunConfig, part: str) -> list[PairFiles]:
-    """The files of a part of the split, in the order of their names."""
+def _files_of(pairs: Sequence[PairFiles], config: RunConfig, part: str) -> list[PairFiles]:
+    """Return the files of a part of the split, in the order of their names."""
     files = {pair.name: pair for pair in pairs}
     missing = [name for name in config.names(part) if name not in files]
     if missing:
         raise invalid("pairs", f"all files of the split, {missing[0]!r} among them", sorted(files))
     return [files[name] for name in config.names(part)]
+
+
+def _record_config(folder: Path, config: RunConfig, init: Mapping[str, Tensor] | None) -> None:
+    """Write the configuration of a new run, after its initial weights, or of a run that is extended.
+
+    Raises:
+        ValueError: The folder holds a run that this configuration neither equals nor extends, or the weights do not
+            fit the configuration.
+    """
+    if (folder / CONFIG).exists():
+        recorded = read_run(folder)
+        if recorded == config:
+            return
+        if replace(recorded, steps=config.steps) != config or config.steps < recorded.steps:
+            takes = f"that of the run in {folder}, or the same with more steps"
+            raise invalid("config", takes, config, "take another folder")
+    elif (init is None) != (config.init is None):
+        takes = "None, as config.init is" if config.init is None else "the weights that config.init describes"
+        raise invalid("init", takes, None if init is None else sorted(init))
+    if is_main_process():
+        if init is not None and not (folder / CONFIG).exists():
+            write_atomically(folder / INIT, save(dict(init)))
+        write_atomically(folder / CONFIG, (config.to_json() + "\n").encode())
+
+
+def _fit_head(model: nn.Module, config: RunConfig, training: PairDataset) -> None:
+    """Initialize the bias of a new head from the frequencies of the classes in the training images."""
+    masks = (band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_encoding).bands())
+    start_at_frequencies(model, masks, ignore_index=config.mask_encoding.ignore_index)
+
+
+def _tensorboard(folder: Path, step: int) -> TensorBoardLogger:
+    """Return a logger that discards what an interrupted run wrote after ``step``."""
+    return TensorBoardLogger(folder, name="tensorboard", version="", purge_step=step + 1)
+
+
+def is_finished(rows: Sequence[LogRow], config: RunConfig) -> bool:
+    """Return True if a run has done all steps, or its score has not improved for ``patience`` validations in a row.
+
+    Args:
+        rows: Log of the run.
+        config: Its configuration.
+    """
+    last = rows[-1].step if rows else 0
+    if config.patience is None or last >= config.steps:
+        return last >= config.steps
+    best = best_row(rows)
+    since = 0 if best is None else best.step
+    return last // config.interval - since // config.interval >= config.patience
+
+
+class RunCallback(pl.Callback):
+    """Lightning callback of a run: restores the saved state at the start, logs every step, validates and saves.
+
+    Each step draws from generators that are seeded by the seed of the run, the step and the process, so that dropout
+    too is the same whether or not the run was interrupted.
+
+    Args:
+        folder: Folder of the run.
+        config: Configuration of the run.
+        state: State to resume from. None for a new run.
+        rows: Log up to there.
+        validation: Validation images, divided among the processes.
+        log: Log of the main process. None in the others.
+        report: As for `train_run`.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        state: TrainingState | None,
+        rows: Sequence[LogRow],
+        validation: PairDataset,
+        log: CsvLog | None,
+        report: Callable[[int, float], Any] | None,
+    ) -> None:
+        self.folder = folder
+        self.config = config
+        self.state = state
+        self.rows = list(rows)
+        self.validation = validation
+        self.csv_log = log  # Lightning puts a function of its own under self.log
+        self.report = report
+        self.steps_before = 0 if state is None else state.step
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Restore the saved state."""
+        if self.state is not None:
+            self.state.restore(trainer)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed the generators for the step."""
+        numbers = self.config.seed, self.steps_before + trainer.global_step, trainer.global_rank
+        torch.manual_seed(int(np.random.SeedSequence(numbers).generate_state(1)[0]))
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Log the step; validate and save if it is due; stop if the run is finished."""
+        step, loss = self.steps_before + trainer.global_step, float(outputs["loss"])
+        assert isinstance(pl_module, Segmenter)
+        is_due = step % self.config.interval == 0 or step == self.config.steps
+        row = LogRow(step, loss, self._validate(pl_module) if is_due else None)
+        self.rows.append(row)
+        if trainer.logger is not None:
+            scores = {} if row.dice is None else {"dice": row.dice}
+            trainer.logger.log_metrics({"loss": loss, **scores}, step)
+        if self.csv_log is not None:
+            self.csv_log.add(row)
+            if is_due:
+                self._save(row, pl_module, trainer)
+            if self.report is not None:
+                self.report(step, loss)
+        trainer.should_stop = trainer.should_stop or (is_due and is_finished(self.rows, self.config))
+
+    def _save(self, row: LogRow, segmenter: Segmenter, trainer: pl.Trainer) -> None:
+        """Save checkpoints and state. The state comes last: everything that it counts as done is then on disk."""
+        for name in (BEST, MODEL) if row == best_row(self.rows) else (MODEL,):
+            save_checkpoint(self.folder / name, segmenter.model, self.config.segmenter, step=row.step)
+        TrainingState.capture(row.step, segmenter.model, trainer).write(self.folder / STATE)
+
+    def _validate(self, segmenter: Segmenter) -> float | None:
+        """Return the mean Dice score of the validation images; None if there are none, or they show no class."""
+        scores = torch.zeros(len(self.validation), dtype=torch.float64)
+        ignored, classes = self.config.mask_encoding.ignore_index, len(self.config.segmenter.classes)
+        for index in range(process_rank(), len(scores), process_count()):
+            image, mask = self.validation[index]
+            labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
+            scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
+        if process_count() > 1:
+            everywhere = scores.to(segmenter.device)
+            dist.all_reduce(everywhere)  # the scores of other processes are zero here
+            scores = everywhere.cpu()
+        return None if bool(scores.isnan().all()) else scores.nanmean().item()

@@ -1,4 +1,4 @@
-"""A new network begins by saying how frequent each class is."""
+"""Initial weights: a bias that fits the frequency of the classes, weights of a checkpoint, pretrained encoders."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,28 +10,29 @@ from .._validate import invalid
 from ..segmenter import SegmenterConfig, load_checkpoint, plain_smp
 
 HEAD = "segmentation_head"
+LISTED = 4  # names in a message
 
 
 def start_at_frequencies(
     model: nn.Module, masks: Iterable[Tensor] | Tensor, *, ignore_index: int | None = None
 ) -> None:
-    """Sets the bias of a segmenter's head to the logarithm of each class's share of the pixels.
+    """Set the bias of a segmentation head to the logarithm of the frequency of each class.
 
-    Otherwise the first thing that training does where a class is rare is to make it rarer everywhere, by way of all the
-    maps that speak for it; where these are few, ReLUs can be driven to zero for good, and the network calls everything
-    background ever after.
+    Without it the first steps of training lower the score of a rare class everywhere, through all feature maps that
+    contribute to it. If there are few, their ReLUs can be driven to zero for good, and the network then predicts
+    background only.
 
     Args:
-        model: A network with a ``segmentation_head`` that ends in a layer with a bias, as `UNet`, `EquivariantUNet` and
-            the networks of segmentation_models_pytorch have it; the averages and conversions of these, too.
-        masks: Those of the training images; bands of masks do as well.
-        ignore_index: Pixels of this class count nowhere; None to count all.
+        model: Network with a ``segmentation_head`` that ends in a layer with a bias, such as `UNet`, `EquivariantUNet`
+            and the networks of segmentation_models_pytorch, and their averages and conversions.
+        masks: Masks of the training images, whole or in bands.
+        ignore_index: Pixels of this class are excluded. If None, all pixels count.
 
     Shape:
         - masks: each ``[..., H, W]``, class indices
 
     Raises:
-        ValueError: The network has no such head, or a mask has a class that it does not tell.
+        ValueError: The network has no such head, or a mask has a class that the network does not have.
 
     Example:
         >>> import torch
@@ -39,7 +40,7 @@ def start_at_frequencies(
         >>> from gconv_ga.models import UNet
         >>> model = UNet(1, 2, width=2, depth=2)
         >>> start_at_frequencies(model, torch.tensor([[0, 0], [0, 1]]))
-        >>> model.segmentation_head.bias.softmax(0)  # of 4 pixels, and one more of each class
+        >>> model.segmentation_head.bias.softmax(0)  # of 4 pixels, and one added for each class
         tensor([0.6667, 0.3333], grad_fn=<SoftmaxBackward0>)
 
     References:
@@ -53,7 +54,7 @@ def start_at_frequencies(
     if not biases:
         raise invalid("model", f"a network whose {HEAD} has a bias", type(model).__name__)
     bias = biases[-1]
-    # One more pixel of each class: a class that no mask has is rare, not impossible.
+    # One pixel is added for each class: a class that no mask has is rare, not impossible.
     counts = torch.ones(len(bias), dtype=torch.float64)
     for mask in masks:
         classes = mask.flatten().to(torch.int64)
@@ -61,28 +62,25 @@ def start_at_frequencies(
         found = classes.bincount(minlength=len(bias)).cpu()
         if len(found) > len(bias):
             takes = f"class indices below {len(bias)}, as the network has classes"
-            raise invalid("masks", takes, int(classes.max()), "say ignore_index if it is to be ignored")
+            raise invalid("masks", takes, int(classes.max()), "use ignore_index if it is to be ignored")
         counts += found
     with torch.no_grad():
         bias.copy_((counts / counts.sum()).log())
 
 
-SHOWN = 4  # names in a message
-
-
 def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tensor]:
-    """The weights of a checkpoint as those of the network that ``config`` describes.
+    """Return the weights of a checkpoint as initial weights of the network that ``config`` describes.
 
-    Where the network is the same, they are its weights. Of a plain `UNet`, an `EquivariantUNet` of the same widths
-    becomes the group average: each kernel is the one of the identity, the others are zero. The taps of a converted
-    network whose taps were closed are zero too.
+    For the same network these are its weights. From a plain `UNet` of the same widths, an `EquivariantUNet` becomes its
+    group average: each kernel is placed at the identity, and the other group elements are zero. The taps of a converted
+    network are zero if those of the checkpoint were closed.
 
     Args:
-        config: The network to begin with.
-        path: A checkpoint.
+        config: Network to initialize.
+        path: Checkpoint.
 
     Raises:
-        ValueError: It is no checkpoint, or its weights do not fit; the message names those that do not.
+        ValueError: The file is not a checkpoint, or its weights do not fit; the message names those that do not.
 
     Example:
         >>> import tempfile
@@ -92,10 +90,10 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
         >>> from gconv_ga.segmenter import save_checkpoint
         >>> arguments, about = dict(in_channels=1, classes=2, width=2, depth=2), (("a", "b"), Normalization([0], [1]))
         >>> plain = SegmenterConfig("UNet", arguments, *about)
-        >>> turning = SegmenterConfig("EquivariantUNet", {**arguments, "group": "D4"}, *about)
+        >>> equivariant = SegmenterConfig("EquivariantUNet", {**arguments, "group": "D4"}, *about)
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     path = save_checkpoint(f"{folder}/plain.safetensors", plain.build(), plain)
-        ...     weights = initial_weights(turning, path)
+        ...     weights = initial_weights(equivariant, path)
         >>> weights["encoder.blocks.0.3.weight"].shape
         torch.Size([2, 2, 8, 3, 3])
     """
@@ -103,15 +101,16 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
 
 
 def pretrained_weights(config: SegmenterConfig, weights: str, *, seed: int = 0) -> dict[str, Tensor]:
-    """The weights of a new network whose encoder is one that others have trained; it is downloaded if need be.
+    """Return the weights of a new network with a pretrained encoder, which is downloaded if need be.
 
     Args:
-        config: A network of segmentation_models_pytorch.
-        weights: What that package calls the weights, such as "imagenet".
-        seed: Of all weights but the encoder's.
+        config: Network of segmentation_models_pytorch.
+        weights: Name of the weights in that package, such as "imagenet".
+        seed: Random seed of all weights except those of the encoder.
 
     Raises:
-        ValueError: There are no such weights for the encoder, or they cannot be had; or the network is another.
+        ValueError: There are no such weights for the encoder, they could not be downloaded, or the network is not one
+            of segmentation_models_pytorch.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -132,17 +131,17 @@ def pretrained_weights(config: SegmenterConfig, weights: str, *, seed: int = 0) 
     return _fitted(model.state_dict(), config, "weights", weights)
 
 
-def _fitted(source: Mapping[str, Tensor], config: SegmenterConfig, argument: str, said: str) -> dict[str, Tensor]:
-    """The tensors of ``source`` in the shapes of the network's own."""
+def _fitted(source: Mapping[str, Tensor], config: SegmenterConfig, argument: str, value: str) -> dict[str, Tensor]:
+    """Return the tensors of ``source`` in the shapes of the network; errors are about ``argument=value``."""
     target = config.build().state_dict()
     found: dict[str, Tensor] = {}
-    wrong = [f"{name} is not the network's" for name in source if name not in target]
+    wrong = [f"{name} is not in the network" for name in source if name not in target]
     for name, own in target.items():
         given = source.get(name)
         if given is None and name.endswith(".taps"):
             found[name] = torch.zeros_like(own)
         elif given is None:
-            wrong.append(f"{name} is not in it")
+            wrong.append(f"{name} is missing")
         elif given.shape == own.shape:
             found[name] = given.clone()
         elif given.ndim == 4 and own.ndim == 5 and given.shape == own[:, :, 0].shape:
@@ -151,7 +150,7 @@ def _fitted(source: Mapping[str, Tensor], config: SegmenterConfig, argument: str
         else:
             wrong.append(f"{name} is {tuple(given.shape)} where {tuple(own.shape)} is needed")
     if wrong:
-        more = f", and {len(wrong) - SHOWN} more" if wrong[SHOWN:] else ""
+        more = f", and {len(wrong) - LISTED} more" if wrong[LISTED:] else ""
         takes = f"weights that fit {config.architecture} {config.arguments}"
-        raise invalid(argument, takes, said, f"of them, {', '.join(wrong[:SHOWN])}{more}")
+        raise invalid(argument, takes, value, f"of them, {', '.join(wrong[:LISTED])}{more}")
     return found

@@ -1,4 +1,4 @@
-"""The log of a run: a CSV with a row for each step."""
+"""Files of a run that are read again: the log, a CSV with a row for each step, and the state of the training."""
 
 import csv
 import io
@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from .._files import write_atomically
 from .._validate import invalid
 
-HEAD = ("step", "loss", "dice")
+COLUMNS = ("step", "loss", "dice")
 
 
 class LogRow(NamedTuple):
-    """One step: its loss, and the Dice score on the validation images if it was taken then."""
+    """One step: its loss, and the Dice score on the validation images if they were evaluated then."""
 
     step: int
     loss: float
@@ -28,7 +28,7 @@ class LogRow(NamedTuple):
 
 
 def read_log(path: Path) -> list[LogRow]:
-    """The rows of a log, none if there is no file; a row cut short by the end of a program is left out."""
+    """Return the rows of a log, none if there is no file. A last row that was cut off is left out."""
     if not path.is_file():
         return []
     rows = []
@@ -43,28 +43,28 @@ def read_log(path: Path) -> list[LogRow]:
 
 
 def best_row(rows: Sequence[LogRow]) -> LogRow | None:
-    """The first of the rows with the highest score; None if no row has a score."""
+    """Return the first of the rows with the highest score; None if no row has a score."""
     scored = [row for row in rows if row.dice is not None]
     return max(scored, key=lambda row: row.dice or 0.0, default=None)
 
 
-class Log:
-    """Appends rows; what an interrupted run wrote after its last saved step is taken away first.
+class CsvLog:
+    """Log that rows are appended to. Rows that an interrupted run wrote after its last saved step are removed first.
 
     Args:
-        path: The file.
-        step: The last step that counts.
+        path: File of the log.
+        step: Last step to keep.
     """
 
     def __init__(self, path: Path, step: int) -> None:
         self.path = path
         kept = [row for row in read_log(path) if row.step <= step]
         text = io.StringIO(newline="")
-        csv.writer(text).writerows([HEAD, *(_cells(row) for row in kept)])
+        csv.writer(text).writerows([COLUMNS, *(_cells(row) for row in kept)])
         write_atomically(path, text.getvalue().encode())
 
     def add(self, row: LogRow) -> None:
-        """Writes a row at once."""
+        """Append a row to the file at once."""
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(_cells(row))
 
@@ -74,22 +74,28 @@ def _cells(row: LogRow) -> tuple[object, ...]:
 
 
 class TrainingState(NamedTuple):
-    """Weights, the optimiser's moments, the place in the cycle of the learning rate; tensors and JSON only.
+    """Everything a training needs to be resumed exactly; tensors and JSON only.
 
-    ``precision`` is what half precision adds: the scale of the loss.
+    Args:
+        step: Number of steps done.
+        weights: State of the network.
+        moments: State of the optimizer by the index of each parameter.
+        groups: Parameter groups of the optimizer: learning rates, weight decay.
+        cycle: State of the learning-rate schedule.
+        precision: State of mixed precision: the scale of the loss.
     """
 
     step: int
     weights: dict[str, Tensor]
     moments: dict[int, dict[str, Tensor]]
-    groups: list[dict[str, Any]]  # of the optimiser: rates, decay
+    groups: list[dict[str, Any]]
     cycle: dict[str, Any]
     precision: dict[str, Any]
 
     @classmethod
-    def take(cls, step: int, model: nn.Module, trainer: pl.Trainer) -> "TrainingState":
-        """The state as it is now; its tensors are those of the training, not copies."""
-        optimizer, scheduler = _parts(trainer)
+    def capture(cls, step: int, model: nn.Module, trainer: pl.Trainer) -> "TrainingState":
+        """Return the current state; its tensors are those of the training, not copies."""
+        optimizer, scheduler = _optimizer_and_scheduler(trainer)
         state = optimizer.state_dict()
         return cls(
             step, model.state_dict(), state["state"], state["param_groups"], scheduler.state_dict(),
@@ -97,14 +103,24 @@ class TrainingState(NamedTuple):
         )  # fmt: skip
 
     def restore(self, trainer: pl.Trainer) -> None:
-        """Puts optimiser and scheduler back; the weights are loaded into the model by the caller."""
-        optimizer, scheduler = _parts(trainer)
-        scheduler.load_state_dict(self.cycle)
+        """Restore optimizer and schedule; the caller loads the weights into the model.
+
+        If the trainer's cycle has another length than the saved one, the run was extended: the optimizer keeps its
+        moments, and learning rate and momentum become those of the trainer's cycle at the saved step.
+        """
+        optimizer, scheduler = _optimizer_and_scheduler(trainer)
+        own = scheduler.state_dict()
         optimizer.load_state_dict({"state": self.moments, "param_groups": self.groups})
+        scheduler.load_state_dict(self.cycle)
+        if self.cycle["total_steps"] != own["total_steps"]:
+            length = {name: own[name] for name in ("total_steps", "_schedule_phases")}
+            scheduler.load_state_dict({**length, "last_epoch": self.step - 1})
+            scheduler.step()  # to the saved step: sets the learning rates and momenta
+            scheduler.load_state_dict({"_step_count": self.cycle["_step_count"]})
         trainer.precision_plugin.load_state_dict(self.precision)
 
     def write(self, path: Path) -> None:
-        """Writes the state; the file is the old one or the new one, whenever the program ends."""
+        """Write the state; the file is the old one or the new one, whenever the program ends."""
         tensors = {f"weights.{name}": tensor for name, tensor in self.weights.items()}
         tensors |= {
             f"moments.{index}.{name}": tensor
@@ -117,17 +133,17 @@ class TrainingState(NamedTuple):
 
 
 def read_state(path: Path) -> TrainingState:
-    """The state that `TrainingState.write` wrote.
+    """Return the state that `TrainingState.write` wrote.
 
     Raises:
-        ValueError: The file is no such state, or it is damaged.
+        ValueError: The file is not such a state, or it is damaged.
     """
     try:
         with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})["gconv_ga_state"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
-        advice = f"it is no intact safetensors file, or not of a training ({error})"
+        advice = f"it is not an intact safetensors file, or not of a training ({error})"
         raise invalid("path", "the state of a training", str(path), advice) from None
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
@@ -143,5 +159,5 @@ def read_state(path: Path) -> TrainingState:
     )
 
 
-def _parts(trainer: pl.Trainer) -> tuple[Optimizer, Any]:
+def _optimizer_and_scheduler(trainer: pl.Trainer) -> tuple[Optimizer, Any]:
     return trainer.optimizers[0], trainer.lr_scheduler_configs[0].scheduler

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import save
 
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
-from gconv_ga.segmenter._checkpoint import write_atomically
+from gconv_ga._files import write_atomically
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_the_bomb_would_have_gone_off(tmp_path):
 def test_a_truncated_file_is_refused(part, trained, config, tmp_path):
     path = save_checkpoint(tmp_path / "net.safetensors", trained, config)
     path.write_bytes(path.read_bytes()[:part])
-    with pytest.raises(ValueError, match=r"^path must be a checkpoint of gconv_ga.*no intact safetensors file"):
+    with pytest.raises(ValueError, match=r"^path must be a checkpoint of gconv_ga.*not an intact safetensors file"):
         load_checkpoint(path)
 
 
@@ -105,7 +105,7 @@ def test_a_file_that_is_not_there_is_refused(where, tmp_path):
 def test_weights_without_a_configuration_are_refused(trained, tmp_path):
     path = tmp_path / "net.safetensors"
     path.write_bytes(save(trained.state_dict()))
-    with pytest.raises(ValueError, match=r"^path must be .* says nothing of the network"):
+    with pytest.raises(ValueError, match=r"^path must be .* does not describe the network"):
         load_checkpoint(path)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from gconv_ga.images import CropStream
-from gconv_ga.segmenter import load_checkpoint
+from gconv_ga.segmenter import Machines, load_checkpoint
 from gconv_ga.train import ReportSteps, SaveCheckpoints, Segmenter, fit
 
 
@@ -25,7 +25,7 @@ def test_the_loss_falls(sample, config, device):
     losses = []
     callbacks = [ReportSteps(lambda step, loss: losses.append((step, loss)))]
     model = config.build(seed=0)
-    fit(Segmenter(model), stream(sample, 160), batch_size=4, device=device, callbacks=callbacks)
+    fit(Segmenter(model), stream(sample, 160), batch_size=4, machines=Machines(device), callbacks=callbacks)
     assert [step for step, _ in losses] == list(range(1, 41))
     first, last = (sum(loss for _, loss in part) / 8 for part in (losses[:8], losses[-8:]))
     assert last < 0.75 * first
@@ -149,7 +149,7 @@ def test_a_device_that_is_not_there_is_refused(value, sample, config):
     with pytest.raises(
         ValueError, match=rf"^device must be 'auto' or a device of this machine: cpu.*got device='{value}'"
     ):
-        fit(Segmenter(config.build(seed=0)), stream(sample, 8), batch_size=2, device=value)
+        fit(Segmenter(config.build(seed=0)), stream(sample, 8), batch_size=2, machines=Machines(value))
 
 
 @pytest.mark.parametrize("value", [0.0, -1.0, float("nan")])

@@ -9,7 +9,13 @@ from torch import nn
 
 import gconv_ga.nn as gnn
 from gconv_ga.train import CrossEntropyDice, Segmenter
-from gconv_ga.train._processes import OwnPart, SharedStatistics, gather, is_main_process, processes
+from gconv_ga.train._processes import (
+    BatchShareSampler,
+    SharedBatchNorm,
+    gather,
+    is_main_process,
+    process_count,
+)
 
 NORMS = {
     "torch": (nn.BatchNorm2d, (5, 6)),
@@ -46,9 +52,9 @@ def in_process(rank, store, folder, shared):
     for name, (kind, size) in NORMS.items():
         norm = kind(3).double()
         if shared:
-            SharedStatistics().apply(norm)
+            SharedBatchNorm().apply(norm)
         torch.save(trained(norm, batches(size)[2 * rank : 2 * rank + 2]), f"{folder}/{name}-{rank}.pt")
-        SharedStatistics().revert(norm)
+        SharedBatchNorm().revert(norm)
         assert "forward" not in vars(norm)
     model = nn.Conv2d(1, 2, 1)
     part = slice(rank, rank + 1)
@@ -108,21 +114,21 @@ def test_the_loss_is_that_of_the_whole_batch(together):
 
 def test_one_process_is_left_alone(generator):
     x = torch.randn(3, 2, generator=generator)
-    assert processes() == 1
+    assert process_count() == 1
     assert is_main_process()
     assert torch.equal(gather(x), x[None])
     norm, plain = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
-    SharedStatistics().apply(norm)
+    SharedBatchNorm().apply(norm)
     assert torch.equal(norm(x), plain(x))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
 def test_the_batches_of_all_processes_are_those_of_one(count, monkeypatch):
     parts = []
-    monkeypatch.setattr("gconv_ga.train._processes.processes", lambda: count)
+    monkeypatch.setattr("gconv_ga.train._processes.process_count", lambda: count)
     for rank in range(count):
         monkeypatch.setattr(dist, "get_rank", lambda rank=rank: rank)
-        part = OwnPart(22, 4, count)
+        part = BatchShareSampler(22, 4, count)
         parts.append(list(part))
         assert len(part) == len(parts[-1])
     own = 4 // count

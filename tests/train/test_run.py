@@ -15,7 +15,7 @@ from gconv_ga.images import MaskEncoding, PairFiles, find_images, match_masks, r
 from gconv_ga.predict import Tiled, predict_image, predict_labels
 from gconv_ga.segmenter import load_checkpoint
 from gconv_ga.train import RunConfig, train_run
-from gconv_ga.train._state import Log, LogRow, read_log, read_state
+from gconv_ga.train._state import CsvLog, LogRow, read_log, read_state
 
 SAMPLE = Path(gconv_ga.images.__file__).parent / "sample" / "nuclei"
 
@@ -37,10 +37,10 @@ def test_a_configuration_goes_to_json_and_back(run):
 
 def test_how_masks_say_their_classes_goes_to_json_and_back(run):
     code = MaskEncoding({"none": (0, 0, 0), "cell": (9, 8, 7), "ignore": (1, 1, 1)}, ignore_index=-1)
-    coded = dataclasses.replace(run, mask_code=code)
+    coded = dataclasses.replace(run, mask_encoding=code)
     assert RunConfig.from_json(coded.to_json()) == coded
     older = json.loads(run.to_json())
-    del older["mask_code"]
+    del older["mask_encoding"]
     assert RunConfig.from_json(json.dumps(older)) == run
 
 
@@ -57,7 +57,7 @@ def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
             np.save(folder / f"{index:02}.npy", mask.numpy().astype(np.uint8))
             pairs.append(PairFiles(SAMPLE / "images" / f"{index:02}.png", folder / f"{index:02}.npy"))
         code = MaskEncoding(ignore_index=None if name == "counted" else value)
-        config = dataclasses.replace(run, split={"00": "train", "01": "val"}, mask_code=code)
+        config = dataclasses.replace(run, split={"00": "train", "01": "val"}, mask_encoding=code)
         weights.append(train_run(folder / "run", config, pairs).state_dict())
         losses.append(read_log(folder / "run" / "log.csv"))
     ours, same, other = weights
@@ -69,7 +69,7 @@ def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mask_code": {"colors": {"a": [0, 0, 0]}}}, "colors must be the colours of two classes"),
+        ({"mask_encoding": {"colors": {"a": [0, 0, 0]}}}, "colors must be the colours of two classes"),
         ({"steps": 0}, "steps must be a positive int"),
         ({"batch_size": 0}, "batch_size must be a positive int"),
         ({"crop": 0}, "crop must be a positive int"),
@@ -136,13 +136,13 @@ def test_a_checkpoint_is_no_state_and_a_state_no_checkpoint(run, pairs, tmp_path
 
 def test_a_log_loses_what_came_after_the_saved_step(tmp_path):
     rows = [LogRow(1, 0.5, None), LogRow(2, 0.25, 0.125), LogRow(3, 0.1, None)]
-    log = Log(tmp_path / "log.csv", 0)
+    log = CsvLog(tmp_path / "log.csv", 0)
     for row in rows:
         log.add(row)
     assert read_log(tmp_path / "log.csv") == rows
     with (tmp_path / "log.csv").open("a") as file:
         file.write("4,0.1")
-    Log(tmp_path / "log.csv", 2).add(LogRow(3, 0.7, None))
+    CsvLog(tmp_path / "log.csv", 2).add(LogRow(3, 0.7, None))
     assert read_log(tmp_path / "log.csv") == [*rows[:2], LogRow(3, 0.7, None)]
 
 
