@@ -29,6 +29,11 @@ class GridMove(NamedTuple):
     flip_rows: bool
     flip_columns: bool
 
+    @property
+    def inverse(self) -> "GridMove":
+        """The move that undoes this one: after a transposition, rows and columns have changed places."""
+        return GridMove(True, self.flip_columns, self.flip_rows) if self.transpose else self
+
 
 def grid_move(group: Group | str, element: int) -> GridMove:
     """Return the permutation of the pixel grid for a group element, ``(L_g f)(y) = f(g^-1 y)``.
