@@ -1,6 +1,7 @@
-"""What lifting, group and transposed group convolution share: arguments, parameters, turned kernels."""
+"""Lifting, group and transposed group convolutions."""
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -11,24 +12,44 @@ from torch.overrides import has_torch_function
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..filters import Filters, as_filters
 from ..groups import Group, as_group
-from ._correlate import correlate
-from ._geometry import make_geometry
-from ._kernels import KeepsKernels, nearest_elements, with_all_planes, worth_gathering
-from .functional import neighbours
+from ._cache import KeepsKernels
+from ._correlate import correlate, correlate_transposed, least_size
+from ._geometry import SAMPLINGS, make_geometry
+from ._taps import (
+    fill_absent_planes,
+    gather_neighbours,
+    gathering_is_faster,
+    nearest_elements,
+    neighbour_table,
+    source_table,
+)
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
-SAMPLINGS = ("per_orientation", "shared")
 
 
-class Convolution(KeepsKernels):
-    """The base of the equivariant convolutions; not a layer by itself.
+class _Kernels(NamedTuple):
+    """A stack of transformed kernels, the same stack as the weight of a plain convolution, and its bias.
 
-    Turned kernels are made anew at each call while gradients are on. In eval mode without gradients they are made
-    once and kept until the weight changes; they are never saved.
+    Shape:
+        - stack: ``[C_out, |G|, J, kh * kw]``; weight: ``[C_out * |G|, J, kh, kw]``; bias: ``[C_out * |G|]``
+    """
+
+    stack: Tensor
+    weight: Tensor
+    bias: Tensor | None = None
+
+
+class _Convolution(KeepsKernels):
+    """Base class of the convolutions: arguments, parameters, initialisation, transformed kernels.
+
+    Transformed kernels are computed at every call while gradients are on. In eval mode without gradients they are
+    computed once and cached until the weight changes; they are never saved.
     """
 
     weight: nn.Parameter
     bias: nn.Parameter | None
+    # Of a layer that takes maps: whether all orientations are convolved at once (see `_taps`).
+    _mixes_all: bool
 
     def __init__(
         self,
@@ -66,88 +87,91 @@ class Convolution(KeepsKernels):
         self.padding = padding if isinstance(padding, str) else as_pair("padding", padding, minimum=0)
         self.filters = as_filters(filters, self.group, self.kernel_size)
 
-    def _make_tables(self) -> dict[str, Tensor]:
-        """What the filters look up, by buffer name; new tensors on the CPU."""
-        return self.filters.tables()
-
-    def _make_parameters(
+    def _register_parameters(
         self, shape: tuple[int, ...], bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
-        """Register weight (``shape`` and the kernel's own axes) and bias, then initialise them."""
+        """Register the weight (``shape`` followed by the axes of one kernel) and the bias, and initialise them."""
         self.weight = nn.Parameter(torch.empty(*shape, *self.filters.shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
         # Not saved: they follow from the arguments.
-        for name, table in self._make_tables().items():
+        for name, table in self._tables().items():
             self.register_buffer(name, table.to(self.weight.device, self._table_dtype(table)), persistent=False)
         self.reset_parameters()
 
+    def reset_parameters(self) -> None:
+        """Draw new weights such that the variance of the activations is preserved; the bias is set to zero."""
+        channels, rectified = self._fan_in()
+        # After `to_empty` the tables are as empty as the weights.
+        self._fill_tables()
+        with torch.no_grad():
+            deviation = self.filters.variance(channels, rectified=rectified) ** 0.5
+            if isinstance(deviation, Tensor):
+                self.weight.normal_().mul_(deviation.to(self.weight))
+            else:
+                self.weight.normal_(0.0, deviation)
+            if self.bias is not None:
+                self.bias.zero_()
+
+    def _fan_in(self) -> tuple[float, bool]:
+        """Return the number of channels that an output sums over, and whether the input has passed a ReLU."""
+        raise NotImplementedError
+
+    def _tables(self) -> dict[str, Tensor]:
+        """Return the lookup tables of the layer by the name of their buffer, as new tensors on the CPU."""
+        return self.filters.tables()
+
     def _table_dtype(self, table: Tensor) -> torch.dtype:
         return self.weight.dtype if table.is_floating_point() else table.dtype
+
+    def _fill_tables(self) -> None:
+        for name, table in self._tables().items():
+            setattr(self, name, table.to(self.weight.device, self._table_dtype(table)))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         before = self.weight.dtype
 
         def on_four_axes(t: Tensor) -> Tensor:
-            # `.to(memory_format=torch.channels_last)` takes no more.
+            # `.to(memory_format=torch.channels_last)` only takes tensors of four axes.
             return fn(t.flatten(1, 2)).unflatten(1, t.shape[1:3]) if t.ndim == 5 else fn(t)
 
         super()._apply(on_four_axes, recurse)
-        # A finer dtype deserves the tables' own digits, not those that a coarser one has left.
+        # In a finer dtype the tables get back the digits that a coarser one has rounded away.
         if self.weight.dtype != before and not self.weight.is_meta:
             self._fill_tables()
         return self
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         super()._load_from_state_dict(*args, **kwargs)
-        # A layer made on the meta device and loaded has never had tables.
+        # A layer that was made on the meta device has no tables until it is loaded.
         self._fill_tables()
-
-    def _fill_tables(self) -> None:
-        for name, table in self._make_tables().items():
-            setattr(self, name, table.to(self.weight.device, self._table_dtype(table)))
-
-    def _fan_in(self) -> tuple[float, bool]:
-        """How many channels an output sums over, and whether they have passed a ReLU."""
-        raise NotImplementedError
-
-    def reset_parameters(self) -> None:
-        """Draw the weights anew, so that the variance of what passes through is kept; the bias becomes zero."""
-        channels, rectified = self._fan_in()
-        # After `to_empty` the tables are as empty as the weights.
-        self._fill_tables()
-        with torch.no_grad():
-            spread = self.filters.variance(channels, rectified=rectified) ** 0.5
-            if isinstance(spread, Tensor):
-                self.weight.normal_().mul_(spread.to(self.weight))
-            else:
-                self.weight.normal_(0.0, spread)
-            if self.bias is not None:
-                self.bias.zero_()
-
-    def _turn(self, weight: Tensor) -> Tensor:
-        """The free weight to the stack of turned kernels."""
-        raise NotImplementedError
 
     def turned_kernels(self) -> Tensor:
-        """The stack of turned kernels, ``[C_out, |G|, J, kh * kw]``; kept between calls in eval mode."""
+        """Return the stack of transformed kernels, ``[C_out, |G|, J, kh * kw]``; cached in eval mode."""
         return self._kernels().stack
 
-    def _kernels(self) -> "_Kernels":
+    def _kernels(self) -> _Kernels:
         weight, bias = self.weight, self.bias
         if bias is None:
-            return _Kernels(*self._kept(lambda: self._lay_out(weight, None), weight))
-        return _Kernels(*self._kept(lambda: self._lay_out(weight, bias), weight, bias))
+            return _Kernels(*self._cached(lambda: self._compute_kernels(weight, None), weight))
+        return _Kernels(*self._cached(lambda: self._compute_kernels(weight, bias), weight, bias))
 
-    def _lay_out(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
-        stack, order = self._turn(weight), self.group.order
-        laid_out = stack, stack.reshape(-1, stack.shape[2], *self.kernel_size)
-        return laid_out if bias is None else (*laid_out, bias.repeat_interleave(order))
+    def _compute_kernels(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, ...]:
+        stack, order = self._transform(weight), self.group.order
+        kernels = stack, stack.reshape(-1, stack.shape[2], *self.kernel_size)
+        return kernels if bias is None else (*kernels, bias.repeat_interleave(order))
+
+    def _transform(self, weight: Tensor) -> Tensor:
+        """Return the stack of transformed kernels for the free weight; here, for a weight with planes."""
+        tables = dict(self.named_buffers())
+        if self._mixes_all:
+            return self.filters.turn_and_shift(fill_absent_planes(weight, self.taps, self.group), tables)
+        return self.filters.turn(weight.flatten(1, 2), tables)
 
     def _correlate(self, x: Tensor) -> Tensor:
-        """`correlate`, and where a plain convolution does just that, nothing around it: in eval that would be felt."""
+        """Compute `correlate`; if one plain convolution suffices, call it directly, which saves time in eval mode."""
         kernels, geometry = self._kernels(), self.geometry
         padding = None if geometry.shared or x.ndim == 5 else geometry.plan(*x.shape[-2:]).padding
         if padding is None or self.padding_mode != "zeros" or has_torch_function((x,)):
@@ -175,46 +199,36 @@ class Convolution(KeepsKernels):
         return text + f", functions={self.filters.shape[0]}" if len(self.filters.shape) == 1 else text
 
 
-class _Kernels(NamedTuple):
-    """A stack of turned kernels, the same as a plain convolution takes it, and its bias.
+class LiftingConv2d(_Convolution):
+    r"""Lifting correlation, from an image to a feature map on the group: ``[k * f](g) = (L_g k) * f``.
 
-    Shape:
-        - stack: ``[C_out, |G|, J, kh * kw]``; weight: ``[C_out * |G|, J, kh, kw]``; bias: ``[C_out * |G|]``
-    """
+    One free kernel, transformed by every group element, is correlated with the image. If the image is transformed by
+    ``u``, the feature map is transformed in the plane and permuted along the element axis: ``L_u f`` gives
+    ``y -> out(u^-1 y, u^-1 g)``.
 
-    stack: Tensor
-    weight: Tensor
-    bias: Tensor | None = None
-
-
-class LiftingConv2d(Convolution):
-    r"""Lifting correlation, from an image to a map on the group: ``[k * f](g) = (L_g k) * f``.
-
-    One free kernel, turned by every element, meets the image. Turning the image turns the maps and shifts them along
-    the element axis: ``L_u f`` gives ``y -> out(u^-1 y, u^-1 g)``.
-
-    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``. In other groups that holds
-    for the quarter turns and mirrors; at other angles the kernels turn to within `filters.describe`'s expected error.
+    Exact for C1, C2, C4, D1, D2 and D4 at every image size, also with a stride (see ``sampling``). In other groups,
+    rotations by multiples of 90 degrees and reflections are exact; at other angles kernels are rotated with the
+    expected error that `filters.describe` states.
 
     Args:
-        in_channels: Channels of the image.
-        out_channels: Fields of the map.
+        in_channels: Number of channels of the image.
+        out_channels: Number of fields of the feature map.
         kernel_size: Rows and columns, or one int for both.
         stride: As in `torch.nn.Conv2d`.
-        padding: As in `torch.nn.Conv2d`; "same" and "valid" too.
+        padding: As in `torch.nn.Conv2d`, "same" and "valid" included.
         dilation: As in `torch.nn.Conv2d`.
-        groups: Blocks of channels that do not mix, as in `torch.nn.Conv2d`. The symmetry is ``group``.
-        bias: Whether to add one learnt number for each field.
+        groups: Number of blocks of channels that do not mix, as in `torch.nn.Conv2d`. The symmetry is ``group``.
+        bias: Whether to add one learned number per field.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        device: Where the parameters are made.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
         group: The symmetry group or its name.
-        filters: "grid" (every tap is free; groups of quarter turns and mirrors), "steerable" (any group), or "auto":
-            "grid" where it is exact, "steerable" elsewhere; or an object such as
+        filters: "grid" (every tap is free; rotations by multiples of 90 degrees and reflections only), "steerable"
+            (any group), or "auto", which is "grid" where it is exact and "steerable" elsewhere; or an object such as
             ``SteerableFilters(C8, (5, 5), functions=12)``.
-        sampling: "per_orientation" lets each orientation's windows start at the edge it has turned to, so that
-            strides are exact at every size. "shared" is the one grid of other libraries, exact only for some sizes;
-            at others it warns.
+        sampling: With "per_orientation", each orientation samples its own grid, transformed like its kernel, so that
+            strides are exact at every image size. "shared" is the single grid of other libraries, which is exact at
+            some sizes only; at others the layer warns.
 
     Shape:
         - input: ``[B, C_in, H, W]``
@@ -223,8 +237,8 @@ class LiftingConv2d(Convolution):
           bias: ``[C_out]``
 
     Raises:
-        ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
-            other axes.
+        ValueError: An argument is out of its range, a rotation by 90 degrees would change the size of the output, or
+            the shape of the input does not match.
 
     Example:
         >>> import torch
@@ -261,13 +275,13 @@ class LiftingConv2d(Convolution):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group, None,
             filters, sampling,
         )  # fmt: skip
-        self._make_parameters((self.out_channels, self.in_channels // self.groups), bias, device, dtype)
+        self._register_parameters((self.out_channels, self.in_channels // self.groups), bias, device, dtype)
 
     def _fan_in(self) -> tuple[int, bool]:
-        # An image has not been rectified.
+        # An image has not passed a ReLU.
         return self.in_channels // self.groups, False
 
-    def _turn(self, weight: Tensor) -> Tensor:
+    def _transform(self, weight: Tensor) -> Tensor:
         return self.filters.turn(weight, dict(self.named_buffers()))
 
     def forward(self, input: Tensor) -> Tensor:
@@ -276,37 +290,39 @@ class LiftingConv2d(Convolution):
         return self._correlate(input)
 
 
-class GroupConv2d(Convolution):
-    r"""Group correlation of maps on the group: ``[k * f](g) = sum_h (L_g k)(., h) * f(., h)``.
+class GroupConv2d(_Convolution):
+    r"""Group correlation of feature maps on the group: ``[k * f](g) = sum_h (L_g k)(., h) * f(., h)``.
 
-    The kernel has one k x k plane for each element; all are turned and shifted by ``g``. With ``group_kernel_size=m``
-    only the ``m`` planes nearest the identity are there: ``m=1`` never mixes orientations, so that a stack of such
-    layers after a `LiftingConv2d`, pooled by the mean, is the group average of the plain network with the same
-    kernels; ``m=|G|`` (the default) is the full group convolution.
+    The kernel has one k x k plane per group element; all planes are transformed and permuted by ``g``. With
+    ``group_kernel_size=m`` it only has the ``m`` planes nearest the identity. ``m=1`` never mixes orientations: a
+    stack of such layers after a `LiftingConv2d`, pooled by the mean, is the group average of the plain network with
+    the same kernels. ``m=|G|`` (the default) is the full group convolution.
 
-    Exact for C1, C2, C4, D1, D2 and D4 at every size, also with a stride: see ``sampling``. In other groups that holds
-    for the quarter turns and mirrors; at other angles the kernels turn to within `filters.describe`'s expected error.
+    Exact for C1, C2, C4, D1, D2 and D4 at every image size, also with a stride (see ``sampling``). In other groups,
+    rotations by multiples of 90 degrees and reflections are exact; at other angles kernels are rotated with the
+    expected error that `filters.describe` states.
 
     Args:
-        in_channels: Fields of the input map, not counting elements.
-        out_channels: Fields of the output map.
+        in_channels: Number of fields of the input, not counting group elements.
+        out_channels: Number of fields of the output.
         kernel_size: Rows and columns, or one int for both.
         stride: As in `torch.nn.Conv2d`.
-        padding: As in `torch.nn.Conv2d`; "same" and "valid" too.
+        padding: As in `torch.nn.Conv2d`, "same" and "valid" included.
         dilation: As in `torch.nn.Conv2d`.
-        groups: Blocks of fields that do not mix, as in `torch.nn.Conv2d`. The symmetry is ``group``.
-        bias: Whether to add one learnt number for each field, the same for every element.
+        groups: Number of blocks of fields that do not mix, as in `torch.nn.Conv2d`. The symmetry is ``group``.
+        bias: Whether to add one learned number per field, the same for every group element.
         padding_mode: "zeros", "reflect", "replicate" or "circular".
-        device: Where the parameters are made.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
         group: The symmetry group or its name.
-        group_kernel_size: How many elements the kernel has planes for, nearest the identity first; None for all.
-        filters: "grid" (every tap is free; groups of quarter turns and mirrors), "steerable" (any group), or "auto":
-            "grid" where it is exact, "steerable" elsewhere; or an object such as
+        group_kernel_size: Number of group elements that the kernel has planes for, nearest the identity first. If
+            None, all of them.
+        filters: "grid" (every tap is free; rotations by multiples of 90 degrees and reflections only), "steerable"
+            (any group), or "auto", which is "grid" where it is exact and "steerable" elsewhere; or an object such as
             ``SteerableFilters(C8, (5, 5), functions=12)``.
-        sampling: "per_orientation" lets each orientation's windows start at the edge it has turned to, so that
-            strides are exact at every size. "shared" is the one grid of other libraries, exact only for some sizes;
-            at others it warns.
+        sampling: With "per_orientation", each orientation samples its own grid, transformed like its kernel, so that
+            strides are exact at every image size. "shared" is the single grid of other libraries, which is exact at
+            some sizes only; at others the layer warns.
 
     Shape:
         - input: ``[B, C_in, |G|, H, W]``
@@ -315,8 +331,8 @@ class GroupConv2d(Convolution):
           bias: ``[C_out]``
 
     Raises:
-        ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
-            other axes.
+        ValueError: An argument is out of its range, a rotation by 90 degrees would change the size of the output, or
+            the shape of the input does not match.
 
     Example:
         >>> import torch
@@ -330,6 +346,8 @@ class GroupConv2d(Convolution):
     References:
         Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, equation 11.
     """
+
+    neighbours: Tensor
 
     def __init__(
         self,
@@ -354,28 +372,170 @@ class GroupConv2d(Convolution):
             in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
             group_kernel_size, filters, sampling,
         )  # fmt: skip
-        # Either all maps are seen at once, and absent taps are zeros, or each orientation sees its neighbours only.
-        self._mixes_all = not worth_gathering(len(self.taps), self.group.order, self.out_channels // self.groups)
-        self._make_parameters((self.out_channels, self.in_channels // self.groups, len(self.taps)), bias, device, dtype)
-
-    neighbours: Tensor
+        self._mixes_all = not gathering_is_faster(len(self.taps), self.group.order, self.out_channels // self.groups)
+        shape = self.out_channels, self.in_channels // self.groups, len(self.taps)
+        self._register_parameters(shape, bias, device, dtype)
 
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
 
-    def _make_tables(self) -> dict[str, Tensor]:
-        neighbours = [[self.group.product(g, u) for u in self.taps] for g in range(self.group.order)]
-        return super()._make_tables() | {"neighbours": torch.tensor(neighbours)}
-
-    def _turn(self, weight: Tensor) -> Tensor:
-        if self._mixes_all:
-            weight = with_all_planes(weight, self.taps, self.group)
-            return self.filters.turn_and_shift(weight, dict(self.named_buffers()))
-        return self.filters.turn(weight.flatten(1, 2), dict(self.named_buffers()))
+    def _tables(self) -> dict[str, Tensor]:
+        return super()._tables() | {"neighbours": torch.tensor(neighbour_table(self.group, self.taps))}
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
-        return self._correlate(input.flatten(1, 2) if self._mixes_all else neighbours(input, self.neighbours))
+        return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))
+
+
+class GroupConvTranspose2d(_Convolution):
+    r"""Transposed group convolution, ``out(., h) = sum_g (L_g k)(., h) *^T f(., g)``: the adjoint of `GroupConv2d`.
+
+    ``*^T`` is `torch.nn.functional.conv_transpose2d`. With one padding rule for all orientations, any
+    ``output_padding`` would break the symmetry, since torch adds it at the lower right. Here each orientation adds it
+    at the edges that its group element moves the lower and right edges to, so the layer is exact for C1, C2, C4, D1,
+    D2 and D4 with any arguments. After a strided `GroupConv2d`, it returns the samples of every orientation to the
+    pixels they were taken from.
+
+    Args:
+        in_channels: Number of fields of the input, not counting group elements.
+        out_channels: Number of fields of the output.
+        kernel_size: Rows and columns, or one int for both.
+        stride: As in `torch.nn.ConvTranspose2d`.
+        padding: As in `torch.nn.ConvTranspose2d`.
+        output_padding: As in `torch.nn.ConvTranspose2d`.
+        groups: Number of blocks of fields that do not mix. The symmetry is ``group``.
+        bias: Whether to add one learned number per field.
+        dilation: As in `torch.nn.ConvTranspose2d`.
+        padding_mode: "zeros" only, as in torch.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+        group: The symmetry group or its name.
+        group_kernel_size: Number of group elements that the kernel has planes for. If None, all of them.
+        filters: As for `GroupConv2d`.
+        sampling: As for `GroupConv2d`.
+
+    Shape:
+        - input: ``[B, C_in, |G|, H, W]``
+        - output: ``[B, C_out, |G|, H', W']``, H' and W' as in `torch.nn.ConvTranspose2d`
+        - weight: ``[C_in, C_out / groups, m, kh, kw]``; bias: ``[C_out]``
+
+    Raises:
+        ValueError: An argument is out of its range, a rotation by 90 degrees would change the size of the output, or
+            the shape of the input does not match.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn import GroupConvTranspose2d
+        >>> up = GroupConvTranspose2d(16, 8, 2, stride=2, group="C4")
+        >>> up(torch.randn(2, 16, 4, 8, 8)).shape
+        torch.Size([2, 8, 4, 16, 16])
+        >>> up(torch.randn(2, 16, 4, 8, 8), output_size=(17, 16)).shape
+        torch.Size([2, 8, 4, 17, 16])
+
+    References:
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, section 6 (the adjoint).
+    """
+
+    sources: Tensor
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | tuple[int, int],
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] = 0,
+        output_padding: int | tuple[int, int] = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | tuple[int, int] = 1,
+        padding_mode: str = "zeros",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        *,
+        group: Group | str,
+        group_kernel_size: int | None = None,
+        filters: Filters | str = "auto",
+        sampling: str = "per_orientation",
+    ) -> None:
+        if padding_mode != "zeros":
+            raise invalid("padding_mode", "'zeros' in a transposed convolution", padding_mode)
+        if isinstance(padding, str):
+            raise invalid("padding", "an int or a pair of ints in a transposed convolution", padding)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
+            group_kernel_size, filters, sampling,
+        )  # fmt: skip
+        self.output_padding = as_pair("output_padding", output_padding, minimum=0)
+        for axis in (0, 1):
+            most = max(self.stride[axis], self.dilation[axis]) - 1
+            if self.output_padding[axis] > most:
+                takes = f"from 0 to {most}, below the stride or the dilation"
+                raise invalid("output_padding", takes, output_padding)
+        # The choice of `GroupConv2d`, but adding up planes costs more than gathering neighbours (benchmarks/layers.py).
+        self._mixes_all = 4 * len(self.taps) > self.group.order
+        shape = self.in_channels, self.out_channels // self.groups, len(self.taps)
+        self._register_parameters(shape, bias, device, dtype)
+
+    def _fan_in(self) -> tuple[float, bool]:
+        # Only one in stride ** 2 taps of a kernel reaches a given pixel.
+        channels = self.in_channels // self.groups * len(self.taps)
+        return channels / (self.stride[0] * self.stride[1]), True
+
+    def _tables(self) -> dict[str, Tensor]:
+        return super()._tables() | {"sources": torch.tensor(source_table(self.group, self.taps))}
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        """Compute the up-sampled feature map.
+
+        Args:
+            input: The feature map.
+            output_size: Rows and columns of the output, instead of ``output_padding``. They must be within its reach.
+
+        Shape:
+            - input: ``[B, C_in, |G|, H, W]``
+            - output: ``[B, C_out, |G|, H', W']``
+
+        Raises:
+            ValueError: The shape of the input does not match, or ``output_size`` is out of reach.
+        """
+        if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
+            axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
+            raise wrong_shape("input", axes, input)
+        least, extra = least_size(self.geometry, *input.shape[-2:]), self.output_padding
+        if output_size is not None:
+            extra = self._output_padding_for(output_size, least)
+        if min(least[0] + extra[0], least[1] + extra[1]) < 1:
+            raise wrong_shape("input", f"[B, C, |G|, H, W] larger than what padding={self.padding} crops", input)
+        self._warn_if_inexact(extra)
+        sources = None if self._mixes_all else self.sources
+        out = correlate_transposed(input, self.turned_kernels(), self.geometry, extra, self.groups, sources)
+        # Under autocast the sum would be float32 otherwise.
+        return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
+
+    def _output_padding_for(self, output_size: Sequence[int], least: tuple[int, int]) -> tuple[int, int]:
+        rows, columns = as_pair("output_size", output_size, minimum=1)
+        extra = rows - least[0], columns - least[1]
+        most = [max(pair) - 1 for pair in zip(self.stride, self.dilation, strict=True)]
+        if not all(0 <= more <= limit for more, limit in zip(extra, most, strict=True)):
+            takes = f"from {least} to {(least[0] + most[0], least[1] + most[1])}"
+            raise invalid("output_size", takes, output_size)
+        return extra
+
+    def _warn_if_inexact(self, extra: tuple[int, int]) -> None:
+        if self.sampling != "shared" or torch.compiler.is_compiling():
+            return
+        if any(more and flips for more, flips in zip(extra, self.geometry.flipped_axes(), strict=True)):
+            warnings.warn(
+                f"sampling='shared' is not equivariant with output_padding {extra}, at any size. The default "
+                "sampling='per_orientation' is exact.",
+                stacklevel=3,
+            )
+
+    def extra_repr(self) -> str:
+        text = super().extra_repr()
+        extra = f", output_padding={self.output_padding}" if self.output_padding != (0, 0) else ""
+        return text.replace(", group='", f"{extra}, group='")

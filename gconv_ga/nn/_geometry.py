@@ -1,9 +1,10 @@
-"""Where a strided layer samples, for each orientation: the phase rule.
+"""The phase rule: where a strided layer samples the image, for each orientation.
 
-Along one axis of ``n`` pixels a window of ``k`` taps (``d`` apart) with padding ``lo`` and ``hi`` and stride ``s``
-leaves ``r = (n + lo + hi - d (k - 1) - 1) mod s`` pixels over at the end. An element that flips the axis must leave
-them over at the start, since ``L_g o layer o L_g^-1`` counts from the other end. Doing so makes every stride exact at
-every size; one grid for all orientations is exact only where ``r = 0``.
+Take an axis of ``n`` pixels and windows of ``k`` taps that are ``d`` pixels apart, with padding ``low`` and ``high``
+and stride ``s``. The last ``r = (n + low + high - d (k - 1) - 1) mod s`` pixels are covered by no window. Since
+``L_g o layer o L_g^-1`` counts from the other end where ``g`` flips the axis, the orientation ``g`` must leave out the
+*first* ``r`` pixels instead. With this rule every stride is exactly equivariant at every image size. A single grid
+shared by all orientations is exact only where ``r = 0``.
 """
 
 import warnings
@@ -19,11 +20,12 @@ from .._validate import as_pair, invalid, one_of
 from ..actions import GridMove, good_sizes_near, grid_move, leftover, move_grid
 from ..groups import Group
 
-MOST_PLANS = 1024  # image sizes that a layer remembers
+SAMPLINGS = ("per_orientation", "shared")
+MAX_CACHED_PLANS = 1024  # image sizes for each layer
 
 
 class Axis(NamedTuple):
-    """One axis of a window: taps, stride, dilation and the padding at both ends."""
+    """A window along one axis: number of taps, stride, dilation, and padding at both ends."""
 
     kernel: int
     stride: int
@@ -33,20 +35,20 @@ class Axis(NamedTuple):
 
     @property
     def shrink(self) -> int:
-        """How many pixels a stride of one loses."""
+        """Number of pixels by which the output is shorter than the input at stride 1."""
         return self.dilation * (self.kernel - 1) - self.low - self.high
 
     def windows(self, n: int, low: int, high: int) -> int:
-        """How many windows fit ``n`` pixels with other paddings than its own."""
+        """Number of windows that fit ``n`` pixels with the given padding instead of the axis' own."""
         return (n + low + high - self.dilation * (self.kernel - 1) - 1) // self.stride + 1
 
     def leftover(self, n: int) -> int:
-        """How many of ``n`` pixels no window reaches."""
+        """Number of pixels, out of ``n``, that no window covers."""
         return leftover(n, self.kernel, self.stride, (self.low, self.high), self.dilation)
 
 
 class Part(NamedTuple):
-    """Elements whose windows are the same: the windows, and where they start and end on the padded image."""
+    """Elements that share their windows, and the start and extent of these windows on the padded image."""
 
     elements: tuple[int, ...]
     rows: Axis
@@ -58,29 +60,18 @@ class Part(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What a layer does with an image of one size: output size, windows, and the padding of one plain convolution.
+    """The windows of a layer on images of one size.
 
-    ``padding`` is None where a plain convolution, which pads both ends alike, does not have these windows.
+    Args:
+        size: Rows and columns of the output.
+        parts: The elements, grouped by their windows.
+        padding: Padding with which one plain convolution has these windows. None if there is none, since a plain
+            convolution pads both ends alike.
     """
 
     size: tuple[int, int]
     parts: tuple[Part, ...]
     padding: tuple[int, int] | None
-
-
-@lru_cache(maxsize=256)
-def element_moves(group: Group) -> tuple[GridMove, ...]:
-    """For each element the index moves by which its sampling grid differs from the identity's.
-
-    An element on the grid has its own. The others have those of ``u`` in ``g = u t``, with ``u`` on the grid and ``t``
-    the first element of its coset: then the quarter turns and mirrors of C_8, say, stay exact.
-    """
-    exact = [u for u in range(group.order) if group.is_exact(u)]
-    moves: dict[int, GridMove] = {}
-    for t in range(group.order):
-        if t not in moves:
-            moves.update({group.product(u, t): grid_move(group, u) for u in exact})
-    return tuple(moves[g] for g in range(group.order))
 
 
 @dataclass(frozen=True)
@@ -91,10 +82,10 @@ class Geometry:
         group: The group.
         rows: The window along the rows.
         columns: The window along the columns.
-        shared: Whether all orientations sample the same grid, as other libraries do.
+        shared: Whether all orientations sample the same grid, as in other libraries.
 
     Raises:
-        ValueError: A quarter turn of the group would change the output's size.
+        ValueError: A rotation by 90 degrees would change the size of the output.
 
     Example:
         >>> from gconv_ga.nn._geometry import Axis
@@ -109,18 +100,18 @@ class Geometry:
     rows: Axis
     columns: Axis
     shared: bool = False
-    # Looked up once: while it traces, torch.compile warns of every cache that it meets.
+    # Looked up once: torch.compile warns about every cache that it meets while tracing.
     moves: tuple[GridMove, ...] = field(init=False, repr=False, compare=False)
-    # By image size, and here: to look in a cache of the module, all the fields would be hashed at every call.
+    # By image size. Kept in the object: a cache of the module would hash all fields at every call.
     _plans: dict[tuple[int, int], Plan] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def __post_init__(self) -> None:
-        # A frozen dataclass takes what is derived only this way.
-        object.__setattr__(self, "moves", element_moves(self.group))
+        # A frozen dataclass can only set derived fields in this way.
+        object.__setattr__(self, "moves", sampling_moves(self.group))
         if not self.transposes:
             return
         rows, columns, alike = self.rows, self.columns, f"the same for rows and columns under {self.group.name}"
-        advice = "a quarter turn would change the output's size; C2, D1 and D2 have none"
+        advice = "a rotation by 90 degrees would change the output's size; C2, D1 and D2 have none"
         if rows.stride != columns.stride:
             raise invalid("stride", alike, (rows.stride, columns.stride), advice)
         if rows.shrink != columns.shrink:
@@ -129,43 +120,43 @@ class Geometry:
 
     @property
     def transposes(self) -> bool:
-        """Whether an element exchanges rows and columns."""
+        """Whether any element exchanges rows and columns."""
         return any(move.transpose for move in self.moves)
 
     @property
     def padding(self) -> tuple[int, int]:
-        """Padding at both ends, for rows and columns, that is enough for every orientation."""
+        """Padding of rows and columns, the same at both ends, that is enough for every orientation."""
         rows, columns = max(self.rows[3:]), max(self.columns[3:])
         return (max(rows, columns),) * 2 if self.transposes else (rows, columns)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
-        """Rows and columns that come out of ``height x width``."""
+        """Return rows and columns of the output for an input of ``height x width``."""
         return (
             self.rows.windows(height, self.rows.low, self.rows.high),
             self.columns.windows(width, self.columns.low, self.columns.high),
         )
 
     def plan(self, height: int, width: int) -> Plan:
-        """The elements sorted by their windows, for an image of ``height x width``; none if no window fits.
+        """Return the windows on an image of ``height x width``; there are no parts if no window fits.
 
-        One part with all elements means that a single call of torch does.
+        If one part holds all elements, a single convolution computes the layer.
         """
-        # No tracer takes a cache, and sizes that are symbols have no hash.
+        # Tracers do not accept a cache, and symbolic sizes cannot be hashed.
         if torch.compiler.is_compiling() or not (type(height) is int and type(width) is int):
             return _make_plan(self, height, width)
         plan = self._plans.get((height, width))
         if plan is None:
-            if len(self._plans) >= MOST_PLANS:
+            if len(self._plans) >= MAX_CACHED_PLANS:
                 self._plans.clear()
             plan = self._plans[height, width] = _make_plan(self, height, width)
         return plan
 
     def flipped_axes(self) -> tuple[bool, bool]:
-        """Whether any element flips the rows, and whether any flips the columns."""
+        """Return whether any element flips the rows, and whether any element flips the columns."""
         return any(move.flip_rows for move in self.moves), any(move.flip_columns for move in self.moves)
 
     def warn_if_misaligned(self, height: int, width: int) -> None:
-        """Warn where one grid for all orientations is not equivariant, and name the nearest sizes where it is."""
+        """Warn if a shared grid is not equivariant at this size, and name the nearest sizes at which it is."""
         if not self.shared or torch.compiler.is_compiling():
             return
         flipped = self.flipped_axes()
@@ -191,19 +182,19 @@ def make_geometry(
     dilation: tuple[int, int],
     shared: bool = False,
 ) -> Geometry:
-    """The windows of a layer from `torch.nn.Conv2d`'s arguments.
+    """Build the windows of a layer from the arguments of `torch.nn.Conv2d`.
 
     Args:
         group: The group.
-        kernel_size: Rows and columns.
-        stride: For rows and columns.
-        padding: An int, a pair, "valid" or "same".
-        dilation: For rows and columns.
-        shared: Whether all orientations sample the same grid, as other libraries do.
+        kernel_size: Rows and columns of the kernel.
+        stride: Stride along rows and columns.
+        padding: An int, a pair of ints, "valid" or "same".
+        dilation: Dilation along rows and columns.
+        shared: Whether all orientations sample the same grid, as in other libraries.
 
     Raises:
-        ValueError: ``padding`` is neither an int, a pair of ints, "valid" nor "same"; "same" has a stride; or a
-            quarter turn would change the output's size.
+        ValueError: ``padding`` is neither an int, a pair of ints, "valid" nor "same"; "same" is combined with a
+            stride; or a rotation by 90 degrees would change the size of the output.
 
     Example:
         >>> from gconv_ga.nn.authoring import make_geometry
@@ -228,83 +219,111 @@ def make_geometry(
     return Geometry(group, axes[0], axes[1], shared)
 
 
-def _span(n: int, axis: Axis, pad: int, flip: bool) -> tuple[int, int]:
-    """Start and length of what the windows cover, on an axis padded by ``pad`` at both ends."""
-    rest = axis.leftover(n)
-    return (pad - axis.high + rest if flip else pad - axis.low), n + axis.low + axis.high - rest
+@lru_cache(maxsize=256)
+def sampling_moves(group: Group) -> tuple[GridMove, ...]:
+    """Return, for each element, the index moves from the identity's sampling grid to the element's own.
 
-
-def _find_parts(geometry: Geometry, height: int, width: int) -> list[Part]:
-    pad_rows, pad_columns = geometry.padding
-    axes = (height, geometry.rows), (width, geometry.columns)
-    alike = geometry.rows == geometry.columns or not geometry.transposes
-    if alike and (geometry.shared or all(axis.leftover(n) == 0 and axis.low == axis.high for n, axis in axes)):
-        top, tall = _span(height, geometry.rows, pad_rows, False)
-        left, wide = _span(width, geometry.columns, pad_columns, False)
-        return [Part(tuple(range(geometry.group.order)), geometry.rows, geometry.columns, top, left, tall, wide)]
-    found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
-    for g, (transpose, flip_rows, flip_columns) in enumerate(geometry.moves):
-        rows, columns = (geometry.columns, geometry.rows) if transpose else (geometry.rows, geometry.columns)
-        top, tall = _span(height, rows, pad_rows, flip_rows and not geometry.shared)
-        left, wide = _span(width, columns, pad_columns, flip_columns and not geometry.shared)
-        found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
-    return [Part(tuple(elements), *windows) for windows, elements in found.items()]
+    Elements that map pixels to pixels have their own grid. Any other element ``g = u t`` uses the grid of ``u``, where
+    ``u`` maps pixels to pixels and ``t`` is the first element of its coset. In this way the exact elements of larger
+    groups, such as the rotations of C8 by 90 degrees, stay exact.
+    """
+    exact = [u for u in range(group.order) if group.is_exact(u)]
+    moves: dict[int, GridMove] = {}
+    for t in range(group.order):
+        if t not in moves:
+            moves.update({group.products[u][t]: grid_move(group, u) for u in exact})
+    return tuple(moves[g] for g in range(group.order))
 
 
 def _make_plan(geometry: Geometry, height: int, width: int) -> Plan:
     size = geometry.output_size(height, width)
     if min(size) < 1:
         return Plan(size, (), None)
-    parts = _find_parts(geometry, height, width)
+    parts = _group_by_windows(geometry, height, width)
     first, padding = parts[0], geometry.padding
     low = padding[0] - first.top, padding[1] - first.left
     fitting = first.rows.windows(height, low[0], low[0]), first.columns.windows(width, low[1], low[1])
-    plain = len(parts) == 1 and min(low) >= 0 and fitting == size
-    return Plan(size, tuple(parts), low if plain else None)
+    is_plain = len(parts) == 1 and min(low) >= 0 and fitting == size
+    return Plan(size, tuple(parts), low if is_plain else None)
 
 
-def take(x: Tensor, elements: Sequence[int], dim: int) -> Tensor:
-    """Some elements of the element axis; a list as an index would make an accelerator wait."""
+def _group_by_windows(geometry: Geometry, height: int, width: int) -> list[Part]:
+    pad_rows, pad_columns = geometry.padding
+    axes = (height, geometry.rows), (width, geometry.columns)
+    alike = geometry.rows == geometry.columns or not geometry.transposes
+    if alike and (geometry.shared or all(axis.leftover(n) == 0 and axis.low == axis.high for n, axis in axes)):
+        top, tall = _covered_span(height, geometry.rows, pad_rows, False)
+        left, wide = _covered_span(width, geometry.columns, pad_columns, False)
+        return [Part(tuple(range(geometry.group.order)), geometry.rows, geometry.columns, top, left, tall, wide)]
+    found: dict[tuple[Axis, Axis, int, int, int, int], list[int]] = {}
+    for g, (transpose, flip_rows, flip_columns) in enumerate(geometry.moves):
+        rows, columns = (geometry.columns, geometry.rows) if transpose else (geometry.rows, geometry.columns)
+        top, tall = _covered_span(height, rows, pad_rows, flip_rows and not geometry.shared)
+        left, wide = _covered_span(width, columns, pad_columns, flip_columns and not geometry.shared)
+        found.setdefault((rows, columns, top, left, tall, wide), []).append(g)
+    return [Part(tuple(elements), *windows) for windows, elements in found.items()]
+
+
+def _covered_span(n: int, axis: Axis, pad: int, flip: bool) -> tuple[int, int]:
+    """Return start and length of the pixels that the windows cover, on an axis padded by ``pad`` at both ends."""
+    rest = axis.leftover(n)
+    return (pad - axis.high + rest if flip else pad - axis.low), n + axis.low + axis.high - rest
+
+
+def select_elements(x: Tensor, elements: Sequence[int], dim: int) -> Tensor:
+    """Select group elements along the element axis ``dim``.
+
+    Indexing with a list would do the same, but it makes an accelerator wait for the host.
+    """
     if len(elements) == 1:
         return x.narrow(dim, elements[0], 1)
     return torch.stack([x.select(dim, g) for g in elements], dim)
 
 
-def per_orientation(
+def apply_per_orientation(
     operation: Callable[[Tensor], Tensor],
     f: Tensor,
-    moves: tuple[GridMove, ...],
+    moves: Sequence[GridMove],
     transpose: bool,
     flip_rows: bool,
     flip_columns: bool,
+    dim: int = 2,
 ) -> Tensor:
-    """``out(., g) = L_g operation(L_g^-1 f(., g))``: equivariant whatever the operation does to a channel.
+    """Compute ``out(., g) = L_g operation(L_g^-1 f(., g))``, which is equivariant for any such operation.
 
     Args:
-        operation: A map of images, channel by channel.
-        f: The map on the group.
-        moves: What each element does to the grid, `Geometry.moves`.
-        transpose: Whether transposing matters: it does not where the operation treats rows and columns alike.
+        operation: A function of images that treats all channels and all samples alike.
+        f: The feature map on the group.
+        moves: The index moves of each element, `Geometry.moves`.
+        transpose: Whether a transposition of the image matters. It does not if the operation treats rows and columns
+            alike.
         flip_rows: Whether flipping the rows matters.
         flip_columns: Whether flipping the columns matters.
+        dim: The element axis. It is merged with the axis before it for the operation.
 
     Shape:
-        - f: ``[B, C, |G|, H, W]``
-        - output: ``[B, C, |G|, H', W']``
+        - f: ``[B, C, |G|, H, W]``, or ``[B, |G|, C, H, W]`` with ``dim=1``
+        - output: ``[B, C, |G|, H', W']``, or ``[B, |G|, C, H', W']`` with ``dim=1``
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.groups import C4
+        >>> from gconv_ga.nn.authoring import apply_per_orientation, make_geometry
+        >>> moves = make_geometry(C4, (2, 2), (2, 2), 0, (1, 1)).moves
+        >>> f = torch.randn(1, 3, 4, 9, 9)
+        >>> pool = torch.nn.MaxPool2d(2)
+        >>> apply_per_orientation(pool, f, moves, False, True, True).shape
+        torch.Size([1, 3, 4, 4, 4])
     """
-    found: dict[GridMove, list[int]] = {}
-    for g, move in enumerate(moves):
-        matters = GridMove(
-            move.transpose and transpose, move.flip_rows and flip_rows, move.flip_columns and flip_columns
-        )
-        found.setdefault(matters, []).append(g)
-    if len(found) == 1 and not any(next(iter(found))):
-        return operation(f.flatten(1, 2)).unflatten(1, f.shape[1:3])
-    maps: dict[int, Tensor] = {}
-    for move, elements in found.items():
-        # The inverse of "transpose, then flip" is "transpose, then flip the other axes".
-        back = GridMove(move.transpose, move.flip_columns, move.flip_rows) if move.transpose else move
-        upright = move_grid(take(f, elements, 2), back)
-        turned = move_grid(operation(upright.flatten(1, 2)), move)
-        maps.update(zip(elements, turned.unflatten(1, (-1, len(elements))).unbind(2), strict=True))
-    return torch.stack([maps[g] for g in range(len(moves))], dim=2)
+    relevant = [
+        GridMove(move.transpose and transpose, move.flip_rows and flip_rows, move.flip_columns and flip_columns)
+        for move in moves
+    ]
+    if not any(any(move) for move in relevant):
+        return operation(f.flatten(dim - 1, dim)).unflatten(dim - 1, f.shape[dim - 1 : dim + 1])
+    # One call for each orientation: a single call for all of them would need a copy of the stacked input.
+    planes = [
+        move_grid(operation(move_grid(plane, move.inverse)), move)
+        for plane, move in zip(f.unbind(dim), relevant, strict=True)
+    ]
+    return torch.stack(planes, dim)

@@ -1,4 +1,4 @@
-"""Norms and dropout of maps on the group: torch's own, for five axes, with messages that say which."""
+"""Normalization and dropout of feature maps on the group: torch's layers for five axes, with checks of the input."""
 
 from torch import Tensor, nn
 
@@ -6,27 +6,27 @@ from .._validate import wrong_shape
 
 
 class BatchNorm2d(nn.BatchNorm3d):
-    """Batch norm of maps on the group; mean, variance and affine numbers are shared over the element axis.
+    """Batch normalization of feature maps on the group; statistics and affine parameters are shared by all elements.
 
-    `torch.nn.BatchNorm3d`, whose statistics over the last three axes of ``[B, C, |G|, H, W]`` are what equivariance
-    asks for: an orientation's own statistics would tell the orientations apart.
-    `torch.nn.SyncBatchNorm.convert_sync_batchnorm` converts it.
+    Equivariance asks for the statistics of `torch.nn.BatchNorm3d`, which are taken over the last three axes of
+    ``[B, C, |G|, H, W]``: separate statistics would tell the orientations apart. To synchronize them between devices,
+    use `torch.nn.SyncBatchNorm.convert_sync_batchnorm`.
 
     Args:
-        num_features: C, not counting elements.
+        num_features: C, not counting group elements.
         eps: As in torch.
         momentum: As in torch.
         affine: As in torch.
         track_running_stats: As in torch.
         bias: As in torch.
-        device: Where the parameters are made.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Shape:
         - input and output: ``[B, C, |G|, H, W]``
 
     Raises:
-        ValueError: The input has other axes.
+        ValueError: The shape of the input does not match.
 
     Example:
         >>> import torch
@@ -36,27 +36,27 @@ class BatchNorm2d(nn.BatchNorm3d):
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _check_map(input, self.num_features)
+        _check_axes(input, self.num_features)
 
 
 class InstanceNorm2d(nn.InstanceNorm3d):
-    """Instance norm of maps on the group; mean and variance are taken over elements and pixels together.
+    """Instance normalization of feature maps on the group, with statistics over group elements and pixels.
 
     Args:
-        num_features: C, not counting elements.
+        num_features: C, not counting group elements.
         eps: As in torch.
         momentum: As in torch.
         affine: As in torch.
         track_running_stats: As in torch.
         bias: As in torch.
-        device: Where the parameters are made.
-        dtype: Of the parameters.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
 
     Shape:
         - input and output: ``[B, C, |G|, H, W]``
 
     Raises:
-        ValueError: The input has other axes.
+        ValueError: The shape of the input does not match.
 
     Example:
         >>> import torch
@@ -67,25 +67,25 @@ class InstanceNorm2d(nn.InstanceNorm3d):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
-        # torch looks at the first sample before it looks whether there is one.
+        # torch looks at the first sample without checking that there is one.
         return super().forward(input) if input.shape[0] else input.clone()
 
     def _check_input_dim(self, input: Tensor) -> None:
-        _check_map(input, self.num_features)
+        _check_axes(input, self.num_features)
 
 
 class Dropout2d(nn.Dropout3d):
-    """Dropout of whole fields: all orientations of a field go together, so that training too is equivariant.
+    """Dropout of whole fields: all orientations of a field are dropped together, so that training is equivariant too.
 
     Args:
-        p: The probability that a field is set to zero.
+        p: Probability that a field is set to zero.
         inplace: As in torch.
 
     Shape:
         - input and output: ``[B, C, |G|, H, W]``
 
     Raises:
-        ValueError: The input has other axes.
+        ValueError: The shape of the input does not match.
 
     Example:
         >>> import torch
@@ -95,10 +95,10 @@ class Dropout2d(nn.Dropout3d):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        _check_map(input, None)
+        _check_axes(input, None)
         return super().forward(input)
 
 
-def _check_map(input: Tensor, fields: int | None) -> None:
+def _check_axes(input: Tensor, fields: int | None) -> None:
     if input.ndim != 5 or (fields is not None and input.shape[1] != fields):
         raise wrong_shape("input", f"[B, C{'' if fields is None else f'={fields}'}, |G|, H, W]", input)

@@ -1,17 +1,16 @@
-"""Spatial pooling of maps on the group, exact at every size."""
+"""Pooling of feature maps on the group: over windows of pixels, exact at every size, and over group elements."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
-from ._convolution import SAMPLINGS
-from ._geometry import make_geometry, per_orientation
-from .functional import group_pool, subgroup_elements
+from ._geometry import SAMPLINGS, apply_per_orientation, make_geometry
+from .functional import cosets, pool_cosets
 
 
 class _Pool2d(nn.Module):
-    """The windows that both pools share."""
+    """Base class of the pools over windows: arguments, windows, one pool for each orientation."""
 
     def __init__(
         self,
@@ -39,6 +38,7 @@ class _Pool2d(nn.Module):
         )
 
     def _pool(self, x: Tensor) -> Tensor:
+        """Pool images, channel by channel."""
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
@@ -52,9 +52,9 @@ class _Pool2d(nn.Module):
             raise wrong_shape("input", axes, input, "the window is larger than the padded image")
         self.geometry.warn_if_misaligned(height, width)
         own = not self.geometry.shared
-        # Where nothing is left over, all orientations agree and one call does.
+        # Where no pixel is left over, all orientations have the same windows and one call is enough.
         flips = own and rows.leftover(height) > 0, own and columns.leftover(width) > 0
-        return per_orientation(self._pool, input, self.geometry.moves, rows != columns, *flips)
+        return apply_per_orientation(self._pool, input, self.geometry.moves, rows != columns, *flips)
 
     def extra_repr(self) -> str:
         text = f"kernel_size={self.kernel_size}, stride={self.stride}, padding={self.padding}"
@@ -66,14 +66,14 @@ class _Pool2d(nn.Module):
 
 
 class MaxPool2d(_Pool2d):
-    """Maximum over windows of each map: `torch.nn.MaxPool2d` for ``[B, C, |G|, H, W]``, exact at every size.
+    """Max pooling of feature maps on the group: `torch.nn.MaxPool2d` for ``[B, C, |G|, H, W]``, exact at every size.
 
-    Each orientation's windows start at the edge it has turned to. (One grid for all, ``sampling="shared"``, is exact
-    only at some sizes: even ones for ``kernel_size=2``, odd ones for ``kernel_size=3, stride=2, padding=1``.)
+    Each orientation samples its own grid. (A single grid for all orientations, ``sampling="shared"``, is exact only at
+    some sizes: even ones for ``kernel_size=2``, odd ones for ``kernel_size=3, stride=2, padding=1``.)
 
     Args:
         kernel_size: As in `torch.nn.MaxPool2d`.
-        stride: As in `torch.nn.MaxPool2d`; None for ``kernel_size``.
+        stride: As in `torch.nn.MaxPool2d`. If None, ``kernel_size``.
         padding: As in `torch.nn.MaxPool2d`.
         dilation: As in `torch.nn.MaxPool2d`.
         ceil_mode: As in `torch.nn.MaxPool2d`.
@@ -85,8 +85,8 @@ class MaxPool2d(_Pool2d):
         - output: ``[B, C, |G|, H', W']``
 
     Raises:
-        ValueError: An argument is out of its range, a quarter turn would change the output's size, or the input has
-            other axes.
+        ValueError: An argument is out of its range, a rotation by 90 degrees would change the size of the output, or
+            the shape of the input does not match.
 
     Example:
         >>> import torch
@@ -113,11 +113,11 @@ class MaxPool2d(_Pool2d):
 
 
 class AvgPool2d(_Pool2d):
-    """Mean over windows of each map: `torch.nn.AvgPool2d` for ``[B, C, |G|, H, W]``, exact at every size.
+    """Average pooling of feature maps on the group: `torch.nn.AvgPool2d` for five axes, exact at every size.
 
     Args:
         kernel_size: As in `torch.nn.AvgPool2d`.
-        stride: As in `torch.nn.AvgPool2d`; None for ``kernel_size``.
+        stride: As in `torch.nn.AvgPool2d`. If None, ``kernel_size``.
         padding: As in `torch.nn.AvgPool2d`.
         ceil_mode: As in `torch.nn.AvgPool2d`.
         count_include_pad: As in `torch.nn.AvgPool2d`.
@@ -161,12 +161,12 @@ class AvgPool2d(_Pool2d):
 
 
 class MaxBlurPool2d(nn.Module):
-    """Halves maps on the group as ``MaxPool2d(2)`` does, with a blur between maximum and sub-sampling.
+    """Max pooling with anti-aliasing: halves feature maps on the group like ``MaxPool2d(2)``, but blurs in between.
 
-    The maximum over 2 x 2 pixels is taken at every place, smoothed by the binomial ``[1, 2, 1] / 4`` along both axes
-    (border values repeated), and every second value is kept. ``MaxPool2d(2)`` does not smooth: what is too fine for the
-    coarser grid then comes out differently where the image lies differently on it, most of all at angles that are no
-    quarter turns. Exact at every size, as `MaxPool2d` is.
+    The maximum over 2 x 2 pixels is taken at every pixel and smoothed by the binomial ``[1, 2, 1] / 4`` along both axes
+    (border values are repeated); then every second value is kept. ``MaxPool2d(2)`` does not smooth, so detail that is
+    too fine for the coarser grid comes out differently at different positions of the image on it, most of all at
+    angles other than multiples of 90 degrees. Exact at every size, like `MaxPool2d`.
 
     Args:
         group: The group or its name.
@@ -176,7 +176,7 @@ class MaxBlurPool2d(nn.Module):
         - output: ``[B, C, |G|, H // 2, W // 2]``
 
     Raises:
-        ValueError: There is no such group, or the input has other axes.
+        ValueError: There is no such group, or the shape of the input does not match.
 
     Example:
         >>> import torch
@@ -193,7 +193,7 @@ class MaxBlurPool2d(nn.Module):
         self.group = as_group(group)
         self.maximum = MaxPool2d(2, 1, group=self.group)
         self.extend = nn.ReplicationPad3d((1, 1, 1, 1, 0, 0))
-        # Twice a mean of two is the binomial; the second one leaves out every second place.
+        # Two means over two values make the binomial; the second one skips every second pixel.
         self.smooth = AvgPool2d(2, 1, group=self.group)
         self.halve = AvgPool2d(2, group=self.group)
 
@@ -206,23 +206,24 @@ class MaxBlurPool2d(nn.Module):
 
 
 class GroupPool(nn.Module):
-    """Mean or maximum over the elements: from a map on the group to an image, or to a map on a subgroup.
+    """Mean or maximum over group elements, from a feature map on the group to an image or to a map on a subgroup.
 
-    ``out(y) = 1/|G| sum_g f(y, g)``, which turns with the input as an image does. To a subgroup ``H`` with the
-    representatives ``t`` of its cosets ``H t``: ``out(y, h) = mean_t f(y, h t)``, a map on ``H``. From D_n to C_n, say,
-    the two mirror images of each rotation are pooled.
+    ``out(y) = 1/|G| sum_g f(y, g)``, which transforms like an image. For a subgroup ``H`` with representatives ``t`` of
+    its cosets ``H t``: ``out(y, h) = mean_t f(y, h t)``, a feature map on ``H``. From D_n to C_n, for example, each
+    rotation is pooled with its reflection.
 
     Args:
         group: The group of the input, or its name.
         reduction: "mean" or "max".
-        to: A subgroup or its name; None pools over all elements.
+        to: A subgroup or its name. If None, pool over all elements.
 
     Shape:
         - input: ``[B, C, |G|, H, W]``
         - output: ``[B, C, H, W]``, or ``[B, C, |H|, H, W]`` with ``to``
 
     Raises:
-        ValueError: ``to`` is no subgroup, ``reduction`` is neither, or the input has other axes.
+        ValueError: ``to`` is not a subgroup, ``reduction`` is neither "mean" nor "max", or the shape of the input does
+            not match.
 
     Example:
         >>> import torch
@@ -240,13 +241,12 @@ class GroupPool(nn.Module):
         super().__init__()
         self.group = as_group(group)
         self.reduction = one_of("reduction", reduction, ("mean", "max"))
-        # Not self.to: that is what moves a module to a device.
+        # Not self.to, which moves a module to a device.
         self.subgroup = None if to is None else as_group(to, "to")
-        if self.subgroup is not None:
-            subgroup_elements(self.group, self.subgroup)
+        self._cosets = None if self.subgroup is None else cosets(self.group, self.subgroup)
 
     def forward(self, input: Tensor) -> Tensor:
-        return group_pool(input, self.group, self.reduction, to=self.subgroup)
+        return pool_cosets(input, self.group, self._cosets, self.reduction)
 
     def extra_repr(self) -> str:
         text = f"{self.group.name!r}, reduction={self.reduction!r}"

@@ -1,7 +1,8 @@
-"""What the layers are made of, for authors of layers: windows, correlations, kept kernels.
+"""Building blocks of the layers, for authors of layers: windows, correlations, cached kernels.
 
-Names: `Geometry` and `make_geometry` (where each orientation samples), `correlate`, `correlate_transposed`,
-`least_size`, `KeepsKernels` (turned kernels made once in eval mode), `nearest_elements` (which taps a kernel has).
+Names: `Geometry` and `make_geometry` (where each orientation samples), `apply_per_orientation` (an operation in each
+orientation's own frame), `correlate`, `correlate_transposed`, `least_size`, `KeepsKernels` (transformed kernels are
+computed once in eval mode), `nearest_elements` (the elements that a kernel has planes for).
 
 Example:
     >>> from gconv_ga.groups import C4
@@ -13,13 +14,15 @@ Example:
     [(0,), (1,), (2,), (3,)]
 """
 
+from ._cache import KeepsKernels
 from ._correlate import correlate, correlate_transposed, least_size
-from ._geometry import Geometry, make_geometry
-from ._kernels import KeepsKernels, nearest_elements
+from ._geometry import Geometry, apply_per_orientation, make_geometry
+from ._taps import nearest_elements
 
 __all__ = [
     "Geometry",
     "KeepsKernels",
+    "apply_per_orientation",
     "correlate",
     "correlate_transposed",
     "least_size",

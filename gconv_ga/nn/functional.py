@@ -9,6 +9,8 @@ Example:
     (torch.Size([1, 8, 4, 9, 9]), torch.Size([1, 8, 9, 9]))
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -16,8 +18,8 @@ from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
-from ._geometry import make_geometry, take
-from ._kernels import nearest_elements, with_all_planes, worth_gathering
+from ._geometry import make_geometry, select_elements
+from ._taps import fill_absent_planes, gather_neighbours, gathering_is_faster, nearest_elements, neighbour_table
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 
@@ -33,13 +35,13 @@ def lifting_conv2d(
     groups: int = 1,
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Lifting correlation, ``[k * f](g) = (L_g k) * f``: the function behind `LiftingConv2d`.
+    """Apply a lifting correlation, ``[k * f](g) = (L_g k) * f``; the functional form of `LiftingConv2d`.
 
     Args:
         x: The image.
         weight: The free kernels.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        bias: One number for each field.
+        bias: One number per field.
         stride: As in `torch.nn.functional.conv2d`.
         padding: As in `torch.nn.functional.conv2d`.
         dilation: As in `torch.nn.functional.conv2d`.
@@ -52,7 +54,7 @@ def lifting_conv2d(
         - output: ``[B, C_out, |G|, H', W']``
 
     Raises:
-        ValueError: The axes do not fit, or the group turns pixels between pixels.
+        ValueError: The shapes do not match, or the group has rotations that do not map pixels to pixels.
 
     Example:
         >>> import torch
@@ -66,9 +68,9 @@ def lifting_conv2d(
     if x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
         raise wrong_shape("x", f"[B, C={weight.shape[1] * groups}, H, W]", x)
     filters = GridFilters(symmetry, (weight.shape[2], weight.shape[3]))
-    kernels = filters.turn(weight, _tables(filters, weight))
-    windows = as_pair("stride", stride, minimum=1), padding, as_pair("dilation", dilation, minimum=1)
-    geometry = make_geometry(symmetry, filters.kernel_size, *windows)
+    kernels = filters.turn(weight, _tables_on(weight.device, filters))
+    strides, dilations = as_pair("stride", stride, minimum=1), as_pair("dilation", dilation, minimum=1)
+    geometry = make_geometry(symmetry, filters.kernel_size, strides, padding, dilations)
     return correlate(x, kernels, bias, geometry, groups, padding_mode)
 
 
@@ -83,13 +85,14 @@ def group_conv2d(
     groups: int = 1,
     padding_mode: str = "zeros",
 ) -> Tensor:
-    """Group correlation, ``[k * f](g) = sum_h (L_g k)(., h) * f(., h)``: the function behind `GroupConv2d`.
+    """Apply a group correlation, ``[k * f](g) = sum_h (L_g k)(., h) * f(., h)``; the functional form of `GroupConv2d`.
 
     Args:
-        f: The map on the group.
-        weight: The free kernels; with fewer than ``|G|`` planes they belong to the elements nearest the identity.
+        f: The feature map on the group.
+        weight: The free kernels. If they have fewer than ``|G|`` planes, these belong to the elements nearest the
+            identity.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        bias: One number for each field.
+        bias: One number per field.
         stride: As in `torch.nn.functional.conv2d`.
         padding: As in `torch.nn.functional.conv2d`.
         dilation: As in `torch.nn.functional.conv2d`.
@@ -102,7 +105,7 @@ def group_conv2d(
         - output: ``[B, C_out, |G|, H', W']``
 
     Raises:
-        ValueError: The axes do not fit, or the group turns pixels between pixels.
+        ValueError: The shapes do not match, or the group has rotations that do not map pixels to pixels.
 
     Example:
         >>> import torch
@@ -117,84 +120,79 @@ def group_conv2d(
     if f.ndim != 5 or f.shape[1] != weight.shape[1] * groups or f.shape[2] != symmetry.order:
         raise wrong_shape("f", f"[B, C={weight.shape[1] * groups}, |G|={symmetry.order}, H, W]", f)
     filters = GridFilters(symmetry, (weight.shape[3], weight.shape[4]))
-    tables = _tables(filters, weight)
-    windows = as_pair("stride", stride, minimum=1), padding, as_pair("dilation", dilation, minimum=1)
-    geometry = make_geometry(symmetry, filters.kernel_size, *windows)
-    if worth_gathering(len(taps), symmetry.order, weight.shape[0] // groups):
-        index = torch.tensor([[symmetry.product(g, u) for u in taps] for g in range(symmetry.order)], device=f.device)
-        x, kernels = neighbours(f, index), filters.turn(weight.flatten(1, 2), tables)
+    tables = _tables_on(weight.device, filters)
+    strides, dilations = as_pair("stride", stride, minimum=1), as_pair("dilation", dilation, minimum=1)
+    geometry = make_geometry(symmetry, filters.kernel_size, strides, padding, dilations)
+    if gathering_is_faster(len(taps), symmetry.order, weight.shape[0] // groups):
+        neighbours = torch.tensor(neighbour_table(symmetry, taps), device=f.device)
+        x, kernels = gather_neighbours(f, neighbours), filters.turn(weight.flatten(1, 2), tables)
     else:
-        x, kernels = f.flatten(1, 2), filters.turn_and_shift(with_all_planes(weight, taps, symmetry), tables)
+        x, kernels = f.flatten(1, 2), filters.turn_and_shift(fill_absent_planes(weight, taps, symmetry), tables)
     return correlate(x, kernels, bias, geometry, groups, padding_mode)
 
 
-def neighbours(f: Tensor, index: Tensor) -> Tensor:
-    """For each ``g`` the maps ``f(., g u)`` at the taps ``u``, one block of channels for each orientation.
-
-    Shape:
-        - f: ``[B, C, |G|, H, W]``
-        - index: ``[|G|, m]``, the elements ``g u``
-        - output: ``[B, |G|, C m, H, W]``
-    """
-    return f[:, :, index].transpose(1, 2).flatten(2, 3)
+def _tables_on(device: torch.device, filters: GridFilters) -> dict[str, Tensor]:
+    return {name: table.to(device) for name, table in filters.tables().items()}
 
 
 def group_pool(f: Tensor, group: Group | str, reduction: str = "mean", *, to: Group | str | None = None) -> Tensor:
-    """Mean or maximum over elements: the function behind `GroupPool`.
+    """Pool over group elements by the mean or the maximum; the functional form of `GroupPool`.
 
     Args:
-        f: The map on the group.
+        f: The feature map on the group.
         group: The group or its name.
         reduction: "mean" or "max".
-        to: A subgroup; None pools over all elements.
+        to: A subgroup or its name. If None, pool over all elements.
 
     Shape:
         - f: ``[B, C, |G|, H, W]``
         - output: ``[B, C, H, W]``, or ``[B, C, |H|, H, W]`` with ``to``
 
     Raises:
-        ValueError: The axes do not fit, or an option is none of those listed.
+        ValueError: The shape does not match, ``to`` is not a subgroup, or ``reduction`` is not one of those listed.
 
     Example:
         >>> import torch
         >>> from gconv_ga.nn.functional import group_pool
         >>> maps = torch.arange(8.0).view(1, 1, 8, 1, 1)
-        >>> group_pool(maps, "D4", "max", to="C4").flatten()  # each rotation with its mirror image
+        >>> group_pool(maps, "D4", "max", to="C4").flatten()  # each rotation with its reflection
         tensor([4., 5., 6., 7.])
     """
     symmetry = as_group(group)
     one_of("reduction", reduction, ("mean", "max"))
-    if f.ndim != 5 or f.shape[2] != symmetry.order:
-        raise wrong_shape("input", f"[B, C, |G|={symmetry.order}, H, W]", f)
-    if to is not None:
-        # [B, C, coset, |H|, H, W]: the coset axis is the one to pool.
-        f = torch.stack([take(f, members, 2) for members in _cosets(symmetry, subgroup_elements(symmetry, to))], dim=2)
+    return pool_cosets(f, symmetry, None if to is None else cosets(symmetry, to), reduction)
+
+
+def pool_cosets(f: Tensor, group: Group, members: tuple[tuple[int, ...], ...] | None, reduction: str) -> Tensor:
+    """Pool over the `cosets` of a subgroup, or over all elements if ``members`` is None."""
+    if f.ndim != 5 or f.shape[2] != group.order:
+        raise wrong_shape("input", f"[B, C, |G|={group.order}, H, W]", f)
+    if members is not None:
+        # [B, C, coset, |H|, H, W]: the axis of the cosets is pooled.
+        f = torch.stack([select_elements(f, coset, 2) for coset in members], dim=2)
     return f.mean(2) if reduction == "mean" else f.amax(2)
 
 
-def subgroup_elements(group: Group, to: Group | str) -> tuple[int, ...]:
-    """Where the elements of a subgroup are in the group.
+def cosets(group: Group, to: Group | str) -> tuple[tuple[int, ...], ...]:
+    """Return the cosets ``H t`` of a subgroup, each in the subgroup's order; ``t`` is the first element of each.
 
     Raises:
-        ValueError: ``to`` is no group, or none of the subgroups.
+        ValueError: ``to`` is not a group, or not a subgroup.
     """
     subgroup = as_group(to, "to")
     try:
-        return group.subgroup(subgroup)
+        members = group.subgroup(subgroup)
     except ValueError:
         raise invalid("to", f"a subgroup of {group.name}", to) from None
+    return _cosets(group, members)
 
 
-def _cosets(group: Group, subgroup: tuple[int, ...]) -> list[list[int]]:
-    """The cosets ``H t``, each in the order of the subgroup, ``t`` the first element of each."""
-    representatives: list[int] = []
+@cache
+def _cosets(group: Group, subgroup: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    found: list[tuple[int, ...]] = []
     seen: set[int] = set()
     for t in range(group.order):
         if t not in seen:
-            representatives.append(t)
-            seen.update(group.product(h, t) for h in subgroup)
-    return [[group.product(h, t) for h in subgroup] for t in representatives]
-
-
-def _tables(filters: GridFilters, weight: Tensor) -> dict[str, Tensor]:
-    return {name: table.to(weight.device) for name, table in filters.tables().items()}
+            found.append(tuple(group.products[h][t] for h in subgroup))
+            seen.update(found[-1])
+    return tuple(found)

@@ -17,13 +17,13 @@ def case(request, device, monkeypatch):
     """A layer in eval mode, an input, and the list that each turning adds to."""
     entry = CATALOGUE[request.param]
     layer, x = scrambled(entry.make("C4")).to(device), entry.input("C4", (8, 8)).to(device)
-    turnings, turn = [], entry.layer._turn
+    turnings, turn = [], entry.layer._transform
 
     def counted(self, weight):
         turnings.append(weight)
         return turn(self, weight)
 
-    monkeypatch.setattr(entry.layer, "_turn", counted)
+    monkeypatch.setattr(entry.layer, "_transform", counted)
     return layer, x, turnings
 
 
