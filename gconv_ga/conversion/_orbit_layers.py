@@ -122,7 +122,7 @@ class OrbitConvolution(KeepsKernels):
         return self.turned(self._mixes_all).transpose(0, 1).contiguous().transpose(0, 1)
 
     def _kernels(self) -> Tensor:
-        return self._kept(self._laid_out, *self._weights)
+        return self._cached(self._laid_out, *self._weights)
 
     @property
     def _weights(self) -> tuple[Tensor, ...]:
