@@ -1,10 +1,10 @@
-"""Is it equivariant? A number, a verdict, and a report that says which part breaks it and why.
+"""Checks of equivariance: a number, a verdict, and a report on which part breaks it and why.
 
-All of them refuse comparisons that prove nothing, let no NaN pass, and leave the module as it was.
+All of them refuse comparisons that prove nothing, never let NaN pass, and leave the module as it was.
 
-Names: `equivariance_error` (one number for each element), `interpolation_error` (what rotating costs by itself at
-angles off the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of
-`ReportRow`), `good_sizes` (sizes at which a strided layer of torch is exact), `default_tolerance`.
+Names: `equivariance_error` (one number per element), `interpolation_error` (the error of rotation alone at angles off
+the grid), `assert_equivariant`, `equivariance_report` (which part breaks it and why: a `Report` of `ReportRow`),
+`good_sizes` (sizes at which a strided layer of torch is exact), `default_tolerance`.
 
 Example:
     >>> import torch
@@ -14,7 +14,8 @@ Example:
     True
 """
 
-from ._error import assert_equivariant, default_tolerance, equivariance_error, good_sizes, interpolation_error
+from ._causes import good_sizes
+from ._error import assert_equivariant, default_tolerance, equivariance_error, interpolation_error
 from ._report import Report, ReportRow, equivariance_report
 
 __all__ = [

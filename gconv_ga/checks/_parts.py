@@ -1,4 +1,4 @@
-"""What every part of a module is called with, in one run."""
+"""The parts of a module: record what each is called with, then test each alone."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping
@@ -12,21 +12,19 @@ from torch import Tensor, nn
 from ..actions import (
     Action,
     Invariant,
-    LabelMask,
     Leaf,
-    Points,
     RegularField,
     ScalarField,
-    VectorField,
+    as_action,
     grid_move,
     nest_leaves,
     rebuild_nest,
 )
 from ..groups import Group, as_group
-from ._measure import Limit, Measurement, Subject, measure
+from ._measure import Measurement, ModuleCall, Tolerance, measure
 
-# Lists of modules have no forward of their own; to say that they were never called would be noise.
-HOLDERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
+# Lists and dicts of modules have no forward: "never called" would say nothing about them.
+CONTAINERS = (nn.ModuleList, nn.ModuleDict, nn.ParameterList, nn.ParameterDict)
 
 
 @dataclass
@@ -34,9 +32,9 @@ class Part:
     """A module inside another, and the inputs of each of its calls as ``{"args": ..., "kwargs": ...}``.
 
     Args:
-        path: Its name in the whole; "" is the whole.
+        path: Name of the part within the whole; "" is the whole itself.
         module: The module.
-        calls: The inputs, copied before the module could write into them.
+        calls: Inputs of its calls, copied before the module could write into them.
     """
 
     path: str
@@ -44,119 +42,44 @@ class Part:
     calls: list[dict[str, Any]] = field(default_factory=list)
 
 
-def record(module: nn.Module, inputs: tuple[Any, ...]) -> list[Part]:
-    """Run ``module(*inputs)`` once and note what each part is called with, in the order of `named_modules`."""
-    parts = [Part(path, part) for path, part in module.named_modules() if not isinstance(part, HOLDERS)]
+def record_calls(module: nn.Module, inputs: tuple[Any, ...]) -> list[Part]:
+    """Run ``module(*inputs)`` once and record the inputs of each part, in the order of `named_modules`."""
+    parts = [Part(path, part) for path, part in module.named_modules() if not isinstance(part, CONTAINERS)]
     with ExitStack() as hooks:
         for part in parts:
-            hook = _note(part.calls)
+            hook = _recording_hook(part.calls)
             hooks.enter_context(part.module.register_forward_pre_hook(hook, prepend=True, with_kwargs=True))
-        module(*copied(inputs))
+        module(*cloned(inputs))
     return parts
 
 
-def _note(calls: list[dict[str, Any]]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
+def _recording_hook(calls: list[dict[str, Any]]) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], None]:
     def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.append(copied({"args": args, "kwargs": kwargs}))
+        calls.append(cloned({"args": args, "kwargs": kwargs}))
 
     return hook
 
 
-def copied(nest: Any) -> Any:
-    """The same nest with copies of its tensors."""
+def cloned(nest: Any) -> Any:
+    """Return a nest of the same structure with copies of its tensors."""
     values = (value.clone() if isinstance(value, Tensor) else value for _, value in nest_leaves(nest, ""))
     return rebuild_nest(nest, values)
-
-
-NAMES = {
-    ScalarField: "scalar",
-    RegularField: "regular",
-    VectorField: "vector",
-    Invariant: "invariant",
-    LabelMask: "labels",
-    Points: "points",
-}
-
-
-@dataclass(frozen=True)
-class ChannelsLast(ScalarField):
-    """The action on images ``[B, H, W, C]``."""
-
-    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
-        return super().__call__(x.movedim(-1, 1), as_group(group), element).movedim(1, -1).contiguous()
-
-
-class UnknownFieldError(Exception):
-    """No rule says how the group acts on this tensor."""
-
-
-class FixedSizeError(UnknownFieldError):
-    """A size among the inputs does not turn with the image."""
-
-
-def infer(x: Tensor, group: Group, known: list[Leaf], last: bool) -> Action:
-    """The action on ``x``: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]`` regular, ``[B, K]`` and fewer axes invariant.
-
-    Args:
-        x: The tensor.
-        group: The group.
-        known: Tensors whose action the user has told; ``x`` may be one of them.
-        last: Whether four axes mean ``[B, H, W, C]``.
-
-    Raises:
-        UnknownFieldError: Three axes (tokens) or five without the group's order in third place, or more.
-    """
-    for leaf in known:
-        if isinstance(leaf.value, Tensor) and leaf.value.shape == x.shape and torch.equal(leaf.value, x):
-            return leaf.action
-    if x.ndim == 4:
-        return ChannelsLast() if last else ScalarField()
-    if x.ndim == 5 and x.shape[2] == group.order:
-        return RegularField()
-    if x.ndim <= 2:
-        return Invariant()
-    raise UnknownFieldError(f"no rule tells how {group.name} acts on a tensor of shape {tuple(x.shape)}")
-
-
-def channels_last(module: nn.Module, shape: tuple[int, ...]) -> tuple[bool, bool]:
-    """Whether four axes mean ``[B, H, W, C]`` in the module's input, and in its output.
-
-    `torch.nn.Linear` and `torch.nn.LayerNorm` over one axis work along the last; a LayerNorm2d of torchvision or timm
-    is a LayerNorm that moves the axes itself. A module called Permute with ``dims`` (torchvision has one) changes the
-    layout. For what acts on each number by itself it does not matter.
-
-    Args:
-        module: The module.
-        shape: The shape of its input.
-    """
-    dims = list(getattr(module, "dims", [])) if type(module).__name__ == "Permute" else []
-    if dims:
-        return dims == [0, 3, 1, 2], dims == [0, 2, 3, 1]
-    along_last = isinstance(module, nn.Linear)
-    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
-        along_last = shape[-1:] == tuple(module.normalized_shape) and not type(module).__name__.endswith("2d")
-    return along_last, along_last
-
-
-def name_of(action: Action) -> str:
-    """A word for an action in a table."""
-    return "scalar, channels last" if isinstance(action, ChannelsLast) else NAMES.get(type(action), repr(action))
 
 
 Status = Literal["ok", "broken", "no evidence", "not tested", "not called"]
 
 
 @dataclass(frozen=True)
-class Trial:
-    """What came of testing a part.
+class PartResult:
+    """The result of testing one part alone.
 
     Args:
         part: The part.
-        shapes: The shapes of its input tensors.
-        fields: How the group acts on its inputs and outputs, in words.
-        measurement: The errors; None if it could not be measured.
-        failure: Why not.
-        ran: Whether it ran on its input before the group moved it.
+        shapes: Shapes of its input tensors.
+        fields: Actions of the group on its inputs and outputs, in words.
+        measurement: The errors. If None, they could not be measured.
+        failure: The exception that prevented the measurement.
+        ran: Whether the part ran on its original input.
     """
 
     part: Part
@@ -168,7 +91,7 @@ class Trial:
 
     @property
     def error(self) -> float:
-        """The worst relative error; infinite if the part fails on a moved input, NaN if it was not tested."""
+        """The largest relative error: infinite if the part fails on a moved input, NaN if it was not tested."""
         if self.measurement is None:
             return math.inf if self.ran else math.nan
         return float(self.measurement.errors.max())
@@ -180,32 +103,43 @@ class Trial:
             return "not called"
         if self.measurement is None:
             return "broken" if self.ran else "not tested"
-        flaw = self.measurement.flaw
-        if flaw and flaw.of == "output":
+        missing = self.measurement.no_evidence
+        if missing and missing.about == "output":
             return "no evidence"
-        if not self.error <= self.measurement.limit:
+        if not self.error <= self.measurement.tolerance:
             return "broken"
-        # An input that no element changes: nothing can break here, as in the layers behind a global pool.
-        return "ok" if flaw is None or flaw.of == "inputs" else "no evidence"
+        # No element changes the input, as in the layers after a global pool: nothing can break here.
+        return "ok" if missing is None or missing.about == "inputs" else "no evidence"
 
 
-def try_part(part: Part, group: Group, known: list[Leaf], view: float, limit: Limit) -> Trial:
-    """Test a part on each of its calls; the worst call counts."""
-    trials = [_try_call(part, call, group, known, view, limit) for call in part.calls]
+def check_part(part: Part, group: Group, known: list[Leaf], view: float, tolerance: Tolerance) -> PartResult:
+    """Test a part on each of its calls and return the worst result.
+
+    Args:
+        part: The part.
+        group: The group.
+        known: Tensors with the actions that the user has given.
+        view: Share of the disc's radius that is compared at angles off the grid.
+        tolerance: The largest error that passes.
+    """
+    results = [_check_call(part, call, group, known, view, tolerance) for call in part.calls]
     order = ("not called", "ok", "no evidence", "not tested", "broken")
-    badness = [(order.index(trial.status), math.inf if math.isnan(trial.error) else trial.error) for trial in trials]
-    return trials[badness.index(max(badness))] if trials else Trial(part)
+    badness = [
+        (order.index(result.status), math.inf if math.isnan(result.error) else result.error) for result in results
+    ]
+    return results[badness.index(max(badness))] if results else PartResult(part)
 
 
-def _try_call(part: Part, call: dict[str, Any], group: Group, known: list[Leaf], view: float, limit: Limit) -> Trial:
+def _check_call(
+    part: Part, call: dict[str, Any], group: Group, known: list[Leaf], view: float, tolerance: Tolerance
+) -> PartResult:
     values = nest_leaves(call, "")
     shapes = tuple(tuple(value.shape) for _, value in values if isinstance(value, Tensor))
-    told = next((value for value in size_arguments(call) if value[0] != value[1]), None)
-    if told is not None and any(group.is_exact(g) and grid_move(group, g).transpose for g in range(group.order)):
-        text = f"it is told a size, {told}, which does not turn with the image: use a square image"
-        return Trial(part, shapes, failure=FixedSizeError(text))
-    last_before, last_after = channels_last(part.module, shapes[0] if shapes else ())
-    read: list[Leaf] = []
+    fixed = next((size for size in _sizes_in(call) if size[0] != size[1]), None)
+    if fixed is not None and any(group.is_exact(g) and grid_move(group, g).transpose for g in range(group.order)):
+        return PartResult(part, shapes, failure=FixedSizeError(fixed))
+    last_before, last_after = _channels_last(part.module, shapes[0] if shapes else ())
+    outputs: list[Leaf] = []
     ran = False
 
     def run(moved: Iterator[Any]) -> Any:
@@ -216,45 +150,116 @@ def _try_call(part: Part, call: dict[str, Any], group: Group, known: list[Leaf],
         return output
 
     def read_output(output: Any) -> list[Leaf]:
-        read.extend(_with_actions(nest_leaves(output, "output"), group, known, last_after))
-        return read
+        outputs.extend(_with_actions(nest_leaves(output, "output"), group, known, last_after))
+        return outputs
 
     inputs: list[Leaf] = []
     try:
         inputs = _with_actions(values, group, known, last_before)
-        measurement = measure(Subject(run, inputs, read_output), group, view, limit)
-    except Exception as error:  # noqa: BLE001 - whatever somebody's module raises belongs in its row
-        return Trial(part, shapes, _in_words(inputs, read), failure=error, ran=ran and bool(read))
-    return Trial(part, shapes, _in_words(inputs, read), measurement, ran=True)
+        measurement = measure(ModuleCall(run, inputs, read_output), group, view, tolerance)
+    except Exception as error:  # noqa: BLE001 - whatever the user's module raises belongs in its row
+        return PartResult(part, shapes, _in_words(inputs, outputs), failure=error, ran=ran and bool(outputs))
+    return PartResult(part, shapes, _in_words(inputs, outputs), measurement, ran=True)
 
 
-def size_arguments(nest: Any) -> list[tuple[int, int]]:
-    """Every pair of ints in a nest: the size that an up-sampling is told, say.
+class UnknownFieldError(Exception):
+    """No rule tells how the group acts on a tensor."""
 
-    Example:
-        >>> import torch
-        >>> from gconv_ga.checks._parts import size_arguments
-        >>> size_arguments({"args": (3, torch.Size([17, 22])), "kwargs": {"size": [8, 8]}})
-        [(17, 22), (8, 8)]
+
+class FixedSizeError(Exception):
+    """A size among the inputs does not rotate with the image.
+
+    Args:
+        size: Rows and columns.
     """
-    if isinstance(nest, tuple | list):
-        if len(nest) == 2 and all(type(value) is int for value in nest):
-            return [(nest[0], nest[1])]
-        return [pair for part in nest for pair in size_arguments(part)]
-    if isinstance(nest, Mapping):
-        return [pair for part in nest.values() for pair in size_arguments(part)]
-    return []
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__(f"the size {size} among the inputs does not rotate with the image")
+        self.size = size
 
 
-def _with_actions(leaves: list[tuple[str, Any]], group: Group, known: list[Leaf], last: bool) -> list[Leaf]:
-    """The leaves with their actions; what is no tensor does not move."""
+@dataclass(frozen=True)
+class ChannelsLast(ScalarField):
+    """The action on images ``[B, H, W, C]``."""
+
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        return super().__call__(x.movedim(-1, 1), as_group(group), element).movedim(1, -1).contiguous()
+
+
+_WORDS: dict[type[Action], str] = {
+    type(as_action(name)): name for name in ("scalar", "regular", "vector", "invariant", "labels", "points")
+}
+_WORDS[ChannelsLast] = "scalar, channels last"
+
+
+def _with_actions(leaves: list[tuple[str, Any]], group: Group, known: list[Leaf], channels_last: bool) -> list[Leaf]:
+    """Return leaves with inferred actions. Anything but a tensor is invariant."""
 
     def action(value: Any) -> Action:
-        return infer(value, group, known, last) if isinstance(value, Tensor) else Invariant()
+        return _infer(value, group, known, channels_last) if isinstance(value, Tensor) else Invariant()
 
     return [Leaf(name, value, action(value)) for name, value in leaves]
 
 
+def _infer(x: Tensor, group: Group, known: list[Leaf], channels_last: bool) -> Action:
+    """Infer an action: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]`` regular, ``[B, K]`` and fewer axes invariant.
+
+    Args:
+        x: The tensor.
+        group: The group.
+        known: Tensors whose action the user has given; ``x`` may be one of them.
+        channels_last: Whether four axes mean ``[B, H, W, C]``.
+
+    Raises:
+        UnknownFieldError: The tensor has three axes (tokens), five without the group's order in third place, or more.
+    """
+    for leaf in known:
+        if isinstance(leaf.value, Tensor) and leaf.value.shape == x.shape and torch.equal(leaf.value, x):
+            return leaf.action
+    if x.ndim == 4:
+        return ChannelsLast() if channels_last else ScalarField()
+    if x.ndim == 5 and x.shape[2] == group.order:
+        return RegularField()
+    if x.ndim <= 2:
+        return Invariant()
+    raise UnknownFieldError(f"no rule tells how {group.name} acts on a tensor of shape {tuple(x.shape)}")
+
+
+def _channels_last(module: nn.Module, shape: tuple[int, ...]) -> tuple[bool, bool]:
+    """Return whether four axes mean ``[B, H, W, C]`` in the module's input, and in its output.
+
+    `torch.nn.Linear` and `torch.nn.LayerNorm` over one axis work along the last; the LayerNorm2d of torchvision and
+    timm is a LayerNorm that moves the axes itself. A module called Permute with ``dims`` (torchvision has one) changes
+    the layout. For pointwise modules it makes no difference.
+
+    Args:
+        module: The module.
+        shape: Shape of its input.
+    """
+    dims = list(getattr(module, "dims", [])) if type(module).__name__ == "Permute" else []
+    if dims:
+        return dims == [0, 3, 1, 2], dims == [0, 2, 3, 1]
+    along_last = isinstance(module, nn.Linear)
+    if isinstance(module, nn.LayerNorm) and len(module.normalized_shape) == 1:
+        along_last = shape[-1:] == tuple(module.normalized_shape) and not type(module).__name__.endswith("2d")
+    return along_last, along_last
+
+
+def _sizes_in(nest: Any) -> list[tuple[int, int]]:
+    """Return every pair of ints in a nest, such as the output size given to an upsampling."""
+    if isinstance(nest, tuple | list):
+        if len(nest) == 2 and all(type(value) is int for value in nest):
+            return [(nest[0], nest[1])]
+        return [pair for part in nest for pair in _sizes_in(part)]
+    if isinstance(nest, Mapping):
+        return [pair for part in nest.values() for pair in _sizes_in(part)]
+    return []
+
+
 def _in_words(inputs: list[Leaf], outputs: list[Leaf]) -> str:
-    sides = [[name_of(leaf.action) for leaf in side if isinstance(leaf.value, Tensor)] for side in (inputs, outputs)]
+    """Return the actions on inputs and outputs for the table, such as "scalar -> regular"."""
+    sides = [
+        [_WORDS.get(type(leaf.action), repr(leaf.action)) for leaf in side if isinstance(leaf.value, Tensor)]
+        for side in (inputs, outputs)
+    ]
     return " -> ".join(", ".join(side) or "?" for side in sides)

@@ -1,4 +1,4 @@
-"""The report as rows, and as text."""
+"""The report: every part of a module tested alone, which one breaks the whole, and why."""
 
 import math
 import textwrap
@@ -12,12 +12,22 @@ from .._validate import invalid, one_of
 from ..actions import Leaf, as_actions, pair_inputs, pair_leaves
 from ..groups import Group, as_group
 from ._causes import causes
-from ._error import check_view, checked_tolerance, default_tolerance
-from ._measure import undisturbed
-from ._parts import FixedSizeError, Part, Trial, UnknownFieldError, copied, record, try_part
+from ._error import as_tolerance, default_tolerance, require_view
+from ._measure import Measurement, restoring_state
+from ._parts import FixedSizeError, Part, PartResult, UnknownFieldError, check_part, cloned, record_calls
 
 HEADS = ("part", "class", "calls", "input", "fields", "error", "")
 WIDTH = 110  # of a line of explanation, in characters
+
+OFF_GRID = (
+    "Compare with interpolation_error: the errors arise only at angles off the grid, from interpolation, the corners "
+    "of the image, or filters that are not made for these angles."
+)
+OWN_FORWARD = (
+    "Look for the fault in {place}, since its parts are fine: an operation such as a slice, roll, reshape, flatten, "
+    "padding or interpolation, or a parameter that depends on the position."
+)
+UNKNOWN = "Replace it, or use GroupAverage: no rule knows what breaks this class."
 
 
 @dataclass(frozen=True)
@@ -25,15 +35,15 @@ class ReportRow:
     """One part of the module.
 
     Args:
-        path: Its name in the whole, as in `torch.nn.Module.named_modules`; "" is the whole.
-        kind: Its class.
-        calls: How often it was called; the other entries are about the worst call.
-        shapes: The shapes of the tensors that it was given.
-        fields: How the group acts on its inputs and outputs.
-        error: The worst relative error over the elements, NaN if it was not tested.
+        path: Name of the part, as in `torch.nn.Module.named_modules`; "" is the whole module.
+        kind: Name of its class.
+        calls: Number of its calls. The other entries are about the worst call.
+        shapes: Shapes of its input tensors.
+        fields: Actions of the group on its inputs and outputs.
+        error: The largest relative error over the elements, NaN if it was not tested.
         status: "ok", "broken", "harmless" (broken, inside a part that is equivariant as a whole), "no evidence",
             "not tested" or "not called".
-        why: What breaks it, or what else there is to say.
+        why: Explanation: what to change and what breaks it, or why there is no verdict.
 
     Example:
         >>> from gconv_ga.checks import ReportRow
@@ -52,7 +62,7 @@ class ReportRow:
     why: str
 
     def cells(self) -> tuple[str, ...]:
-        """The row as texts, without the explanation."""
+        """Return the cells of the row as texts, without the explanation."""
         shapes = ", ".join("x".join(map(str, shape)) or "scalar" for shape in self.shapes)
         untested = math.isnan(self.error) and self.status in ("not tested", "not called", "no evidence")
         error = "" if untested else f"{self.error:.1e}"
@@ -61,13 +71,13 @@ class ReportRow:
 
 @dataclass(frozen=True)
 class Report:
-    """What `equivariance_report` found; ``str`` gives a table.
+    """The result of `equivariance_report`; ``str(report)`` is a table.
 
     Args:
         group: The group.
-        name: The class of the module.
-        rows: One for each part, the whole first.
-        culprits: The paths of the parts that break the whole by themselves.
+        name: Name of the module's class.
+        rows: One row per part, the whole module first.
+        culprits: Paths of the parts that break the whole by themselves.
 
     Example:
         >>> import torch
@@ -85,12 +95,12 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the whole is equivariant."""
+        """Whether the whole module is equivariant."""
         return self.rows[0].status == "ok"
 
     @property
     def worst(self) -> ReportRow | None:
-        """The part to mend first: of those that break the whole by themselves the one with the largest error."""
+        """The part to fix first: of those that break the whole by themselves, the one with the largest error."""
         rows = [row for row in self.rows if row.path in self.culprits]
         return max(rows, key=lambda row: math.inf if math.isnan(row.error) else row.error, default=None)
 
@@ -108,84 +118,7 @@ class Report:
         if self.ok:
             return f"{self.name} is equivariant under {self.group.name}."
         names = [path or "its own forward" for path in self.culprits]
-        return f"{self.name} is not equivariant under {self.group.name}, because of {some(names)}."
-
-
-def some(names: list[str]) -> str:
-    """The first three names, and how many there are more."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-
-
-OWN_FORWARD = (
-    "its parts are fine, so the fault is in its own forward: an operation such as a slice, roll, reshape, flatten, "
-    "padding or interpolation, or a parameter with places"
-)
-UNKNOWN = "no rule knows what breaks this class: replace it, or use GroupAverage"
-
-
-def make_report(trials: list[Trial], group: Group, name: str) -> Report:
-    """The report on the trials of all parts, the whole first."""
-    fine = {trial.part.path for trial in trials if trial.status == "ok"}
-    broken = [trial.part.path for trial in trials if trial.status == "broken"]
-    harmful = [path for path in broken if _ancestor(path, fine) is None]
-    culprits = tuple(path for path in harmful if not any(_inside(other, path) for other in harmful))
-    rows = []
-    for trial in trials:
-        part = trial.part
-        why = _why(trial, group, [path for path in culprits if _inside(path, part.path)], trials)
-        status: str = trial.status
-        ancestor = _ancestor(part.path, fine)
-        if status == "broken" and ancestor is not None:
-            status, why = "harmless", f"broken by itself; {ancestor or 'the whole'} is equivariant with it"
-        kind, calls = type(part.module).__name__, len(part.calls)
-        rows.append(ReportRow(part.path, kind, calls, trial.shapes, trial.fields, trial.error, status, why))
-    return Report(group, name, tuple(rows), culprits)
-
-
-def _inside(path: str, outer: str) -> bool:
-    """Whether ``path`` lies in ``outer``, and is not ``outer``."""
-    return path != outer and (outer == "" or path.startswith(outer + "."))
-
-
-def _ancestor(path: str, among: set[str]) -> str | None:
-    """The outermost of these paths that ``path`` lies in."""
-    return min((outer for outer in among if _inside(path, outer)), key=len, default=None)
-
-
-def _why(trial: Trial, group: Group, blamed: list[str], trials: list[Trial]) -> str:
-    part, measurement = trial.part, trial.measurement
-    if trial.status == "not called":
-        return "never called; if its parameters are used all the same, then by a function outside its forward"
-    if trial.status == "not tested":
-        known = isinstance(trial.failure, UnknownFieldError)
-        return str(trial.failure) if known else f"{type(trial.failure).__name__}: {trial.failure}"
-    if trial.status == "no evidence" and measurement is not None and measurement.flaw is not None:
-        return measurement.flaw.text
-    if trial.status == "ok":
-        return ""
-    if measurement is None:
-        first = str(trial.failure).splitlines()[:1]
-        return f"it fails on its input moved by the group: {type(trial.failure).__name__}: {' '.join(first)}"
-    if blamed:
-        return f"because of {some(blamed)}; its own forward can be judged once that is mended"
-    errors = measurement.errors.tolist()
-    if not errors[0] <= measurement.limit and not math.isnan(errors[0]):
-        return "two runs on the same input differ: it is random in eval mode, or keeps state"
-    texts = [f"{note} under element {g}" for g, note in list(measurement.notes.items())[:1]]
-    if any(math.isnan(error) for error in errors):
-        texts.append("its output is not finite")
-    exact = [error <= measurement.limit for g, error in enumerate(errors) if group.is_exact(g)]
-    if all(exact):
-        texts.append("only at angles off the grid: interpolation, filters that do not turn that far, and corners")
-        return "; ".join(texts)
-    has_parts = any(_inside(other.part.path, part.path) and other.part.calls for other in trials)
-    if has_parts:
-        untested = [t.part.path for t in trials if _inside(t.part.path, part.path) and t.status == "not tested"]
-        texts.append(OWN_FORWARD + (f"; or in what was not tested: {some(untested)}" if untested else ""))
-    else:
-        size = next((shape[-2:] for shape in trial.shapes if len(shape) > 2), (1, 1))
-        texts += causes(part.module, group, (size[0], size[1])) or ([] if texts else [UNKNOWN])
-    return "; ".join(texts)
+        return f"{self.name} is not equivariant under {self.group.name}, because of {_first_three(names)}."
 
 
 def equivariance_report(
@@ -199,37 +132,38 @@ def equivariance_report(
     parts: str = "all",
     progress: Callable[[int, int], Any] | None = None,
 ) -> Report:
-    """Each part of a module tested alone: which one breaks equivariance, and why.
+    """Test each part of a module alone, and report which one breaks equivariance and why.
 
-    The module runs once, and the inputs of all its parts are noted. Then each part ``m`` is called by itself:
-    ``m(L_g z)`` against ``L_g m(z)`` for its own input ``z``, so that a part is not blamed for those before it. How
-    ``L_g`` acts inside is told by the shape: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]`` regular, up to two axes
-    invariant; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. Parts with other shapes are listed as
-    not tested.
+    The module runs once while the inputs of all its parts are recorded. Then each part ``m`` is called by itself:
+    ``m(L_g z)`` is compared with ``L_g m(z)`` for its own input ``z``, so a part is not blamed for the parts before it.
+    The action ``L_g`` inside the module is inferred from the shape: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]``
+    regular, up to two axes invariant; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. Parts with
+    other shapes are listed as not tested.
 
-    A part inside another one that is equivariant as a whole does no harm. A part whose own parts are fine and which is
-    not has the fault in its forward: a slice, a reshape, a padding, a parameter with places.
+    A part inside another one that is equivariant as a whole does no harm. If a part is not equivariant although its own
+    parts are, the fault lies in its forward: a slice, a reshape, a padding, a parameter that depends on the position.
 
     The module is left as it was, as by `equivariance_error`.
 
     Args:
         module: The module.
         group: The group or its name.
-        inputs: What it is called with.
-        in_action: How the group acts on the inputs, as for `equivariance_error`.
-        out_action: The same for the output; None tells it by its shape.
+        inputs: Inputs of the module.
+        in_action: Action of the group on the inputs, as for `equivariance_error`.
+        out_action: Action of the group on the output. If None, it is inferred from the shape.
         tolerance: The largest relative error that passes, as for `assert_equivariant`.
         view: As for `equivariance_error`.
-        parts: "all"; or "suspect": not those inside a part that is equivariant as a whole, which do no harm. The
-            verdict and the culprits are the same. With "all" a network whose parts lie n deep takes n times as long.
-        progress: Called after each part with the number of parts done and their total.
+        parts: "all", or "suspect" to leave out the parts inside a part that is equivariant as a whole, which do no
+            harm. The verdict and the culprits are the same. With "all", a network whose parts are nested n deep takes n
+            times as long.
+        progress: Function called after each part with the number of parts done and their total.
 
     Returns:
         A table: ``str(report)``, ``report.rows``, ``report.ok``, ``report.worst``.
 
     Raises:
-        ValueError: As for `assert_equivariant`; ``module`` is no module, ``parts`` is neither, or nothing tells how the
-            group acts on its output.
+        ValueError: As for `assert_equivariant`, or ``module`` is not a module, or ``parts`` is neither option, or the
+            action on the output cannot be inferred.
 
     Example:
         >>> import torch
@@ -240,54 +174,137 @@ def equivariance_report(
         >>> report = equivariance_report(net, "C4", torch.randn(1, 3, 8, 7, dtype=torch.float64))
         >>> report.ok, report.worst.path
         (False, '0')
-        >>> print(report.worst.why[:72])
-        kernel 2, stride 2, padding 0 leaves 1 of 7 columns over at the far end;
+        >>> print(report.worst.why[:34])
+        Give this layer 6 or 8 columns, or
     """
     if not isinstance(module, nn.Module):
         raise invalid("module", "a torch.nn.Module", module, "a function has no parts: use equivariance_error")
     group = as_group(group)
-    check_view(view)
+    require_view(view)
     one_of("parts", parts, ("all", "suspect"))
     leaves = pair_inputs(inputs, as_actions(in_action, "in_action"))
     tensors = [leaf.value for leaf in leaves if isinstance(leaf.value, Tensor)]
     if not tensors:
         raise invalid("inputs", "tensors, or nests with at least one", list(inputs))
-    given = checked_tolerance(tolerance, group, [leaf.action for leaf in leaves])
-    with undisturbed(module, tensors):
+    given = as_tolerance(tolerance, group, [leaf.action for leaf in leaves])
+    with restoring_state(module, tensors):
         known = [*leaves, *_known_outputs(module, inputs, out_action)]
-        recorded = record(module, inputs)
-        trials: list[Trial] = []
+        recorded = record_calls(module, inputs)
+        results: list[PartResult] = []
         for done, part in enumerate(recorded, start=1):
-            if parts == "all" or not _inside_fine(part, trials):
-                trials.append(try_part(part, group, known, view, given or default_tolerance))
+            if parts == "all" or not _is_inside_fine_part(part, results):
+                results.append(check_part(part, group, known, view, given or default_tolerance))
             if progress is not None:
                 progress(done, len(recorded))
-    _refuse(trials[0])
-    return make_report(trials, group, type(module).__name__)
-
-
-def _inside_fine(part: Part, trials: list[Trial]) -> bool:
-    """Whether a part lies inside one that has been tested, and is equivariant as a whole."""
-    outer = {trial.part.path for trial in trials if trial.status == "ok"}
-    names = part.path.split(".")
-    return any(".".join(names[:count]) in outer for count in range(len(names)))
+    _require_evidence(results[0])
+    return _make_report(results, group, type(module).__name__)
 
 
 def _known_outputs(module: nn.Module, inputs: tuple[Any, ...], out_action: Any) -> list[Leaf]:
+    """Return the outputs of the module with the actions that the user has given for them."""
     if out_action is None:
         return []
-    return pair_leaves(copied(module(*copied(inputs))), as_actions(out_action, "out_action"), "output", "out_action")
+    return pair_leaves(cloned(module(*cloned(inputs))), as_actions(out_action, "out_action"), "output", "out_action")
 
 
-def _refuse(whole: Trial) -> None:
-    """Refuse a report whose verdict on the whole would mean nothing.
+def _is_inside_fine_part(part: Part, results: list[PartResult]) -> bool:
+    """Return whether a part lies inside one that has been tested and is equivariant as a whole."""
+    fine = {result.part.path for result in results if result.status == "ok"}
+    names = part.path.split(".")
+    return any(".".join(names[:count]) in fine for count in range(len(names)))
+
+
+def _require_evidence(whole: PartResult) -> None:
+    """Refuse a report whose verdict on the whole module would mean nothing.
 
     Raises:
-        ValueError: It could not be measured, or the measurement proves nothing.
+        ValueError: The whole module could not be measured, or the measurement proves nothing.
     """
     if isinstance(whole.failure, FixedSizeError):
-        raise ValueError(f"inputs must turn with the image, but {whole.failure}.")
+        text = f"inputs must rotate with the image, but the size {whole.failure.size} among them does not"
+        raise ValueError(f"{text}. Use a square image.")
     if isinstance(whole.failure, UnknownFieldError):
         raise invalid("out_action", "given for this module", None, str(whole.failure))
-    if whole.measurement is not None and whole.measurement.flaw:
-        raise ValueError(f"{whole.measurement.flaw.text}.")
+    if whole.measurement is not None and whole.measurement.no_evidence:
+        raise ValueError(f"{whole.measurement.no_evidence.text}.")
+
+
+def _make_report(results: list[PartResult], group: Group, name: str) -> Report:
+    """Return the report on the results of all parts, the whole module first."""
+    fine = {result.part.path for result in results if result.status == "ok"}
+    broken = [result.part.path for result in results if result.status == "broken"]
+    harmful = [path for path in broken if _outermost(path, fine) is None]
+    culprits = tuple(path for path in harmful if not any(_is_inside(other, path) for other in harmful))
+    rows = []
+    for result in results:
+        part = result.part
+        why = _explain(result, group, [path for path in culprits if _is_inside(path, part.path)], results)
+        status: str = result.status
+        enclosing = _outermost(part.path, fine)
+        if status == "broken" and enclosing is not None:
+            status, why = "harmless", f"Not equivariant by itself, but {enclosing or 'the whole'} is."
+        kind, calls = type(part.module).__name__, len(part.calls)
+        rows.append(ReportRow(part.path, kind, calls, result.shapes, result.fields, result.error, status, why))
+    return Report(group, name, tuple(rows), culprits)
+
+
+def _is_inside(path: str, outer: str) -> bool:
+    """Return whether ``path`` lies inside ``outer`` and is not ``outer`` itself."""
+    return path != outer and (outer == "" or path.startswith(outer + "."))
+
+
+def _outermost(path: str, among: set[str]) -> str | None:
+    """Return the outermost of these paths that ``path`` lies inside."""
+    return min((outer for outer in among if _is_inside(path, outer)), key=len, default=None)
+
+
+def _explain(result: PartResult, group: Group, blamed: list[str], results: list[PartResult]) -> str:
+    """Return the explanation for a row: the cure first, then the cause."""
+    measurement, failure = result.measurement, result.failure
+    if result.status == "not called":
+        return "Never called. If its parameters are used, then by a function outside its forward."
+    if result.status == "not tested":
+        return _explain_untested(failure)
+    if result.status == "no evidence" and measurement is not None and measurement.no_evidence is not None:
+        return f"{measurement.no_evidence.text}."
+    if result.status == "ok":
+        return ""
+    if measurement is None:
+        first = str(failure).splitlines()[:1]
+        return f"It fails on its input moved by the group: {type(failure).__name__}: {' '.join(first)}"
+    if blamed:
+        return f"Fix {_first_three(blamed)} first: only then can its own forward be judged."
+    if not measurement.errors[0] <= measurement.tolerance and not measurement.errors[0].isnan():
+        return "Make it deterministic: two runs on the same input differ, so it is random in eval mode or keeps state."
+    return " ".join(_explain_broken(result, measurement, group, results))
+
+
+def _explain_untested(failure: Exception | None) -> str:
+    if isinstance(failure, FixedSizeError):
+        return f"Use a square image: the size {failure.size} among its inputs does not rotate with the image."
+    if isinstance(failure, UnknownFieldError):
+        text = str(failure)
+        return f"{text[0].upper()}{text[1:]}."
+    return f"{type(failure).__name__}: {failure}"
+
+
+def _explain_broken(result: PartResult, measurement: Measurement, group: Group, results: list[PartResult]) -> list[str]:
+    """Return the explanation for a part that is to blame itself: the cure, the cause, and what was observed."""
+    part, errors = result.part, measurement.errors.tolist()
+    observed = [f"Under element {g} it {note}." for g, note in list(measurement.notes.items())[:1]]
+    if any(math.isnan(error) for error in errors):
+        observed.append("Its output is not finite.")
+    if all(error <= measurement.tolerance for g, error in enumerate(errors) if group.is_exact(g)):
+        return [OFF_GRID, *observed]
+    inside = [other for other in results if _is_inside(other.part.path, part.path)]
+    if any(other.part.calls for other in inside):
+        untested = [other.part.path for other in inside if other.status == "not tested"]
+        place = "its own forward" + (f" or in what was not tested ({_first_three(untested)})" if untested else "")
+        return [OWN_FORWARD.format(place=place), *observed]
+    size = next((shape[-2:] for shape in result.shapes if len(shape) > 2), (1, 1))
+    return [*causes(part.module, group, (size[0], size[1])), *observed] or [UNKNOWN]
+
+
+def _first_three(names: list[str]) -> str:
+    """Return the first three names and the number of the others."""
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -1,4 +1,4 @@
-"""For each fault of a layer of torch the report says what it is; the same layer without the fault is left alone."""
+"""For each fault of a torch layer the report names the cause; the same layer without the fault passes."""
 
 import pytest
 import torch
@@ -14,27 +14,43 @@ def uneven(value):
     return value.double()
 
 
-# (the layer, the shape of its input, the group, words of the explanation; empty where the layer is equivariant)
+def left_over(good, window, rest):
+    """The explanation of a window that does not cover the whole image."""
+    cure = f"Give this layer {good}, or use a layer of gconv_ga.nn, which is exact at every size"
+    return f"{cure}: {window} leaves {rest} over at the far end."
+
+
+SYMMETRIC = (
+    "Use LiftingConv2d and GroupConv2d, which rotate the kernel to every orientation, or for a trained network convert "
+    "or GroupAverage: its kernel is not symmetric under "
+)
+
+# (the layer, the shape of its input, the group, words of the explanation; empty if the layer is equivariant)
 CASES = {
-    "strided convolution, 32": (lambda: symmetrise(nn.Conv2d(2, 3, 3, 2, 1)), (32, 33), "C4", "exact at 31 and 33"),
+    "strided convolution, 32": (
+        lambda: symmetrise(nn.Conv2d(2, 3, 3, 2, 1)),
+        (32, 33),
+        "C4",
+        "Give this layer 31 or 33 rows, or",
+    ),
     "strided convolution, 33": (lambda: symmetrise(nn.Conv2d(2, 3, 3, 2, 1)), (33, 31), "C4", ""),
     "strided convolution, dilated": (
         lambda: symmetrise(nn.Conv2d(2, 3, 3, 3, 2, dilation=2)),
         (9, 9),
         "C4",
-        "kernel 3, stride 3, padding 2 leaves 2 of 9 rows over at the far end; exact at 7 and 10",
+        left_over("7 or 10 rows", "kernel 3, stride 3, padding 2", "2 of 9 rows"),
     ),
     "reflected padding": (
         lambda: symmetrise(nn.Conv2d(2, 3, 3, 2, 1, padding_mode="reflect")),
         (8, 8),
         "C4",
-        "exact at 7 and 9",
+        "Give this layer 7 or 9 rows",
     ),
     "max pool, odd": (
         lambda: nn.MaxPool2d(2),
         (8, 7),
         "C4",
-        "leaves 1 of 7 columns over at the far end; exact at 6 and 8",
+        left_over("6 or 8 columns", "kernel 2, stride 2, padding 0", "1 of 7 columns"),
     ),
     "max pool, even": (lambda: nn.MaxPool2d(2), (8, 6), "D4", ""),
     "max pool k3 s2 p1": (lambda: nn.MaxPool2d(3, 2, 1), (8, 9), "C4", "leaves 1 of 8 rows over"),
@@ -43,17 +59,17 @@ CASES = {
         lambda: nn.AvgPool2d(3),
         (10, 9),
         "C4",
-        "leaves 1 of 10 rows over at the far end; exact at 9 and 12",
+        left_over("9 or 12 rows", "kernel 3, stride 3, padding 0", "1 of 10 rows"),
     ),
     "average pool, exact": (lambda: nn.AvgPool2d(3, 2, 1), (9, 11), "D4", ""),
-    "p-norm pool": (lambda: nn.LPPool2d(2, 2), (7, 8), "C4", "exact at 6 and 8"),
+    "p-norm pool": (lambda: nn.LPPool2d(2, 2), (7, 8), "C4", "Give this layer 6 or 8 rows"),
     "rows of a mirror only": (lambda: nn.MaxPool2d(2), (7, 8), "D1", ""),
     "columns of a mirror": (lambda: nn.MaxPool2d(2), (8, 7), "D1", "leaves 1 of 7 columns over"),
     "free kernel": (
         lambda: uneven(nn.Conv2d(2, 3, 3, padding=1)),
         (8, 8),
         "C4",
-        "its kernel is not symmetric under C4: LiftingConv2d and GroupConv2d",
+        SYMMETRIC + "C4.",
     ),
     "symmetric kernel": (lambda: symmetrise(nn.Conv2d(2, 3, 3, padding=1)), (8, 9), "D4", ""),
     "one pixel": (lambda: uneven(nn.Conv2d(2, 3, 1)), (8, 9), "D4", ""),
@@ -61,7 +77,7 @@ CASES = {
         lambda: symmetrise(nn.Conv2d(2, 3, 4, padding="same")),
         (8, 8),
         "C4",
-        "padding='same' pads an even kernel on one side more: use an odd kernel",
+        "Use an odd kernel: padding='same' pads an even kernel by one pixel more on one side.",
     ),
     "odd kernel, same": (lambda: symmetrise(nn.Conv2d(2, 3, 3, padding="same", dilation=2)), (8, 7), "C4", ""),
     "valid": (lambda: symmetrise(nn.Conv2d(2, 3, 4, padding="valid")), (8, 7), "C4", ""),
@@ -69,20 +85,20 @@ CASES = {
         lambda: uneven(nn.Conv2d(2, 3, (1, 5), padding=(0, 2))),
         (8, 8),
         "C4",
-        "kernel_size (1, 5) differs between rows and columns, which a quarter turn swaps",
+        "Use the same kernel_size for rows and columns: a rotation by 90 degrees swaps them, and kernel_size is (1, 5)",
     ),
     "long pool": (
         lambda: nn.AvgPool2d((1, 3), 1, (0, 1)),
         (8, 8),
         "C4",
-        "padding (0, 1) differs between rows and columns",
+        "Use the same padding for rows and columns: a rotation by 90 degrees swaps them, and padding is (0, 1).",
     ),
     "long pool without quarter turns": (lambda: nn.AvgPool2d((1, 3), 1, (0, 1)), (8, 8), "D2", ""),
     "transposed, output padding": (
         lambda: symmetrise(nn.ConvTranspose2d(2, 3, 3, 2, 1, output_padding=1)),
         (5, 5),
         "C4",
-        "output_padding=(1, 1) adds pixels at one end only: use output_padding=0",
+        "Use output_padding=0 or GroupConvTranspose2d: output_padding=(1, 1) adds pixels at one end only.",
     ),
     "transposed": (lambda: symmetrise(nn.ConvTranspose2d(2, 2, 3, 2, 1)), (5, 6), "D4", ""),
     "transposed, free": (
@@ -96,47 +112,67 @@ CASES = {
         lambda: nn.Upsample(scale_factor=0.5),
         (6, 6),
         "C4",
-        "mode='nearest' from 6 to 3 reads pixels off the middle: use bilinear",
+        "Use mode='bilinear', or enlarge by a whole factor: mode='nearest' from 6 to 3 pixels reads pixels off",
     ),
     "nearest to a size": (
         lambda: nn.Upsample(size=9),
         (5, 5),
         "C4",
-        "mode='nearest' from 5 to 9 reads pixels off the middle",
+        "mode='nearest' from 5 to 9 pixels reads pixels off the middle",
     ),
     "bilinear to a size": (lambda: nn.Upsample(size=9, mode="bilinear"), (5, 5), "D4", ""),
     "bilinear, one and a half": (
         lambda: nn.Upsample(scale_factor=1.5, mode="bilinear"),
         (9, 9),
         "C4",
-        "scale_factor 1.5 makes 13.5 of 9 pixels, which is rounded at the far end: give size=",
+        "Use size= instead of scale_factor=1.5, which makes 13.5 of 9 pixels: the fraction is cut off at the far end.",
     ),
     "adaptive": (lambda: nn.AdaptiveAvgPool2d(3), (8, 7), "D4", ""),
-    "adaptive, uneven": (lambda: nn.AdaptiveAvgPool2d((2, 3)), (6, 6), "C4", "output_size (2, 3) differs"),
-    "pixel shuffle": (lambda: nn.PixelShuffle(2), (5, 5), "C4", "its channels stand for places inside a pixel"),
-    "pixel unshuffle": (lambda: nn.PixelUnshuffle(2), (6, 6), "C4", "its channels stand for places inside a pixel"),
+    "adaptive, uneven": (lambda: nn.AdaptiveAvgPool2d((2, 3)), (6, 6), "C4", "and output_size is (2, 3)."),
+    "pixel shuffle": (lambda: nn.PixelShuffle(2), (5, 5), "C4", "its channels stand for positions inside a pixel"),
+    "pixel unshuffle": (lambda: nn.PixelUnshuffle(2), (6, 6), "C4", "its channels stand for positions inside a pixel"),
     "flatten": (lambda: nn.Flatten(), (3, 4), "C4", "flattening a map of 3 x 4 gives every pixel weights of its own"),
     "flatten one pixel": (lambda: nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()), (3, 4), "D4", ""),
-    "padding on one side": (lambda: nn.ZeroPad2d((0, 1, 0, 1)), (5, 5), "C4", "by (0, 1, 0, 1): make them equal"),
+    "padding on one side": (
+        lambda: nn.ZeroPad2d((0, 1, 0, 1)),
+        (5, 5),
+        "C4",
+        "Pad all sides equally: it pads left, right, top and bottom by (0, 1, 0, 1).",
+    ),
     "padding on all sides": (lambda: nn.ReflectionPad2d(2), (5, 6), "D4", ""),
-    "softmax over columns": (lambda: nn.Softmax(-1), (5, 5), "C4", "dim=-1 normalises along one side of the image"),
+    "softmax over columns": (
+        lambda: nn.Softmax(-1),
+        (5, 5),
+        "C4",
+        "Apply it over the channels (dim=1) or over all pixels: dim=-1 normalizes along one side of the image.",
+    ),
     "softmax over channels": (lambda: nn.Softmax(1), (5, 6), "D4", ""),
     "layer norm with places": (
         lambda: randomised(nn.LayerNorm([4, 5, 5])),
         (5, 5),
         "C4",
-        "its weights have a place in the image",
+        "Use elementwise_affine=False or GroupNorm(1, C): its weights differ from pixel to pixel.",
     ),
     "layer norm without": (lambda: nn.LayerNorm([4, 5, 5], elementwise_affine=False), (5, 5), "D4", ""),
     "group norm": (lambda: randomised(nn.GroupNorm(2, 4)), (5, 6), "D4", ""),
-    "fractional pool": (lambda: nn.FractionalMaxPool2d(2, 4), (9, 9), "C4", "two runs on the same input differ"),
+    "fractional pool": (
+        lambda: nn.FractionalMaxPool2d(2, 4),
+        (9, 9),
+        "C4",
+        "Make it deterministic: two runs on the same input differ",
+    ),
     "pool with indices": (
         lambda: nn.MaxPool2d(2, return_indices=True),
         (6, 6),
         "C4",
-        "indices are places in the image before it is turned",
+        "Pool without indices: they are positions in the image before it is rotated.",
     ),
-    "unknown": (lambda: Shift(), (6, 6), "C4", "no rule knows what breaks this class: replace it, or use GroupAverage"),
+    "unknown": (
+        lambda: Shift(),
+        (6, 6),
+        "C4",
+        "Replace it, or use GroupAverage: no rule knows what breaks this class.",
+    ),
 }
 
 
@@ -178,34 +214,36 @@ def test_maps_on_the_group_have_the_same_rules(size):
 def test_a_convolution_over_the_element_axis_is_named():
     layer = nn.Conv3d(2, 2, 3, padding=1).double()
     report = equivariance_report(layer, "C4", image(1, 2, 4, 6, 6), in_action="regular")
-    assert "its kernel reaches over neighbours on the element axis: use GroupConv2d" in report.worst.why
+    assert "Use GroupConv2d: the kernel spans neighbours on the element axis." in report.worst.why
 
 
 def test_sides_that_no_element_flips_are_not_blamed():
-    """The mirror of D_1 leaves the rows where they are, so a row may be left over."""
+    """The reflection of D_1 leaves the rows where they are, so a row may be left over."""
     report = equivariance_report(nn.MaxPool2d(2), "D1", image(1, 4, 9, 7))
     assert "leaves 1 of 7 columns over" in report.worst.why
     assert "rows" not in report.worst.why
 
 
 def test_our_own_layers_are_told_of_their_own_switch():
-    """Any layer with a window and ``sampling``; the layers themselves live in a room above."""
+    """Any layer with a window and ``sampling`` will do: our own layers live in a room above."""
     layer = nn.MaxPool2d(2)
     layer.sampling = "shared"
     report = equivariance_report(layer, "C4", image(1, 4, 7, 7))
-    assert report.worst.why.endswith("exact at 6 and 8; sampling='per_orientation' is exact at every size")
+    assert report.worst.why.startswith(
+        "Give this layer 6 or 8 rows, or set sampling='per_orientation', which is exact at every size: kernel 2"
+    )
 
 
 def test_two_faults_are_both_named():
     report = equivariance_report(nn.Conv2d(2, 3, 3, 2, 1).double(), "C4", image(1, 2, 8, 8))
-    assert "exact at 7 and 9" in report.worst.why
+    assert "Give this layer 7 or 9 rows" in report.worst.why
     assert "its kernel is not symmetric" in report.worst.why
 
 
 @pytest.mark.parametrize("near", range(8, 14))
 @pytest.mark.parametrize(("kernel_size", "stride", "padding", "dilation"), [(3, 2, 1, 1), (2, 2, 0, 1), (3, 3, 2, 2)])
 def test_good_sizes_are_those_at_which_a_pool_is_equivariant(near, kernel_size, stride, padding, dilation):
-    """Tried on a maximum, which no kernel can spoil."""
+    """Tested on max pooling, which has no weights that could break it."""
     pool = nn.MaxPool2d(kernel_size, stride, min(padding, kernel_size // 2), dilation)
     sizes = good_sizes(near, kernel_size, stride, pool.padding, dilation)
     works = equivariance_report(pool, "C4", image(1, 4, near, near)).ok

@@ -1,4 +1,4 @@
-"""Angles off the grid: root mean squares in the disc that stays in view, and what turning costs by itself."""
+"""Angles off the grid: root mean squares in the disc that stays in view, and the error of rotation alone."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from symmetric_nets import image
 from torch import nn
 
 from gconv_ga.checks import assert_equivariant, equivariance_error, interpolation_error
-from gconv_ga.checks._measure import in_view
+from gconv_ga.checks._measure import disc_in_view
 from gconv_ga.groups import C8, D8, as_group
 
 
@@ -23,7 +23,7 @@ def smooth_image(size=48, reach=1.0):
 
 
 class Blur(nn.Module):
-    """Correlation with a Gaussian of standard deviation sqrt(2), which is round up to its tails."""
+    """Correlation with a Gaussian of standard deviation sqrt(2), isotropic up to its tails."""
 
     def __init__(self):
         super().__init__()
@@ -36,12 +36,12 @@ class Blur(nn.Module):
 
 
 def squares(x):
-    """``f_x^2 + f_y^2``: round."""
+    """``f_x^2 + f_y^2``: isotropic."""
     return sum(part.square() for part in torch.gradient(x, dim=(-2, -1)))
 
 
 def fourth_powers(x):
-    """``f_x^4 + f_y^4``: a quarter turn leaves it, an eighth does not."""
+    """``f_x^4 + f_y^4``: equivariant under rotations by 90 degrees, not by 45."""
     return sum(part**4 for part in torch.gradient(x, dim=(-2, -1)))
 
 
@@ -66,9 +66,9 @@ def test_what_turns_with_quarters_only_is_broken_in_between():
     assert bool((errors[1::2] > 0.3).all())
     with pytest.raises(AssertionError) as caught:
         assert_equivariant(fourth_powers, "C8", x, tolerance=0.1)
-    headline, head, *rows, _ = str(caught.value).splitlines()
+    headline, _, head, *rows = str(caught.value).splitlines()
     assert "tolerance 1e-01, 4 of 8 elements" in headline
-    assert head.split()[-2:] == ["turning", "alone"]
+    assert head.split()[-2:] == ["interpolation", "alone"]
     assert [("<-" in row) for row in rows] == [False, True] * 4
     assert "45 deg" in rows[1]
     assert_equivariant(squares, "C8", x, tolerance=0.1)
@@ -94,7 +94,7 @@ def test_the_measure_is_the_root_mean_square_in_the_disc():
 
 
 def test_corners_count_less_in_a_smaller_view():
-    """An image bright up to its corners: what comes from there is lost, and reaches some pixels into the disc."""
+    """An image bright up to its corners, which leave the canvas: the loss reaches some pixels into the disc."""
     x = 1 + 0.2 * smooth_image(reach=3.0)
     whole, half = (float(equivariance_error(Blur(), "C8", x, view=view)[1]) for view in (1.0, 0.5))
     assert half < 1e-3 < whole
@@ -106,7 +106,7 @@ def test_corners_count_less_in_a_smaller_view():
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (5, 5), (8, 8), (6, 9), (9, 1)], ids=str)
 def test_the_disc_stays_in_the_image_at_every_angle(size):
     height, width = size
-    inside = in_view(height, width, 1.0)
+    inside = disc_in_view(height, width, 1.0)
     assert inside.any()
     assert torch.equal(inside, inside.flip(0))
     assert torch.equal(inside, inside.flip(1))
@@ -142,7 +142,7 @@ def test_an_image_with_round_symmetry_is_no_evidence():
 
 
 def test_maps_on_the_group_are_compared_in_the_disc():
-    """Lifting with ``r^2 cos(2 phi)`` turned by formula: the eight orientations, sampled anew for each."""
+    """Lifting with ``r^2 cos(2 phi)``, whose eight orientations are sampled from the formula."""
 
     class Lift(nn.Module):
         def __init__(self, direction):

@@ -1,4 +1,4 @@
-"""The number: against loops written out, on networks equivariant by construction, and on broken ones."""
+"""`equivariance_error` against explicit loops, on networks equivariant by construction, and on broken ones."""
 
 import math
 
@@ -52,7 +52,7 @@ def test_networks_equivariant_by_construction_have_none(make, out_action, name, 
 def test_lifted_maps_are_regular_fields(size):
     net, x = Lifting().double(), image(2, 1, *size)
     assert worst(net, "C4", x, out_action="regular") <= EXACT
-    # and that they are no scalar fields, whose elements stay where they are
+    # they are not scalar fields, whose elements stay where they are
     assert worst(net, "C2", x, out_action="scalar") > 0.1
 
 
@@ -87,7 +87,7 @@ def test_points_are_exact_at_every_angle(name):
 
 
 class Spots(nn.Module):
-    """Draws a spot at each keypoint of ``[B, N, 2]``, added to the image; returns a dict."""
+    """Adds a spot to the image at each keypoint of ``[B, N, 2]``; returns a dict."""
 
     def forward(self, picture, points, *, shift=0.0):
         height, width = picture.shape[-2:]
@@ -119,14 +119,14 @@ def test_several_inputs_and_outputs_each_with_its_action(size):
 
 
 def test_every_output_has_its_own_scale():
-    """A large output does not hide a small broken one, in any place."""
+    """A large output does not hide a small broken one, in any order."""
     net = symmetric_net().double()
     for outputs in (lambda x: (net(x) * 1e9, x.roll(1, -1) * 1e-9), lambda x: [x.roll(1, -1) * 1e-9, net(x) * 1e9]):
         assert worst(outputs, "C4", image(1, 1, 6, 6)) > 0.1
 
 
 class BrokenFor(nn.Module):
-    """Right except on one input, where one pixel is off."""
+    """Equivariant except on one input, where one pixel is off."""
 
     def __init__(self, trap, by):
         super().__init__()
@@ -160,7 +160,7 @@ def test_nan_is_handed_on():
 
 @pytest.mark.parametrize("position", range(3))
 def test_nan_in_any_output_is_handed_on(position):
-    """Also where a number comes after it: a comparison would forget it."""
+    """Also if a number comes after it: a comparison would drop it."""
     net = symmetric_net().double()
 
     def outputs(x):
@@ -292,7 +292,7 @@ def test_bad_arguments_are_refused(call, match):
 
 def test_an_action_of_ones_own_is_used():
     class Negated(ScalarField):
-        """Moves the image and changes its sign with each quarter turn."""
+        """Moves the image and changes its sign with each rotation by 90 degrees."""
 
         def __call__(self, x, group, element):
             return super().__call__(x, group, element) * (-1) ** element

@@ -1,4 +1,4 @@
-"""The report names the part that breaks the whole, and no other."""
+"""`equivariance_report` names the part that breaks the whole, and no other."""
 
 import math
 
@@ -36,7 +36,7 @@ def test_a_good_net_is_good_in_every_part(make, group, size):
 
 
 def test_errors_are_those_of_the_parts_alone():
-    """Each one is `equivariance_error` of that part on its own input, worked out here by hand."""
+    """Each one is `equivariance_error` of that part on its own input, computed here by hand."""
     net, x = symmetric_net(), image(2, 1, 6, 6)
     net[1][0].weight.data[0, 0, 0, 0] += 1
     report = equivariance_report(net, "C4", x)
@@ -57,7 +57,7 @@ def test_the_broken_part_is_named_and_those_behind_it_are_not(path):
     assert blamed(report) == [path]
     assert report.worst.path == path
     assert {row.path for row in report.rows if row.status == "broken"} == {"", path[0], path}
-    assert f"because of {path};" in row(report, "").why
+    assert row(report, "").why == f"Fix {path} first: only then can its own forward be judged."
     assert "its kernel is not symmetric under C4" in report.worst.why
 
 
@@ -71,7 +71,7 @@ def test_the_worst_of_several_culprits_is_the_one_with_the_largest_error():
 
 
 class Functional(nn.Module):
-    """Good parts, and one operation in between."""
+    """Equivariant parts, and one operation in between."""
 
     def __init__(self, operation):
         super().__init__()
@@ -98,8 +98,8 @@ class Functional(nn.Module):
 def test_an_operation_in_a_forward_is_put_down_to_it(operation):
     report = equivariance_report(nn.Sequential(Functional(operation)), "C4", image(1, 1, 6, 6))
     assert blamed(report) == ["0"]
-    assert "its parts are fine, so the fault is in its own forward" in report.worst.why
-    assert row(report, "").why.startswith("because of 0;")
+    assert report.worst.why.startswith("Look for the fault in its own forward, since its parts are fine:")
+    assert row(report, "").why.startswith("Fix 0 first:")
 
 
 def test_a_good_operation_in_a_forward_is_not():
@@ -123,12 +123,12 @@ def test_a_part_inside_something_equivariant_does_no_harm():
     assert blamed(report) == []
     inner = row(report, "0.net")
     assert (inner.status, inner.calls) == ("harmless", 4)
-    assert inner.why == "broken by itself; the whole is equivariant with it"
-    assert str(report).count("\n    ") == 0, "in the text one word says it"
+    assert inner.why == "Not equivariant by itself, but the whole is."
+    assert str(report).count("\n    ") == 0, "in the table the status alone says it"
     # and where the whole is broken elsewhere, the average is named
     report = equivariance_report(nn.Sequential(Average(), nn.MaxPool2d(2)), "C4", image(1, 1, 6, 7))
     assert blamed(report) == ["1"]
-    assert row(report, "0.net").why == "broken by itself; 0 is equivariant with it"
+    assert row(report, "0.net").why == "Not equivariant by itself, but 0 is."
 
 
 def test_a_part_that_is_called_twice_is_judged_by_its_worst_call():
@@ -152,7 +152,7 @@ def test_parts_that_write_into_their_input_are_judged_on_what_they_were_given():
     assert [row.status for row in report.rows] == ["broken", "ok", "ok", "broken"]
 
     class ShiftsTheNegative(nn.Module):
-        """Broken by the negative numbers of its input, which it then sets to zero."""
+        """Broken by the negative entries of its input, which it then sets to zero."""
 
         def forward(self, x):
             y = x.clamp(min=0) + x.clamp(max=0).roll(1, -1)
@@ -175,14 +175,14 @@ def test_parts_that_are_never_called_are_listed_as_such():
     report = equivariance_report(Unused(), "C4", image(1, 1, 6, 6))
     assert report.ok
     assert [row.path for row in report.rows if row.status == "not called"] == ["unused", "several.0"]
-    assert row(report, "unused").why.startswith("never called")
+    assert row(report, "unused").why.startswith("Never called.")
     assert row(report, "unused").calls == 0
     assert math.isnan(row(report, "unused").error)
     assert "several" not in {row.path for row in report.rows}, "a list has no forward"
 
 
 class Several(nn.Module):
-    """Takes a keyword and returns a tuple, a dict and what is no tensor."""
+    """Passes a keyword on, and returns a tuple, a dict and None."""
 
     def __init__(self, shift=0):
         super().__init__()
@@ -248,7 +248,7 @@ def test_tokens_are_listed_as_not_tested():
     report = equivariance_report(Tokens(), "C4", image(1, 1, 6, 6))
     assert report.ok
     assert row(report, "mix").status == "not tested"
-    assert row(report, "mix").why == "no rule tells how C4 acts on a tensor of shape (1, 36, 1)"
+    assert row(report, "mix").why == "No rule tells how C4 acts on a tensor of shape (1, 36, 1)."
 
 
 def test_a_part_that_is_told_a_size_is_tested_where_the_size_can_turn():
@@ -267,11 +267,13 @@ def test_a_part_that_is_told_a_size_is_tested_where_the_size_can_turn():
     report = equivariance_report(Decoder(0), "C4", image(1, 1, 6, 8))
     assert report.ok
     assert row(report, "up").status == "not tested"
-    assert "it is told a size, (6, 8), which does not turn with the image" in row(report, "up").why
-    # It is not blamed for what its parent does.
+    assert row(report, "up").why == (
+        "Use a square image: the size (6, 8) among its inputs does not rotate with the image."
+    )
+    # The part is not blamed for the fault of its parent.
     report = equivariance_report(Decoder(1), "C4", image(1, 1, 6, 8))
     assert blamed(report) == [""]
-    assert report.worst.why.endswith("or in what was not tested: up")
+    assert report.worst.why.startswith("Look for the fault in its own forward or in what was not tested (up), since")
     for group, size in (("C4", (6, 6)), ("D2", (6, 8))):
         assert row(equivariance_report(Decoder(0), group, image(1, 1, *size)), "up").status == "ok"
 
@@ -291,7 +293,7 @@ def test_maps_on_the_group_are_regular_fields():
     assert row(report, "lift").fields == "scalar -> regular"
     assert row(report, "pool").fields == "regular -> regular"
     assert blamed(equivariance_report(Net((0, 3, 2, 1)), "C4", image(1, 1, 6, 8))) == ["lift"]
-    # Four entries on the element axis are no map on D_4.
+    # Four entries on the element axis do not make a feature map on D_4.
     whole = nn.Sequential(Net((0, 1, 2, 3)), nn.Flatten(1, 2))
     assert row(equivariance_report(whole, "D4", image(1, 1, 6, 8)), "0.lift").status == "not tested"
 
@@ -340,7 +342,7 @@ def test_a_part_that_fails_on_the_turned_input_is_broken():
     report = equivariance_report(nn.Sequential(nn.ReLU(), FixedSize()), "C4", image(1, 1, 5, 6))
     assert blamed(report) == ["1"]
     assert report.worst.error == math.inf
-    assert report.worst.why.startswith("it fails on its input moved by the group: RuntimeError: The size of tensor")
+    assert report.worst.why.startswith("It fails on its input moved by the group: RuntimeError: The size of tensor")
 
 
 def test_random_parts_are_named():
@@ -350,7 +352,7 @@ def test_random_parts_are_named():
 
     report = equivariance_report(nn.Sequential(nn.ReLU(), Noise()), "C4", image(1, 1, 6, 6))
     assert blamed(report) == ["1"]
-    assert report.worst.why.startswith("two runs on the same input differ")
+    assert report.worst.why.startswith("Make it deterministic: two runs on the same input differ")
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -362,15 +364,16 @@ def test_parts_that_are_not_finite_are_named(value):
     report = equivariance_report(nn.Sequential(nn.ReLU(), Overflow()), "C4", image(1, 1, 6, 6))
     assert not report.ok
     assert blamed(report) == ["1"]
-    assert "its output is not finite" in report.worst.why
+    assert "Its output is not finite." in report.worst.why
     assert math.isnan(report.worst.error)
 
 
 def test_another_output_shape_is_told():
     net = nn.Sequential(nn.Conv2d(1, 1, 1, stride=(2, 1)).double())
     report = equivariance_report(net, "C4", image(1, 1, 7, 7))
-    assert "output has shape (1, 1, 4, 7) instead of (1, 1, 7, 4) under element 1" in report.worst.why
-    assert "stride (2, 1) differs between rows and columns, which a quarter turn swaps" in report.worst.why
+    assert "Under element 1 it returns output of shape (1, 1, 4, 7) instead of (1, 1, 7, 4)." in report.worst.why
+    assert "Use the same stride for rows and columns: " in report.worst.why
+    assert "stride is (2, 1)." in report.worst.why
     assert equivariance_report(net, "D2", image(1, 1, 7, 7)).ok
 
 
@@ -381,7 +384,7 @@ def test_angles_off_the_grid_have_their_own_words():
     assert equivariance_report(net, "C4", x).ok
     report = equivariance_report(net, "C8", x, tolerance=1e-6)
     assert not report.ok
-    assert report.worst.why.startswith("only at angles off the grid: interpolation")
+    assert report.worst.why.startswith("Compare with interpolation_error: the errors arise only at angles off the grid")
     with pytest.raises(ValueError, match=r"^tolerance must be given for C8"):
         equivariance_report(net, "C8", x)
 
@@ -407,7 +410,8 @@ def test_the_text_is_a_table():
     assert pool.split()[:7] == ["1", "MaxPool2d", "1", "1x2x6x7", "scalar", "->", "scalar"]
     assert pool.endswith("broken")
     why = [line.strip() for line in lines if line.startswith("    ")]
-    assert "kernel 2, stride 2, padding 0 leaves 1 of 7 columns over at the far end; exact at 6 and 8;" in " ".join(why)
+    assert "kernel 2, stride 2, padding 0 leaves 1 of 7 columns over at the far end." in " ".join(why)
+    assert "Give this layer 6 or 8 columns, or use a layer of gconv_ga.nn" in " ".join(why)
     assert max(map(len, lines)) <= 120
 
 
@@ -459,7 +463,7 @@ def test_a_size_among_the_users_inputs_must_be_able_to_turn():
             return F.interpolate(x, size=size, mode="bilinear")
 
     assert equivariance_report(Resize(), "C4", image(1, 1, 5, 5), (7, 7)).ok
-    with pytest.raises(ValueError, match=r"^inputs must turn with the image, but it is told a size, \(7, 8\)"):
+    with pytest.raises(ValueError, match=r"^inputs must rotate with the image, but the size \(7, 8\) among them"):
         equivariance_report(Resize(), "C4", image(1, 1, 5, 5), (7, 8))
 
 
@@ -470,7 +474,7 @@ def test_a_module_that_cannot_run_says_so_itself():
 
 @pytest.mark.parametrize("broken", [None, "0.0", "1.0", "2.0"])
 def test_suspects_alone_give_the_same_verdict(broken):
-    """And what is said of each is the same; those inside an equivariant part are not there."""
+    """The rows are the same too, except that parts inside an equivariant part are left out."""
     net, x = symmetric_net(), image(2, 1, 6, 6)
     if broken is not None:
         net.get_submodule(broken).weight.data[0, 0, 0, 1] += 1

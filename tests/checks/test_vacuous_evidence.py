@@ -1,4 +1,4 @@
-"""What proves nothing is refused: zero, constant, and inputs that the group leaves alone."""
+"""Comparisons that prove nothing are refused: zero or constant outputs, and inputs that the group leaves alone."""
 
 import pytest
 import torch
@@ -7,9 +7,9 @@ from torch import nn
 
 from gconv_ga.checks import assert_equivariant, equivariance_error, equivariance_report
 
-ZERO = r"^module must have an output that is not zero, but output{} is zero, which proves nothing\. Give"
+ZERO = r"^module must have an output that is not zero, but output{} is zero, which proves nothing\. Use"
 CONSTANT = r"^module must have an output that depends on its input, but output{} changes by .* of its size when"
-UNCHANGED = r"^inputs must be changed by every element of {}, but {} them as they are, which proves nothing\. Give"
+UNCHANGED = r"^inputs must be changed by every element of {}, but {} them as they are, which proves nothing\. Use"
 
 
 @pytest.fixture(params=["equivariance_error", "assert_equivariant", "equivariance_report"])
@@ -49,7 +49,7 @@ def test_one_zero_output_among_others_is_refused(check):
 
 @pytest.mark.parametrize("value", [1.0, float("inf")])
 def test_a_constant_output_is_refused_or_not_finite(check, value):
-    """A constant infinity is no constant that can be measured: its error is NaN."""
+    """A constant infinity cannot be measured: its error is NaN."""
     constant = lambda x: torch.full_like(x, value)  # noqa: E731
     if value == 1.0:
         with pytest.raises(ValueError, match=CONSTANT.format("")):
@@ -59,7 +59,7 @@ def test_a_constant_output_is_refused_or_not_finite(check, value):
 
 
 def test_an_output_that_hardly_depends_on_the_input_is_refused(check):
-    """Collapsed: the bias is all there is. The same net passes where its dependence can be told from rounding."""
+    """Only the bias is left. The same function passes if its dependence on the input is larger than rounding."""
     collapsed = lambda scale: lambda x: 1 + scale * x  # noqa: E731
     x = image(1, 1, 6, 6)
     with pytest.raises(ValueError, match=CONSTANT.format("")):
@@ -68,7 +68,7 @@ def test_an_output_that_hardly_depends_on_the_input_is_refused(check):
 
 
 def test_an_error_that_would_pass_must_be_able_to_show():
-    """Broken wholly, by a part as small as the tolerance: no evidence at all at 1e-10, and found at 1e-14."""
+    """The broken part is as small as the tolerance: no evidence at 1e-10, found at 1e-14."""
     broken = lambda x: 1 + 1e-12 * x.roll(1, -1)  # noqa: E731
     x = image(1, 1, 6, 6)
     assert float(equivariance_error(broken, "C4", x).max()) < 1e-10
@@ -140,7 +140,7 @@ def test_an_empty_output_is_refused(check):
     ids=["classifier", "mean", "count", "integers", "positive numbers only"],
 )
 def test_invariant_outputs_are_evidence(module, x, in_action):
-    """They depend on the input although no element changes them."""
+    """They depend on the input, although no element changes them."""
     assert_equivariant(module or classifier(), "D4", x, in_action=in_action, out_action="invariant")
 
 
@@ -149,7 +149,7 @@ def test_the_trivial_group_has_nothing_to_refuse():
 
 
 def test_masks_and_indices_are_not_drawn_anew_beside_numbers():
-    """A module may rely on what they hold."""
+    """A module may rely on the values."""
 
     def gather(x, index):
         assert index.tolist() == [0, 1]

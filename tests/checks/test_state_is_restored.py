@@ -1,4 +1,4 @@
-"""A check leaves the module, its inputs and the random numbers as they were."""
+"""A check restores the state of the module and of the random numbers, and leaves the inputs alone."""
 
 import contextlib
 import copy
@@ -15,13 +15,13 @@ CHECKS = [equivariance_error, assert_equivariant, equivariance_report]
 
 
 def quietly(check, module, *args, **options):
-    """The check, whatever its verdict."""
+    """Run the check, whatever its verdict."""
     with contextlib.suppress(AssertionError, RuntimeError, ValueError):
         check(module, *args, **options)
 
 
 class Stateful(nn.Module):
-    """Writes into its input, counts in a saved buffer, replaces another one, draws random numbers, may fail."""
+    """Writes into its input, counts in a saved buffer, replaces another, draws random numbers, and may fail."""
 
     def __init__(self, fails_at=None):
         super().__init__()
@@ -72,7 +72,7 @@ def test_everything_is_as_before(check, fails_at):
 
 
 def test_a_stateful_module_is_measured_right_all_the_same():
-    """It writes into its input: every run must have its own copy."""
+    """The module writes into its input, so every run must get its own copy."""
     assert float(equivariance_error(Stateful(), "D4", image(2, 1, 6, 7)).max()) <= 1e-10
 
 
@@ -89,7 +89,7 @@ class HandsBackItsBuffer(nn.Module):
 
 
 def test_outputs_are_kept_apart():
-    """Otherwise the second output would overwrite the first, and every error would be that of the last."""
+    """Otherwise the second output would overwrite the first, and every error would be that of the last run."""
     errors = equivariance_error(HandsBackItsBuffer(shift=1), "C4", image(1, 1, 6, 6))
     assert errors[0] == 0
     assert bool((errors[1:] > 0.1).all())
@@ -97,7 +97,7 @@ def test_outputs_are_kept_apart():
 
 
 class BuildsInEval(nn.Module):
-    """Does more in `train` than set a flag, as libraries that keep turned kernels do."""
+    """Does more in `train` than set a flag, like libraries that cache rotated kernels in eval mode."""
 
     def __init__(self):
         super().__init__()
@@ -119,7 +119,7 @@ class BuildsInEval(nn.Module):
 def test_eval_and_train_are_called_not_only_the_flags_set(check, training):
     module = BuildsInEval().train(training)
     with torch.no_grad():
-        module.scale.fill_(5)  # what eval() kept is stale now
+        module.scale.fill_(5)  # the cache of eval() is stale now
     quietly(check, module, "C4", image(1, 1, 5, 5, dtype=torch.float32))
     assert module.training == training
     assert not module.norm.training
@@ -145,7 +145,7 @@ def test_flags_that_train_would_not_set_come_back(check):
 
 
 def test_training_runs_before_and_after_give_the_same_numbers():
-    """As if there had been no check between them: dropout draws the same, norms have the same statistics."""
+    """A check in between changes nothing: dropout draws the same, norms have the same statistics."""
 
     def train(check):
         torch.manual_seed(3)
