@@ -1,14 +1,17 @@
-"""Road 2 for point clouds: networks made equivariant by averaging over a frame of the input.
+"""Road 2 for point clouds: make any network equivariant by averaging over a frame of the input.
 
-A frame is a small set of rotations that rotates with the cloud; averaging over it costs one pass for each member.
-`PointFrame` is the default choice, exact on symmetric clouds too; `PCAFrame`, `LandmarkFrame` and `MeanFrame`
-(translations only) are the classical ones, and a `Frame` of yours returns a `FrameSet`. `Canonicalize` uses one member
-in place of all. Frames raise `DegenerateFrameError` and `FrameSizeError` rather than be inexact. `QuadratureFrame` and
-`HaarFrame` list or draw rotations that do not look at the input: the average over all of SO(2) or SO(3), as good as the
-rule. How a tensor transforms is given by a name, or by a `FrameAction` of yours.
+A frame is a small set of rotations and translations that moves with the cloud. Averaging over it costs one pass for
+each of its elements.
 
-Names, further: `FrameAverage`; `FrameAveragedGNN` and `PointOutputs`, a message-passing network on point clouds;
-`frame_equivariance_error` and `assert_frame_equivariant`, which check a frame of yours.
+- `FrameAverage` averages a module over a frame; `Canonicalize` uses one element in place of all. `FrameAction`
+  describes how a tensor transforms, where a name ("points", "vector" ...) does not suffice.
+- `PointFrame` is the default choice, exact on symmetric clouds too. `PCAFrame`, `LandmarkFrame` (images) and
+  `MeanFrame` (translations only) are the classical frames. Your own `Frame` returns a `FrameSet`.
+- `QuadratureFrame` and `HaarFrame` list or draw rotations that do not depend on the input: the average over all of
+  SO(2) or SO(3), up to the error of the rule or of the draws.
+- `frame_equivariance_error` and `assert_frame_equivariant` check a frame. Frames raise `DegenerateFrameError` and
+  `FrameSizeError` where they would otherwise be inexact.
+- `FrameAveragedGNN` is a message-passing network on point clouds; it returns `PointOutputs`.
 
 Example:
     >>> import torch
@@ -19,13 +22,13 @@ Example:
 """
 
 from ._checks import assert_frame_equivariant, frame_equivariance_error
+from ._classical_frames import LandmarkFrame, MeanFrame, PCAFrame
 from ._constant_frames import HaarFrame, QuadratureFrame
 from ._frame import DegenerateFrameError, Frame, FrameSet, FrameSizeError
 from ._frame_actions import FrameAction
 from ._frame_average import Canonicalize, FrameAverage
 from ._gnn import FrameAveragedGNN, PointOutputs
 from ._point_frame import PointFrame
-from ._simple_frames import LandmarkFrame, MeanFrame, PCAFrame
 
 __all__ = [
     "Canonicalize",

@@ -1,4 +1,4 @@
-"""The average of any module over a frame."""
+"""The average of any module over a frame, and its special case of one element."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -8,67 +8,83 @@ from typing import Any, NamedTuple, Self, cast
 import torch
 from torch import Tensor, nn
 
-from .._validate import as_int, invalid, wrong_shape
+from .._validate import as_int, invalid, message, wrong_shape
 from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
-from ._frame import DegenerateFrameError, Frame, FrameElements, FrameSet, full_precision, named
+from ._cloud import full_precision, sample_numbers
+from ._frame import DegenerateFrameError, Frame, FrameElements, FrameSet
 from ._frame_actions import (
     FrameAction,
-    FrameDomain,
-    FrameInput,
+    ImageAction,
+    MaskAction,
     PointAction,
     TensorAction,
+    VectorAction,
     as_frame_actions,
-    frame_domain,
-    frame_sources,
 )
 
 
 class FrameAverage(nn.Module):
-    r"""Any module made equivariant by a few passes: ``Phi(x) = sum_g w_g rho_2(g) phi(rho_1(g)^-1 x)``, g in ``F(x)``.
+    r"""Make any module equivariant by averaging over a frame: ``<Phi>_F(x) = sum_g w_g rho_2(g) Phi(rho_1(g)^-1 x)``.
 
-    ``F`` is a frame: a few group elements that move with the input, ``F(h x) = h F(x)``. That makes ``Phi`` equivariant
-    to infinite groups (the motions of space, say), exactly, whatever the module; an equivariant module stays as it is.
+    The sum is over the few elements ``g`` of ``F(x)``, with their weights ``w_g``. The frame ``F`` moves with the
+    input, ``F(h x) = h F(x)``, and that makes the average exactly equivariant to infinite groups (rotations and
+    translations of space, for example), whatever the module.
+
+    Why it holds: ``h g'`` has in ``F(h x)`` the weight of ``g'`` in ``F(x)``, so, with ``g = h g'``::
+
+        <Phi>_F(rho_1(h) x) = sum_{g in F(h x)}  w_g  rho_2(g) Phi(rho_1(h^-1 g)^-1 x)
+                            = sum_{g' in F(x)}   w_g' rho_2(h g') Phi(rho_1(g')^-1 x)
+                            = rho_2(h) <Phi>_F(x)
+
+    A module that is already equivariant does not change, since every term is ``Phi(x)`` and the weights sum to 1.
+
+    Where it fails: for an ``F`` that breaks the law (`assert_frame_equivariant` checks it), and for inputs that move
+    without the frame taking them into account. The frame is given the points and all vectors, but not tensors.
 
     All elements of all samples go through the module in one batch, and nothing else does: samples with small frames
-    cost little. Frames and rotations are computed in float32 at least, outside of autocast; the module runs under the
-    caller's. `torch.compile` compiles the module and the rotations around it, not the frame.
+    cost little. Frames and rotations are computed in float32 or wider, outside autocast; the module runs under the
+    caller's autocast. `torch.compile` compiles the module and the rotations around it, but not the frame.
 
-    Elements that are drawn (by `HaarFrame`, by ``num_samples`` of `PointFrame`, by ``train_samples``) give an unbiased
-    estimate. ``return_stderr=True`` returns its standard error too, that of each number of the output:
-    ``sqrt(s^2 / k)`` with the sample variance ``s^2`` of ``k`` draws, and 0 for frames that list their elements (also
-    where these are a quadrature, whose error it does not know). Plus or minus 1.96 of it covered the average over
-    rotations of a random MLP in 90 % of the cases for k = 8, 94 % for 32 and 95 % for 100, where 95 % is meant.
+    Elements drawn at random (by `HaarFrame`, ``num_samples`` of `PointFrame`, or ``train_samples``) give an unbiased
+    estimate. ``return_stderr=True`` also returns its standard error, that of each number of the output: ``sqrt(s^2 /
+    k)`` with the sample variance ``s^2`` of ``k`` draws. It is 0 for frames that list their elements, including
+    quadrature rules, whose error is unknown to it. Intervals of plus or minus 1.96 standard errors covered the average
+    over rotations of a random MLP in 90 % of the cases for k = 8, 94 % for 32 and 95 % for 100; the nominal value is 95
+    %.
 
-    Gradients flow through the frame, so that forces from energies are true gradients. With ``detach=True`` they do
-    not: gradients with respect to weights stay right, those with respect to positions are wrong (by 30 % to 170 % on
-    the molecules of G2 for a random MLP and `PointFrame`). Such forces turn the molecule and do net work around loops.
+    Gradients flow through the frame, so forces computed from energies are true gradients. With ``detach=True`` they do
+    not: gradients with respect to weights remain correct, and those with respect to positions are wrong (by 30 % to
+    170 % for a random MLP and `PointFrame` on the molecules of G2). Such forces exert a net torque and do net work
+    around closed loops.
 
     Args:
-        module: What to average: a module, or any callable. Its tensors have their batch axis first.
-        frame: A `Frame`: `PointFrame`, `MeanFrame`, `PCAFrame`, `LandmarkFrame`, or a callable of yours.
-        in_action: How an element moves the inputs: "points", "vector", "tensor" (rank 2), "invariant" (or "scalar"),
+        module: The module to average, or any other callable. Its tensors have the batch as their first axis.
+        frame: A `Frame`: `PointFrame`, `MeanFrame`, `PCAFrame`, `LandmarkFrame`, or your own callable.
+        in_action: Action of an element on the inputs: "points", "vector", "tensor" (rank 2), "invariant" (or "scalar"),
             "mask", "image", a `FrameAction`, or a mapping or sequence of them nested as the inputs are. Exactly one is
-            "points" (or, for frames of images, the first "image"): the frame is made from it and from all that are
-            "vector". "mask" is True where there is a point; in the padding the module sees zeros.
-        out_action: The same for the output. The translation is added to "points", not to "vector".
-        chunk_size: How many moved samples go through the module at a time; None for all.
-        train_samples: In training mode, draw this many elements of each frame instead of taking all. The output and
-            its gradients are unbiased, and one is often enough. In evaluation mode all are taken.
-        generator: What the elements are drawn from; None for torch's global generator.
-        detach: Cut the frame out of the graph of gradients. Warns where positions require a gradient.
+            "points" (or, for frames of images, the first "image"): the frame is built from it and from all that are
+            "vector". "mask" is True for points; the module sees zeros in the padding.
+        out_action: Action of an element on the output, given in the same way. The translation is added to "points", not
+            to "vector".
+        chunk_size: Number of transformed samples that go through the module at a time. If None, all of them.
+        train_samples: Number of elements of each frame to draw in training mode, instead of using all. The output and
+            its gradients are unbiased, and one is often enough. In evaluation mode all elements are used.
+        generator: Random number generator for the draws. If None, torch's global generator.
+        detach: If True, detach the frame from the autograd graph. Warns if positions require a gradient.
 
     Shape:
         - inputs: points ``[B, N, d]``, vectors ``[B, ..., d]``, tensors ``[B, ..., d, d]``, mask ``[B, N]``, images
           ``[B, C, H, W]``, invariants ``[B, ...]``; alone, several, or in dicts, tuples and lists. Tensors without axes
-          and everything else pass unchanged.
-        - output: as the module's; with ``return_stderr=True`` a pair of such, the average and its standard error
+          and all other objects are passed on unchanged.
+        - output: as the module's; with ``return_stderr=True`` a pair of them, the average and its standard error
 
     Raises:
-        TypeError: Something to rotate is of integers.
-        DegenerateFrameError: The frame cannot be built, or a tensor input meets a cloud that does not fix all axes.
-        ValueError: An argument is out of its range, ``in_action`` names nothing to make the frame from, the frame's
-            ``lmax`` is lower than the rank of the output, shapes do not fit, the output is of integers, or a standard
-            error is asked of one draw.
+        TypeError: An input to be rotated has an integer dtype.
+        DegenerateFrameError: The frame cannot be built, or there is a tensor input and the cloud does not determine all
+            axes.
+        ValueError: An argument is out of its range, ``in_action`` has nothing to build the frame from, the frame's
+            ``lmax`` is lower than the rank of the output, shapes do not fit, the output has an integer dtype, or a
+            standard error of one draw is requested.
 
     Example:
         >>> import torch
@@ -77,8 +93,8 @@ class FrameAverage(nn.Module):
         >>> energy = nn.Sequential(nn.Flatten(), nn.Linear(15, 32), nn.SiLU(), nn.Linear(32, 1)).double()
         >>> net = FrameAverage(energy, PointFrame("E"), "points", "invariant")
         >>> x = torch.randn(2, 5, 3, dtype=torch.float64)
-        >>> turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
-        >>> torch.allclose(net(x @ turn.mT + 7), net(x), rtol=0, atol=1e-12)
+        >>> rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+        >>> torch.allclose(net(x @ rotation.mT + 7), net(x), rtol=0, atol=1e-12)
         True
 
     References:
@@ -113,68 +129,71 @@ class FrameAverage(nn.Module):
         self.train_samples = train_samples
         self.generator = generator
         self.detach = detach
-        ins = [action for _, action in nest_leaves(self.in_action, "in_action")]
-        if sum(isinstance(action, PointAction) for action in ins) > 1 or not frame_sources(ins):
-            advice = "join several clouds along their points, and split them in the module"
+        in_actions = [action for _, action in nest_leaves(self.in_action, "in_action")]
+        if sum(isinstance(action, PointAction) for action in in_actions) > 1 or not _frame_sources(in_actions):
+            advice = "concatenate several clouds along their points, and split them in the module"
             raise invalid("in_action", "actions of which exactly one is 'points', or one is 'image'", in_action, advice)
         rank = max((action.rank for _, action in nest_leaves(self.out_action, "out_action")), default=0)
         if rank > getattr(frame, "lmax", rank):
-            advice = f"outputs of rank {rank} are wrong on straight lines with it; say lmax=3"
+            advice = f"outputs of rank {rank} are wrong for collinear points with it; use lmax=3"
             raise invalid("frame", f"a frame with lmax of at least {rank}", frame, advice)
 
     def forward(self, *inputs: Any, return_stderr: bool = False) -> Any:
         pairs = pair_inputs(inputs, self.in_action)
-        found = [FrameInput(leaf.name, leaf.value, cast(FrameAction, leaf.action)) for leaf in pairs]
-        domain = frame_domain(found)
-        # How many elements there are depends on the data: a compiler would trace, break and trace again.
-        outside = torch.compiler.is_compiling()
-        elements_of = torch.compiler.disable(self._elements) if outside else self._elements
-        elements, drawn = elements_of(found, domain)
+        leaves = [_InputLeaf(leaf.name, leaf.value, cast(FrameAction, leaf.action)) for leaf in pairs]
+        domain = _frame_arguments(leaves)
+        # The number of elements depends on the data: a compiler would trace, break the graph and trace again.
+        compiling = torch.compiler.is_compiling()
+        elements_of = torch.compiler.disable(self._elements) if compiling else self._elements
+        elements, drawn = elements_of(leaves, domain)
         total = len(elements.sample)
         step = self.chunk_size or max(1, total)
         output, passes = None, []
         for start in range(0, max(1, total), step):
             part = FrameElements(*(value[start : start + step] for value in elements))
             with full_precision(domain.x):
-                seen = [leaf.seen_from(part, domain.mask) for leaf in found]
-            output = self.module(*rebuild_nest(inputs, iter(seen)))
+                values = [leaf.inversely_moved(part, domain.mask) for leaf in leaves]
+            output = self.module(*rebuild_nest(inputs, iter(values)))
             passes.append(pair_leaves(output, self.out_action, "output", "out_action"))
             _check_outputs(passes[-1], len(part.sample))
         with full_precision(domain.x):
-            columns = [_Turned.of(column, elements) for column in zip(*passes, strict=True)]
-            mean = rebuild_nest(output, iter([column.mean(elements, domain.x) for column in columns]))
+            terms = [_OutputTerms.from_passes(leaf_passes, elements) for leaf_passes in zip(*passes, strict=True)]
+            mean = rebuild_nest(output, iter([leaf.mean(elements, domain.x) for leaf in terms]))
             if not return_stderr:
                 return mean
             counts = torch.bincount(elements.sample, minlength=len(domain.x))
             if drawn and (counts < 2).any():
                 raise invalid("frame", "one that draws at least 2 elements, for a standard error", self.frame)
-            return mean, rebuild_nest(output, iter([c.stderr(elements, domain.x, counts, drawn) for c in columns]))
+            errors = [leaf.stderr(elements, domain.x, counts, drawn) for leaf in terms]
+            return mean, rebuild_nest(output, iter(errors))
 
-    def _elements(self, found: list[FrameInput], domain: FrameDomain) -> tuple[FrameElements, bool]:
-        """The elements to average over, and whether they are draws."""
+    def _elements(self, leaves: "list[_InputLeaf]", domain: "_FrameArguments") -> tuple[FrameElements, bool]:
+        """Return the elements to average over, and True if they are random draws."""
         with full_precision(domain.x):
-            frames = self._chosen(self._frames(domain))
-            _refuse_completed(found, frames)
+            frames = self._selected(self._frames(domain))
+            _check_tensor_inputs(leaves, frames)
             return frames.elements(), frames.drawn
 
-    def _frames(self, domain: FrameDomain) -> FrameSet:
-        """The frame of the input, or in training mode a draw from it."""
+    def _frames(self, domain: "_FrameArguments") -> FrameSet:
+        """Return the frame of the input or, in training mode with ``train_samples``, draws from it."""
         if self.detach and torch.is_grad_enabled() and any(v.requires_grad for v in (domain.x, *domain.vectors)):
-            text = "detach=True leaves the frame out of the gradient with respect to positions: no forces from it."
+            text = (
+                "detach=True leaves the frame out of the gradient with respect to positions. Do not use it for forces."
+            )
             warnings.warn(text, stacklevel=4)
         if self.training and self.train_samples is not None:
-            # Point frames can draw without listing all.
-            draw = getattr(self.frame, "sample", None)
-            if draw is None:
+            # Some frames can draw elements without listing all of them.
+            sample = getattr(self.frame, "sample", None)
+            if sample is None:
                 frames = self.frame(*domain).sample(self.train_samples, self.generator)
             else:
-                frames = draw(*domain, count=self.train_samples, generator=self.generator)
+                frames = sample(*domain, count=self.train_samples, generator=self.generator)
         else:
             frames = self.frame(*domain)
         return frames.detach() if self.detach else frames
 
-    def _chosen(self, frames: FrameSet) -> FrameSet:
-        """The elements to average over: all."""
+    def _selected(self, frames: FrameSet) -> FrameSet:
+        """Return the elements to average over; `Canonicalize` selects one."""
         return frames
 
     def extra_repr(self) -> str:
@@ -191,88 +210,23 @@ class FrameAverage(nn.Module):
         return text
 
 
-def _refuse_completed(inputs: list[FrameInput], frames: FrameSet) -> None:
-    """Tensors do not enter the frame: where it had to choose an axis, it cannot follow them."""
-    tensors = [leaf.name for leaf in inputs if isinstance(leaf.action, TensorAction)]
-    if tensors and frames.completed is not None and frames.completed.any():
-        raise DegenerateFrameError(
-            f"{tensors[0]} must come with points and vectors that fix all axes, but got points on one line or in one "
-            f"place in {named(frames.completed)}. Tensors do not enter the frame; add vectors that do."
-        )
-
-
-def _check_outputs(leaves: list[Leaf], length: int) -> None:
-    for name, value, _ in leaves:
-        if not isinstance(value, Tensor):
-            continue
-        if value.ndim == 0 or len(value) != length:
-            advice = "the module must keep the batch axis, first; reduce over it outside of the average"
-            raise wrong_shape(name, f"[{length}, ...], one entry for each input of the module", value, advice)
-        if not (value.is_floating_point() or value.is_complex()):
-            raise invalid(name, "floating point, since integers have no mean", value, "return scores, not classes")
-
-
-class _Turned(NamedTuple):
-    """One leaf of the output from all passes, turned back: ``rho_2(g) y_g`` ``[T, ...]``; or a value that is no tensor.
-
-    ``dtype`` is that of the module's tensor.
-    """
-
-    value: Any
-    dtype: torch.dtype | None
-
-    @classmethod
-    def of(cls, passes: Sequence[Leaf], elements: FrameElements) -> Self:
-        name, value, action = passes[0]
-        if not isinstance(value, Tensor):
-            return cls(value, None)
-        value = torch.cat([leaf.value for leaf in passes])
-        wide = torch.promote_types(value.dtype, elements.rotations.dtype)
-        act = cast(FrameAction, action)
-        try:
-            turned = act(value.to(wide), elements.rotations.to(wide), elements.translations.to(wide))
-        except ValueError as error:
-            raise ValueError(f"{name} does not fit its action {action}: {error}") from error
-        return cls(turned, value.dtype)
-
-    def mean(self, elements: FrameElements, source: Tensor) -> Any:
-        """``sum_g w_g rho_2(g) y_g`` of each sample."""
-        return self.value if self.dtype is None else self._out(self._sums(self.value, elements, source), source)
-
-    def stderr(self, elements: FrameElements, source: Tensor, counts: Tensor, drawn: bool) -> Any:
-        """The standard error of the mean of independent draws of the same weight; 0 if they are no draws."""
-        if self.dtype is None:
-            return self.value
-        mean = self._sums(self.value.detach(), elements, source).detach()
-        if not drawn:
-            return self._out(torch.zeros_like(mean), source)
-        variance = self._sums((self.value.detach() - mean[elements.sample]).abs().square(), elements, source).detach()
-        return self._out((variance / (counts - 1).view(-1, *(1,) * (mean.ndim - 1))).sqrt(), source)
-
-    def _sums(self, value: Tensor, elements: FrameElements, source: Tensor) -> Tensor:
-        weighted = value * elements.weights.view(-1, *(1,) * (value.ndim - 1))
-        return weighted.new_zeros(len(source), *weighted.shape[1:]).index_add(0, elements.sample, weighted)
-
-    def _out(self, value: Tensor, source: Tensor) -> Tensor:
-        # A module in bfloat16 gives bfloat16; the bfloat16 of autocast around float32 positions does not come out.
-        return value.to(torch.promote_types(cast(torch.dtype, self.dtype), source.dtype))
-
-
 class Canonicalize(FrameAverage):
-    r"""Any module after its input is moved to a standard pose: ``Phi(x) = rho_2(g) phi(rho_1(g)^-1 x)``, one ``g``.
+    r"""Apply any module in a canonical pose of its input: ``<Phi>_F(x) = rho_2(g) Phi(rho_1(g)^-1 x)``, with one ``g``.
 
-    The average over a frame with one element, at the price of one pass. It is exact where the frame has one element:
-    `MeanFrame` always, `LandmarkFrame` on images with one landmark, a frame of yours that learns a pose. No frame has
-    one element on symmetric inputs (it holds at least one for each symmetry), and no choice among several is
-    equivariant or continuous. So samples with several are refused; ``strict=False`` takes the heaviest and is **not**
-    exact there.
+    This is the average over a frame with one element, at the price of one pass. It is exact where the frame has one
+    element: `MeanFrame` always does, `LandmarkFrame` does for images with one landmark, and so can your own frame, one
+    that learns the pose, for example.
+
+    Where it fails: no frame has one element on a symmetric input (it has at least one for each symmetry), and no choice
+    among several elements is equivariant or continuous. Samples with several are therefore refused. ``strict=False``
+    uses the element of largest weight and is **not** exact for them.
 
     Args:
         module: As for `FrameAverage`.
         frame: As for `FrameAverage`.
         in_action: As for `FrameAverage`.
         out_action: As for `FrameAverage`.
-        strict: Refuse samples whose frame has more than one element.
+        strict: If True, refuse samples whose frame has more than one element.
         chunk_size: As for `FrameAverage`.
         detach: As for `FrameAverage`.
 
@@ -280,11 +234,11 @@ class Canonicalize(FrameAverage):
         - as for `FrameAverage`
 
     Raises:
-        DegenerateFrameError: With ``strict``, a sample has several elements; the message names it.
+        DegenerateFrameError: ``strict`` is True and a sample has several elements; the message names it.
         ValueError: As for `FrameAverage`.
 
     Example:
-        A network that knows positions, made translation equivariant by pre-processing:
+        A network that depends on positions, made translation equivariant by pre-processing:
 
         >>> import torch
         >>> from gconv_ga.frames import Canonicalize, MeanFrame
@@ -294,8 +248,8 @@ class Canonicalize(FrameAverage):
         True
 
     References:
-        Kaba et al., "Equivariance with learned canonicalization functions", ICML 2023. Why one element is not enough:
-        Dym et al., "Equivariant frames and the impossibility of continuous canonicalization", ICML 2024.
+        Kaba et al., "Equivariance with learned canonicalization functions", ICML 2023. On why one element is not
+        enough: Dym et al., "Equivariant frames and the impossibility of continuous canonicalization", ICML 2024.
     """
 
     def __init__(
@@ -312,19 +266,186 @@ class Canonicalize(FrameAverage):
         super().__init__(module, frame, in_action, out_action, chunk_size=chunk_size, detach=detach)
         self.strict = strict
 
-    def _chosen(self, frames: FrameSet) -> FrameSet:
+    def _selected(self, frames: FrameSet) -> FrameSet:
         several = frames.counts > 1
         if self.strict and several.any():
             raise DegenerateFrameError(
-                f"frame must be one with one element for each sample, but got {int(frames.counts.max())} elements; "
-                f"several in {named(several)}. Use FrameAverage; strict=False takes the heaviest, which is not exact."
+                f"frame must have one element for each sample, but got {int(frames.counts.max())} elements; more than "
+                f"one in {sample_numbers(several)}. Use FrameAverage; strict=False uses the element of largest weight, "
+                "which is not exact."
             )
         best = frames.weights.detach().argmax(-1, keepdim=True)
         rows = torch.arange(len(best), device=best.device).unsqueeze(-1)
         weights = torch.ones_like(frames.weights[:, :1])
-        turns, shifts = frames.rotations[rows, best], frames.translations[rows, best]
-        return replace(frames, rotations=turns, translations=shifts, weights=weights)
+        rotations, translations = frames.rotations[rows, best], frames.translations[rows, best]
+        return replace(frames, rotations=rotations, translations=translations, weights=weights)
 
     def extra_repr(self) -> str:
         text = super().extra_repr()
         return text if self.strict else f"{text}, strict=False"
+
+
+class _InputLeaf(NamedTuple):
+    """One leaf of the inputs: the expression that reaches it, its value, and its frame action."""
+
+    name: str
+    value: Any
+    action: FrameAction
+
+    @property
+    def has_batch(self) -> bool:
+        """True if elements act on the leaf: it is a tensor with at least one axis."""
+        return isinstance(self.value, Tensor) and self.value.ndim > 0
+
+    def inversely_moved(self, elements: FrameElements, mask: Tensor | None) -> Any:
+        """Return ``rho_1(g)^-1 x`` for each element, in the dtype of ``x``, with zeros in the padding.
+
+        Raises:
+            TypeError: The leaf has components to rotate, and an integer dtype.
+            ValueError: The action does not take this tensor.
+        """
+        if not self.has_batch:
+            return self.value
+        value = self.value[elements.sample]
+        rotates = self.action.rank > 0
+        if rotates and not value.is_floating_point():
+            advice = "integers are not closed under rotation"
+            raise TypeError(message(self.name, "floating point", self.value, advice))
+        padding = None
+        if rotates and mask is not None and value.shape[1] == mask.shape[1]:
+            padding = ~mask[elements.sample].view(-1, mask.shape[1], *(1,) * (value.ndim - 2))
+            # Filled before the rotation, whose gradient would multiply NaN in the padding by zero.
+            value = value.masked_fill(padding, 0)
+        rotations, translations = elements.rotations, elements.translations
+        if value.is_floating_point():
+            dtype = torch.promote_types(value.dtype, rotations.dtype)
+            value, rotations, translations = value.to(dtype), rotations.to(dtype), translations.to(dtype)
+        try:
+            moved = self.action.inverse(value, rotations, translations).to(self.value.dtype)
+        except ValueError as error:
+            raise ValueError(f"{self.name} does not fit its action {self.action}: {error}") from error
+        if padding is not None:
+            # Filled again after the rotation and translation, which move the zeros.
+            moved = moved.masked_fill(padding, 0)
+        return moved
+
+
+class _FrameArguments(NamedTuple):
+    """The arguments of a frame."""
+
+    x: Tensor
+    mask: Tensor | None
+    vectors: tuple[Tensor, ...]
+
+
+def _frame_sources(actions: Sequence[FrameAction]) -> list[int]:
+    """Return the indices of the inputs that a frame can be built from: all points or, without any, all images."""
+    points = [i for i, action in enumerate(actions) if isinstance(action, PointAction)]
+    return points or [i for i, action in enumerate(actions) if isinstance(action, ImageAction)]
+
+
+def _frame_arguments(inputs: Sequence[_InputLeaf]) -> _FrameArguments:
+    """Return the points or the first image, the mask, and all vectors.
+
+    Raises:
+        ValueError: There is no tensor to build a frame from, or more than one cloud or mask; or batch sizes differ.
+    """
+    sources = [inputs[i] for i in _frame_sources([leaf.action for leaf in inputs])]
+    source = sources[0]
+    if not source.has_batch:
+        raise invalid(source.name, "a tensor: the frame is built from it", source.value)
+    if isinstance(source.action, PointAction) and len(sources) > 1:
+        advice = "concatenate them along the points, and split them in the module"
+        raise invalid("in_action", "actions of which exactly one is 'points'", [leaf.name for leaf in sources], advice)
+    for leaf in inputs:
+        if leaf.has_batch and len(leaf.value) != len(source.value):
+            axes = f"[B={len(source.value)}, ...] like {source.name}"
+            raise wrong_shape(leaf.name, axes, leaf.value, "the batch is the first axis of every tensor")
+    masks = [leaf for leaf in inputs if isinstance(leaf.action, MaskAction) and leaf.value is not None]
+    if len(masks) > 1:
+        raise invalid("in_action", "actions of which at most one is 'mask'", [leaf.name for leaf in masks])
+    vectors: list[Tensor] = []
+    for leaf in inputs:
+        if isinstance(leaf.action, VectorAction) and leaf.has_batch:
+            if leaf.value.ndim < 2:
+                raise wrong_shape(leaf.name, "[B, ..., d]", leaf.value)
+            # Several vectors of each point are passed one after another, so that each of them shares the points' mask.
+            rows = leaf.value.unsqueeze(1) if leaf.value.ndim == 2 else leaf.value
+            vectors += rows.flatten(2, -2).unbind(2) if rows.ndim > 3 else [rows]
+    return _FrameArguments(source.value, masks[0].value if masks else None, tuple(vectors))
+
+
+def _check_tensor_inputs(inputs: list[_InputLeaf], frames: FrameSet) -> None:
+    """Refuse tensors where the frame chose axes freely: it is not given the tensors and cannot follow them."""
+    tensors = [leaf.name for leaf in inputs if isinstance(leaf.action, TensorAction)]
+    if tensors and frames.completed is not None and frames.completed.any():
+        raise DegenerateFrameError(
+            f"{tensors[0]} must come with points and vectors that determine all axes, but got points on one line or in "
+            f"one place in {sample_numbers(frames.completed)}. The frame does not use tensors; add vectors that "
+            "determine the other axes."
+        )
+
+
+def _check_outputs(leaves: list[Leaf], length: int) -> None:
+    for name, value, _ in leaves:
+        if not isinstance(value, Tensor):
+            continue
+        if value.ndim == 0 or len(value) != length:
+            advice = "the module must keep the batch axis first; reduce over it outside the average"
+            raise wrong_shape(name, f"[{length}, ...], one entry for each input of the module", value, advice)
+        if not (value.is_floating_point() or value.is_complex()):
+            raise invalid(name, "floating point, since integers have no mean", value, "return scores, not classes")
+
+
+class _OutputTerms(NamedTuple):
+    """The terms ``rho_2(g) y_g`` ``[T, ...]`` of one output leaf, and the dtype of the module's tensor.
+
+    For a leaf that is not a tensor, ``value`` is the leaf and ``dtype`` is None.
+    """
+
+    value: Any
+    dtype: torch.dtype | None
+
+    @classmethod
+    def from_passes(cls, passes: Sequence[Leaf], elements: FrameElements) -> Self:
+        """Concatenate a leaf of all passes and apply the elements to it.
+
+        Raises:
+            ValueError: The action does not take this tensor.
+        """
+        name, value, action = passes[0]
+        if not isinstance(value, Tensor):
+            return cls(value, None)
+        value = torch.cat([leaf.value for leaf in passes])
+        wide = torch.promote_types(value.dtype, elements.rotations.dtype)
+        act = cast(FrameAction, action)
+        try:
+            moved = act(value.to(wide), elements.rotations.to(wide), elements.translations.to(wide))
+        except ValueError as error:
+            raise ValueError(f"{name} does not fit its action {action}: {error}") from error
+        return cls(moved, value.dtype)
+
+    def mean(self, elements: FrameElements, source: Tensor) -> Any:
+        """Return ``sum_g w_g rho_2(g) y_g`` of each sample."""
+        return self.value if self.dtype is None else self._cast(_weighted_sums(self.value, elements, source), source)
+
+    def stderr(self, elements: FrameElements, source: Tensor, counts: Tensor, drawn: bool) -> Any:
+        """Return the standard error of the mean of independent draws of equal weight, or 0 if nothing was drawn."""
+        if self.dtype is None:
+            return self.value
+        value = self.value.detach()
+        mean = _weighted_sums(value, elements, source).detach()
+        if not drawn:
+            return self._cast(torch.zeros_like(mean), source)
+        variance = _weighted_sums((value - mean[elements.sample]).abs().square(), elements, source).detach()
+        return self._cast((variance / (counts - 1).view(-1, *(1,) * (mean.ndim - 1))).sqrt(), source)
+
+    def _cast(self, value: Tensor, source: Tensor) -> Tensor:
+        # A bfloat16 module returns bfloat16; bfloat16 autocast with float32 positions returns float32.
+        return value.to(torch.promote_types(cast(torch.dtype, self.dtype), source.dtype))
+
+
+def _weighted_sums(terms: Tensor, elements: FrameElements, source: Tensor) -> Tensor:
+    """Return ``sum_g w_g terms_g`` of each sample of ``source``."""
+    weighted = terms * elements.weights.view(-1, *(1,) * (terms.ndim - 1))
+    return weighted.new_zeros(len(source), *weighted.shape[1:]).index_add(0, elements.sample, weighted)

@@ -1,4 +1,4 @@
-"""Message passing on points: equivariant messages, and updates that may look at coordinates."""
+"""Message passing on point clouds, made equivariant by averaging over a frame."""
 
 import math
 from collections.abc import Callable
@@ -13,152 +13,16 @@ from ._frame_average import FrameAverage
 from ._point_frame import PointFrame
 
 _SHELLS, _REACH = 24, 6.0
-
-
-class PointState(NamedTuple):
-    """What the layers pass on.
-
-    Shape:
-        - start: ``[B, N, d]``, the positions at the input
-        - shift: ``[B, N, d]``, how far each point has moved since
-        - given: ``[B, N, V_in, d]``, the vectors at the input
-        - vectors: ``[B, N, V, d]``
-        - features: ``[B, N, width]``, invariants
-    """
-
-    start: Tensor
-    shift: Tensor
-    given: Tensor
-    vectors: Tensor
-    features: Tensor
-
-
-class MessagePassing(nn.Module):
-    """Embedding, layers, and read-out.
-
-    Args:
-        in_features: Invariants of each point at the input.
-        out_invariants: Invariants of each point at the output.
-        in_vectors: Vectors of each point at the input.
-        out_vectors: Vectors of each point at the output.
-        d: The dimension.
-        width: Invariants of each point between layers.
-        channels: Vectors of each point between layers.
-        depth: Layers.
-        see_directions: Whether messages see the coordinates of differences, or their lengths only.
-        wrap: What to put around the update of each layer.
-    """
-
-    def __init__(
-        self,
-        in_features: int,
-        out_invariants: int,
-        in_vectors: int,
-        out_vectors: int,
-        *,
-        d: int,
-        width: int,
-        channels: int,
-        depth: int,
-        see_directions: bool,
-        wrap: Callable[[nn.Module], nn.Module],
-    ) -> None:
-        super().__init__()
-        self.channels = channels
-        self.embed = nn.Linear(in_features, width)
-        self.embed_vectors = nn.Linear(in_vectors, channels, bias=False) if in_vectors else None
-        self.layers = nn.ModuleList(
-            Layer(d, width, channels, see_directions, wrap(Update(d, width, in_vectors, channels)))
-            for _ in range(depth)
-        )
-        self.invariants = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out_invariants))
-        self.vectors = nn.Linear(channels, out_vectors, bias=False) if out_vectors else None
-
-    def forward(
-        self, x: Tensor, features: Tensor, vectors: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        b, n, d = x.shape
-        valid = torch.ones(b, n, dtype=torch.bool, device=x.device) if mask is None else mask
-        pairs = valid[:, :, None] & valid[:, None] & ~torch.eye(n, dtype=torch.bool, device=x.device)
-        padding = ~valid[..., None]
-        # Overwritten, not multiplied: NaN times 0 is NaN.
-        x, given = x.masked_fill(padding, 0), vectors.masked_fill(padding[..., None], 0)
-        hidden = x.new_zeros(b, n, self.channels, d)
-        if self.embed_vectors is not None:
-            hidden = self.embed_vectors(given.mT).mT
-        invariants = self.embed(features.masked_fill(padding, 0))
-        state = PointState(x, torch.zeros_like(x), given, hidden, invariants)
-        for layer in self.layers:
-            state = layer(state, mask, pairs)
-        out = x.new_zeros(b, n, 0, d) if self.vectors is None else self.vectors(state.vectors.mT).mT
-        return state.start + state.shift, out, self.invariants(state.features)
-
-
-class Layer(nn.Module):
-    """Messages between all pairs of points, and the update of each point.
-
-    ``m_ij`` is an MLP of both points' invariants and of their distance (and, if it may see directions, of
-    ``x_j - x_i``); each point collects ``sum_j m_ij``, ``sum_j a(m_ij) (x_j - x_i)`` and ``sum_j b(m_ij) v_j``.
-    """
-
-    def __init__(self, d: int, width: int, channels: int, see_directions: bool, update: nn.Module) -> None:
-        super().__init__()
-        self.see_directions = see_directions
-        self.receiver = nn.Linear(width, width)
-        self.sender = nn.Linear(width, width, bias=False)
-        self.between = nn.Linear(_SHELLS + 1 + d * see_directions, width, bias=False)
-        self.message = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
-        self.gates = nn.Linear(width, 2)
-        # Gaussians about distances, as wide as they are apart: broad ones about 0 learn no bond lengths.
-        self.shells = nn.Parameter(torch.linspace(0, _REACH, _SHELLS))
-        self.log_rates = nn.Parameter(torch.full((_SHELLS,), -2 * math.log(_REACH / (_SHELLS - 1)) - math.log(2)))
-        self.update = update
-
-    def forward(self, state: PointState, mask: Tensor | None, pairs: Tensor) -> PointState:
-        x = state.start + state.shift
-        difference = x[:, None] - x[:, :, None]
-        square = difference.square().sum(-1, keepdim=True)
-        distance = (square + 0.01).sqrt()  # smooth where points coincide
-        seen = [torch.exp(-(distance - self.shells).square() * self.log_rates.exp()), torch.log1p(square)]
-        between = self.between(torch.cat([*seen, difference] if self.see_directions else seen, -1))
-        messages = self.message(
-            self.receiver(state.features)[:, :, None] + self.sender(state.features)[:, None] + between
-        )
-        messages = messages * pairs[..., None]
-        push, pull = (self.gates(messages) * pairs[..., None]).unbind(-1)
-        moves = torch.stack((state.shift, torch.einsum("bij,bijd->bid", push, difference)), 2)
-        collected = torch.einsum("bij,bjcd->bicd", pull, state.vectors)
-        vectors = torch.cat((state.given, moves, state.vectors, collected), 2)
-        step, turn, news = self.update(state.start, vectors, state.features, messages.sum(2), mask)
-        if mask is not None:
-            step = step.masked_fill(~mask[..., None], 0)
-        return state._replace(shift=state.shift + step, vectors=state.vectors + turn, features=state.features + news)
-
-
-class Update(nn.Module):
-    """An MLP of all that a point has and has collected, coordinates included: nothing about it is equivariant."""
-
-    def __init__(self, d: int, width: int, in_vectors: int, channels: int) -> None:
-        super().__init__()
-        self.parts = (d, channels * d, width)
-        sizes = d * (1 + in_vectors + 2 + 2 * channels) + 2 * width
-        self.net = nn.Sequential(nn.Linear(sizes, width), nn.SiLU(), nn.Linear(width, sum(self.parts)))
-
-    def forward(
-        self, x: Tensor, vectors: Tensor, features: Tensor, messages: Tensor, mask: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        y = self.net(torch.cat((x, vectors.flatten(2), features, messages), -1))
-        step, turn, news = y.split(self.parts, -1)
-        return step, turn.unflatten(-1, (-1, x.shape[-1])), news
+"""Number of Gaussian basis functions of the distance, and the largest of their initial centres."""
 
 
 class PointOutputs(NamedTuple):
-    """What `FrameAveragedGNN` returns for each point; padding is 0.
+    """The outputs of `FrameAveragedGNN` for each point, 0 in the padding.
 
     Args:
-        points: Positions: those of the input, moved.
+        points: Positions: those of the input plus a displacement.
         vectors: Vectors, such as forces.
-        invariants: Invariants, such as the parts of an energy.
+        invariants: Invariants, such as contributions to an energy.
 
     Shape:
         - points: ``[B, N, d]``
@@ -178,43 +42,45 @@ class PointOutputs(NamedTuple):
 
 
 class FrameAveragedGNN(nn.Module):
-    r"""Message passing that sees plain coordinates, exactly equivariant to motions by averaging over a frame.
+    r"""A message-passing network on plain coordinates, exactly equivariant to motions by averaging over a frame.
 
-    All points exchange messages; each point's update is an MLP of coordinates, vectors and invariants, with no
-    symmetry. What is averaged over the frame of the input (its positions and vectors) is
+    All pairs of points exchange messages. The update of each point is an MLP of coordinates, vectors and invariants
+    without any symmetry. One of these is averaged over the frame of the input (its positions and vectors):
 
-    - ``average="whole"``: the network, ``sum_g w_g g phi(g^-1 x)``; messages see coordinates too. One pass of the
-      network for each element.
-    - ``average="updates"``: the update of each layer. Messages are equivariant by themselves and see distances; they
-      are computed once, and only the MLPs on points see every element.
+    - ``average="whole"``: the network, ``sum_g w_g g Phi(g^-1 x)``. Messages depend on coordinates too. The network
+      runs once for each element.
+    - ``average="updates"``: the update of each layer. Messages depend on distances only and are equivariant by
+      design. They are computed once, and only the MLPs on points run for each element.
 
-    Invariant outputs of the points do not depend on the order of the points, and the others go with it. Energies are
-    sums over points, and forces their gradients; these are exact. With ``frame=MeanFrame()`` it is a plain network,
-    equivariant to translations only. Distances are seen through Gaussians about 0 to 6: take units in which neighbours
-    are about 1 apart, such as angstrom. ASE (the extra ``molecules``) reads molecules from XYZ and extended XYZ:
+    Invariant outputs of the points do not depend on the order of the points; the other outputs are permuted with them.
+    Energies are sums over points, and forces their gradients; both are exactly equivariant. With ``frame=MeanFrame()``
+    it is a plain network, equivariant to translations only.
+
+    Distances enter through Gaussians with centres from 0 to 6: use units in which neighbours are about 1 apart, such as
+    angstrom. ASE (the extra ``molecules``) reads molecules from XYZ and extended XYZ files:
     ``torch.from_numpy(ase.io.read(file).positions)``.
 
     Args:
-        in_features: Invariants of each point at the input (a one-hot species, charges).
-        out_invariants: Invariants of each point at the output.
-        in_vectors: Vectors of each point at the input (velocities). They enter the frame.
-        out_vectors: Vectors of each point at the output.
-        d: The dimension.
-        width: Invariants of each point between layers.
-        vector_channels: Vectors of each point between layers.
-        depth: Layers.
-        average: What is averaged, "whole" or "updates".
-        frame: The frame; None for ``PointFrame("E", d)``.
-        chunk_size: As in `FrameAverage`.
-        train_samples: As in `FrameAverage`. With "updates" each layer draws anew, and since layers follow one another
-            the output is not unbiased then.
-        generator: As in `FrameAverage`.
+        in_features: Number of invariants of each point at the input (one-hot species, charges).
+        out_invariants: Number of invariants of each point at the output.
+        in_vectors: Number of vectors of each point at the input (velocities). The frame takes them into account.
+        out_vectors: Number of vectors of each point at the output.
+        d: Dimension.
+        width: Number of invariants of each point between layers.
+        vector_channels: Number of vectors of each point between layers.
+        depth: Number of layers.
+        average: The part to average, "whole" or "updates".
+        frame: The frame. If None, ``PointFrame("E", d)``.
+        chunk_size: As for `FrameAverage`.
+        train_samples: As for `FrameAverage`. With "updates" each layer draws anew, and the output is not unbiased,
+            since it is not linear in the output of each layer.
+        generator: As for `FrameAverage`.
 
     Shape:
         - x: ``[B, N, d]``
         - features: ``[B, N, in_features]``
-        - vectors: ``[B, N, in_vectors, d]``, or ``[B, N, d]`` if there is one; left out if there is none
-        - mask: ``[B, N]``, bool, True where there is a point; padding may hold anything
+        - vectors: ``[B, N, in_vectors, d]``, or ``[B, N, d]`` for one vector; omitted if there are none
+        - mask: ``[B, N]``, bool, True for points; padding may hold anything
         - output: `PointOutputs`
 
     Raises:
@@ -226,9 +92,9 @@ class FrameAveragedGNN(nn.Module):
         >>> net = FrameAveragedGNN(2, width=16).double()
         >>> methane = torch.tensor([[0.0, 0, 0], [1, 1, 1], [1, -1, -1], [-1, 1, -1], [-1, -1, 1]]).double()
         >>> species = torch.eye(2)[[0, 1, 1, 1, 1]].double()[None]
-        >>> turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
-        >>> first, second = net(methane[None], species), net(methane[None] @ turn.mT + 1, species)
-        >>> torch.allclose(second.points, first.points @ turn.mT + 1, rtol=0, atol=1e-12)
+        >>> rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+        >>> first, second = net(methane[None], species), net(methane[None] @ rotation.mT + 1, species)
+        >>> torch.allclose(second.points, first.points @ rotation.mT + 1, rtol=0, atol=1e-12)
         True
         >>> energy = first.invariants.sum((1, 2))
         >>> energy.shape
@@ -264,24 +130,32 @@ class FrameAveragedGNN(nn.Module):
             as_int(name, value, minimum=0)
         self.in_features, self.in_vectors, self.d = in_features, in_vectors, d
         self.average = one_of("average", average, ("whole", "updates"))
-        over = PointFrame("E", d) if frame is None else frame
+        base_frame = PointFrame("E", d) if frame is None else frame
 
         def averaged(module: nn.Module, frame: Frame, ins: tuple[str, ...], outs: tuple[str, ...]) -> FrameAverage:
             return FrameAverage(
                 module, frame, ins, outs, chunk_size=chunk_size, train_samples=train_samples, generator=generator
             )
 
-        def around_update(update: nn.Module) -> nn.Module:
+        def averaged_update(update: nn.Module) -> nn.Module:
             ins = ("points", "vector", "invariant", "invariant", "mask")
-            return averaged(update, _InputFrame(over, in_vectors), ins, ("vector", "vector", "invariant"))
+            return averaged(update, _FrameOfInputs(base_frame, in_vectors), ins, ("vector", "vector", "invariant"))
 
         whole = average == "whole"
-        net = MessagePassing(
-            in_features, out_invariants, in_vectors, out_vectors, d=d, width=width, channels=vector_channels,
-            depth=depth, see_directions=whole, wrap=_as_it_is if whole else around_update,
-        )  # fmt: skip
+        net = _MessagePassing(
+            in_features,
+            out_invariants,
+            in_vectors,
+            out_vectors,
+            d=d,
+            width=width,
+            channels=vector_channels,
+            depth=depth,
+            use_directions=whole,
+            wrap_update=None if whole else averaged_update,
+        )
         outs = ("points", "vector", "invariant")
-        self.net = averaged(net, over, ("points", "invariant", "vector", "mask"), outs) if whole else net
+        self.net = averaged(net, base_frame, ("points", "invariant", "vector", "mask"), outs) if whole else net
 
     def forward(
         self, x: Tensor, features: Tensor, vectors: Tensor | None = None, mask: Tensor | None = None
@@ -293,37 +167,37 @@ class FrameAveragedGNN(nn.Module):
             raise wrong_shape("features", f"[B={b}, N={n}, in_features={self.in_features}]", features)
         if mask is not None and mask.shape != (b, n):
             raise wrong_shape("mask", f"[B={b}, N={n}]", mask)
-        outputs = PointOutputs(*self.net(x, features, self._given(x, vectors), mask))
+        outputs = PointOutputs(*self.net(x, features, self._checked_vectors(x, vectors), mask))
         if mask is None:
             return outputs
         padding = ~mask[..., None]
-        points, found, invariants = outputs
         return PointOutputs(
-            points.masked_fill(padding, 0), found.masked_fill(padding[..., None], 0), invariants.masked_fill(padding, 0)
+            outputs.points.masked_fill(padding, 0),
+            outputs.vectors.masked_fill(padding[..., None], 0),
+            outputs.invariants.masked_fill(padding, 0),
         )
 
-    def _given(self, x: Tensor, vectors: Tensor | None) -> Tensor:
-        """The vectors of the input, ``[B, N, in_vectors, d]``."""
+    def _checked_vectors(self, x: Tensor, vectors: Tensor | None) -> Tensor:
+        """Return the vectors of the input as ``[B, N, in_vectors, d]``."""
         b, n, d = x.shape
         if vectors is None:
             if self.in_vectors:
                 raise invalid("vectors", f"given, since in_vectors={self.in_vectors}", None)
             return x.new_zeros(b, n, 0, d)
-        given = vectors.unsqueeze(2) if vectors.ndim == 3 and self.in_vectors == 1 else vectors
-        if given.shape != (b, n, self.in_vectors, d):
+        expanded = vectors.unsqueeze(2) if vectors.ndim == 3 and self.in_vectors == 1 else vectors
+        if expanded.shape != (b, n, self.in_vectors, d):
             raise wrong_shape("vectors", f"[B={b}, N={n}, in_vectors={self.in_vectors}, d={d}]", vectors)
-        return given
+        return expanded
 
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, in_vectors={self.in_vectors}, d={self.d}, average={self.average!r}"
 
 
-def _as_it_is(module: nn.Module) -> nn.Module:
-    return module
+class _FrameOfInputs(nn.Module):
+    """The frame of the points and the first ``in_vectors`` vectors, those of the network's input.
 
-
-class _InputFrame(nn.Module):
-    """The frame of the network's inputs. What layers make of them follows them, and would only enlarge the frame."""
+    The vectors that the layers compute are determined by the inputs: including them would only enlarge the frame.
+    """
 
     def __init__(self, frame: Frame, in_vectors: int) -> None:
         super().__init__()
@@ -335,3 +209,147 @@ class _InputFrame(nn.Module):
 
     def extra_repr(self) -> str:
         return "" if isinstance(self.frame, nn.Module) else repr(self.frame)
+
+
+class _PointState(NamedTuple):
+    """The state of the points between layers.
+
+    Shape:
+        - start: ``[B, N, d]``, positions at the input
+        - shift: ``[B, N, d]``, displacements from there
+        - in_vectors: ``[B, N, V_in, d]``, vectors at the input
+        - vectors: ``[B, N, V, d]``
+        - features: ``[B, N, width]``, invariants
+    """
+
+    start: Tensor
+    shift: Tensor
+    in_vectors: Tensor
+    vectors: Tensor
+    features: Tensor
+
+
+class _MessagePassing(nn.Module):
+    """Embedding, layers and read-out. Arguments as for `FrameAveragedGNN`, and two more.
+
+    Args:
+        in_features: As for `FrameAveragedGNN`.
+        out_invariants: As for `FrameAveragedGNN`.
+        in_vectors: As for `FrameAveragedGNN`.
+        out_vectors: As for `FrameAveragedGNN`.
+        d: As for `FrameAveragedGNN`.
+        width: As for `FrameAveragedGNN`.
+        channels: Number of vectors of each point between layers.
+        depth: As for `FrameAveragedGNN`.
+        use_directions: If True, messages depend on the differences between points, otherwise on their lengths only.
+        wrap_update: Wrapper of the update of each layer. If None, the update is used as it is.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_invariants: int,
+        in_vectors: int,
+        out_vectors: int,
+        *,
+        d: int,
+        width: int,
+        channels: int,
+        depth: int,
+        use_directions: bool,
+        wrap_update: Callable[[nn.Module], nn.Module] | None,
+    ) -> None:
+        super().__init__()
+        self.channels = channels
+        self.embed = nn.Linear(in_features, width)
+        self.embed_vectors = nn.Linear(in_vectors, channels, bias=False) if in_vectors else None
+        # The update is built before its layer: the order of construction decides which weights a seed gives.
+        self.layers = nn.ModuleList()
+        for _ in range(depth):
+            update: nn.Module = _Update(d, width, in_vectors, channels)
+            update = update if wrap_update is None else wrap_update(update)
+            self.layers.append(_Layer(d, width, channels, use_directions, update))
+        self.invariants = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, out_invariants))
+        self.vectors = nn.Linear(channels, out_vectors, bias=False) if out_vectors else None
+
+    def forward(
+        self, x: Tensor, features: Tensor, vectors: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        b, n, d = x.shape
+        valid = torch.ones(b, n, dtype=torch.bool, device=x.device) if mask is None else mask
+        pairs = valid[:, :, None] & valid[:, None] & ~torch.eye(n, dtype=torch.bool, device=x.device)
+        padding = ~valid[..., None]
+        # Padding is overwritten, not multiplied by 0: NaN times 0 is NaN.
+        x, in_vectors = x.masked_fill(padding, 0), vectors.masked_fill(padding[..., None], 0)
+        hidden = x.new_zeros(b, n, self.channels, d)
+        if self.embed_vectors is not None:
+            hidden = self.embed_vectors(in_vectors.mT).mT
+        invariants = self.embed(features.masked_fill(padding, 0))
+        state = _PointState(x, torch.zeros_like(x), in_vectors, hidden, invariants)
+        for layer in self.layers:
+            state = layer(state, mask, pairs)
+        out = x.new_zeros(b, n, 0, d) if self.vectors is None else self.vectors(state.vectors.mT).mT
+        return state.start + state.shift, out, self.invariants(state.features)
+
+
+class _Layer(nn.Module):
+    """Messages between all pairs of points, and the update of each point.
+
+    The message ``m_ij`` is an MLP of the invariants of both points and of their distance (and of ``x_j - x_i``, with
+    ``use_directions``). Each point sums up ``sum_j m_ij``, ``sum_j a(m_ij) (x_j - x_i)`` and ``sum_j b(m_ij) v_j``.
+    """
+
+    def __init__(self, d: int, width: int, channels: int, use_directions: bool, update: nn.Module) -> None:
+        super().__init__()
+        self.use_directions = use_directions
+        self.receiver = nn.Linear(width, width)
+        self.sender = nn.Linear(width, width, bias=False)
+        self.between = nn.Linear(_SHELLS + 1 + d * use_directions, width, bias=False)
+        self.message = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
+        self.gates = nn.Linear(width, 2)
+        # Gaussians of the distance, as wide as their spacing: broad ones, all centred at 0, learn no bond lengths.
+        self.shells = nn.Parameter(torch.linspace(0, _REACH, _SHELLS))
+        self.log_rates = nn.Parameter(torch.full((_SHELLS,), -2 * math.log(_REACH / (_SHELLS - 1)) - math.log(2)))
+        self.update = update
+
+    def forward(self, state: _PointState, mask: Tensor | None, pairs: Tensor) -> _PointState:
+        x = state.start + state.shift
+        difference = x[:, None] - x[:, :, None]
+        square = difference.square().sum(-1, keepdim=True)
+        distance = (square + 0.01).sqrt()  # smooth where points coincide
+        features = [torch.exp(-(distance - self.shells).square() * self.log_rates.exp()), torch.log1p(square)]
+        between = self.between(torch.cat([*features, difference] if self.use_directions else features, -1))
+        messages = self.message(
+            self.receiver(state.features)[:, :, None] + self.sender(state.features)[:, None] + between
+        )
+        messages = messages * pairs[..., None]
+        for_differences, for_vectors = (self.gates(messages) * pairs[..., None]).unbind(-1)
+        displacements = torch.stack((state.shift, torch.einsum("bij,bijd->bid", for_differences, difference)), 2)
+        neighbours = torch.einsum("bij,bjcd->bicd", for_vectors, state.vectors)
+        vectors = torch.cat((state.in_vectors, displacements, state.vectors, neighbours), 2)
+        changes = self.update(state.start, vectors, state.features, messages.sum(2), mask)
+        shift, vector_change, feature_change = changes
+        if mask is not None:
+            shift = shift.masked_fill(~mask[..., None], 0)
+        return state._replace(
+            shift=state.shift + shift,
+            vectors=state.vectors + vector_change,
+            features=state.features + feature_change,
+        )
+
+
+class _Update(nn.Module):
+    """An MLP of the state of a point and its summed messages. It uses plain coordinates and is not equivariant."""
+
+    def __init__(self, d: int, width: int, in_vectors: int, channels: int) -> None:
+        super().__init__()
+        self.parts = (d, channels * d, width)
+        sizes = d * (1 + in_vectors + 2 + 2 * channels) + 2 * width
+        self.net = nn.Sequential(nn.Linear(sizes, width), nn.SiLU(), nn.Linear(width, sum(self.parts)))
+
+    def forward(
+        self, x: Tensor, vectors: Tensor, features: Tensor, messages: Tensor, mask: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        changes = self.net(torch.cat((x, vectors.flatten(2), features, messages), -1))
+        shift, vector_change, feature_change = changes.split(self.parts, -1)
+        return shift, vector_change.unflatten(-1, (-1, x.shape[-1])), feature_change

@@ -58,8 +58,8 @@ def test_options(frame: Callable[..., object], option: dict[str, object], text: 
         (X[:, :0], None, (), "x must be a tensor .* with N >= 1"),
         (X, torch.ones(2, 3, dtype=torch.bool), (), r"mask must be a tensor \[B=2, N=4\]"),
         (X, torch.ones(2, 4), (), "mask must be bool"),
-        (X, torch.tensor([[True] * 4, [False] * 4]), (), "mask must be True .* sample 1 has none|Sample 1 has none"),
-        (X / torch.tensor([1.0, 0.0]).view(2, 1, 1), None, (), "x must be finite.*Sample 1 is not"),
+        (X, torch.tensor([[True] * 4, [False] * 4]), (), "mask must be True .* No point in sample 1"),
+        (X / torch.tensor([1.0, 0.0]).view(2, 1, 1), None, (), "x must be finite.*Not finite in sample 1"),
         (X, None, (X[:, :, :2],), r"vectors must be a tensor \[B=2, M, d=3\]"),
         (X, None, (X / 0,), "vectors must be finite"),
     ],
@@ -113,10 +113,10 @@ def test_too_many_elements_names_the_samples() -> None:
         ({"frame": PointFrame}, "frame must be .*Make an instance"),
         ({"in_action": "pints"}, "in_action must be one of .*Did you mean 'points'"),
         ({"in_action": ("points", "vectr")}, r"in_action\[1\] must be one of .*Did you mean 'vector'"),
-        ({"in_action": {"x": 3}}, r"in_action\['x'\] must be an action of frames"),
+        ({"in_action": {"x": 3}}, r"in_action\['x'\] must be a frame action or its name"),
         ({"in_action": "vector"}, "in_action must be actions of which exactly one is 'points'"),
         ({"in_action": ("points", "points")}, "in_action must be actions of which exactly one is 'points'"),
-        ({"out_action": None}, "out_action must be an action of frames"),
+        ({"out_action": None}, "out_action must be a frame action or its name"),
         ({"out_action": "tensor"}, "frame must be a frame with lmax of at least 2.*lmax=3"),
         ({"chunk_size": 0}, "chunk_size must be a positive int"),
         ({"train_samples": 0}, "train_samples must be a positive int"),
@@ -168,7 +168,7 @@ def test_inputs_of_averages(actions: object, inputs: tuple[object, ...], error: 
 
 def test_detached_positions_warn() -> None:
     net = FrameAverage(lambda x: x.sum((1, 2)), PointFrame(), "points", "invariant", detach=True)
-    with pytest.warns(UserWarning, match="no forces from it"):
+    with pytest.warns(UserWarning, match="Do not use it for forces"):
         net(X.clone().requires_grad_())
     net(X)
     with torch.no_grad():
@@ -198,7 +198,9 @@ def test_frame_sets(parts: tuple[Tensor, ...], text: str) -> None:
 def test_canonicalize_names_the_samples() -> None:
     x, mask = padded([torch.cat((H2O, H2O[:1] + torch.tensor([1.5, 0, 0]))), CH4])
     net = Canonicalize(lambda x, mask: x, PointFrame("SE"), ("points", "mask"), "points")
-    with pytest.raises(DegenerateFrameError, match=r"frame must be one with one element.*12 elements.*sample.* 1"):
+    with pytest.raises(
+        DegenerateFrameError, match=r"frame must have one element for each sample.*12 elements.*sample.* 1"
+    ):
         net(x.double(), mask)
 
 
