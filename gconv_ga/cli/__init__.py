@@ -22,10 +22,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and ends the program.
+    """Run the command line and end the program.
 
     Args:
-        arguments: What follows the program's name; None for what the user typed.
+        arguments: Arguments after the name of the program. If None, those of the process.
 
     Raises:
         SystemExit: Always, with the exit code.
@@ -40,11 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         from ._app import app
     except ModuleNotFoundError as error:
-        sys.exit(_refused(missing_extra(__name__, "train", error)))
+        print(f"gconv-ga: {missing_extra(__name__, 'train', error)}", file=sys.stderr)
+        sys.exit(2)
     app(arguments, prog_name="gconv-ga")
     raise SystemExit(0)
-
-
-def _refused(error: ModuleNotFoundError) -> int:
-    print(f"gconv-ga: {error}", file=sys.stderr)
-    return 2

@@ -1,4 +1,4 @@
-"""The commands, and what is said when one of them fails."""
+"""The application: its commands, and how it reports errors."""
 
 import sys
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from ._train_command import train
 
 
 class OneLineErrors(TyperGroup):
-    """A command that fails says so in one line; the traceback is for who asks for it with ``--debug``."""
+    """Commands that report errors in one line. With ``--debug`` the traceback is shown instead."""
 
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
-        """Runs the command and ends the program with its exit code."""
+        """Run a command and end the program with its exit code."""
         arguments = list(sys.argv[1:] if args is None else args)
         try:
             code = super().main(arguments, prog_name, **{**extra, "standalone_mode": False})
@@ -34,13 +34,13 @@ class OneLineErrors(TyperGroup):
 
 
 def describe(error: Exception) -> tuple[str, int]:
-    """One line about an error, and the exit code."""
+    """Return one line about an error, and the exit code."""
     if isinstance(error, typer.TyperException):
         return " ".join(error.format_message().split()), error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
         return text, 2
-    return f"{type(error).__name__}: {text} (--debug shows where)", 1
+    return f"{type(error).__name__}: {text} (--debug shows the traceback)", 1
 
 
 app = typer.Typer(
@@ -50,17 +50,12 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo)
-app.command()(sample)
-app.command()(train)
-app.command()(predict)
-app.command()(evaluate)
-app.command()(check)
-app.command()(export)
+for command in (demo, sample, train, predict, evaluate, check, export):
+    app.command()(command)
 
 
 def show_version(value: bool) -> None:
-    """Prints the version and ends."""
+    """Print the version and end the program."""
     if value:
         from importlib.metadata import version
 
@@ -76,7 +71,7 @@ def gconv_ga(
     ] = False,
     debug: Debug = False,
 ) -> None:
-    """Rotation-equivariant segmenters: turn the image, and the answer turns with it.
+    """Rotation-equivariant segmentation: rotate the image, and the prediction rotates with it.
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input, 130 stopped by Ctrl-C.
     """

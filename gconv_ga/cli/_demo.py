@@ -1,4 +1,4 @@
-"""Three segmenters, the same data, the same multiply-adds: what does each say when the image is turned?"""
+"""The networks that ``gconv-ga demo`` compares: what they are, their training, and the report of the comparison."""
 
 import json
 import time
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 from rich.table import Table
 from torch import nn
 
-from ..actions import LabelMask, ScalarField
-from ..evaluate import OrientationScores, orientation_scores
+from .._files import write_atomically
+from ..actions import ScalarField
+from ..evaluate import OrientationScores, changed_labels, orientation_scores
 from ..groups import as_group
 from ..images import CropStream, Sample, load_sample
 from ..models import EquivariantUNet
@@ -23,42 +24,63 @@ from ..plots import demo_figure, save_figure
 from ..predict import predict_labels
 from ..segmenter import Machines, SegmenterConfig
 from ..train import ReportSteps, SaveCheckpoints, Segmenter, fit, start_at_frequencies
+from ._options import progress_bars
 
-CHANNELS = 16  # orientations times fields of the finest level, and the channels of the plain twin
+CHANNELS = 16  # channels of the baselines' finest level: group elements times fields of the equivariant network
 DEPTH = 3
-AUGMENTATION = "D4"  # quarter turns and mirrors
+AUGMENTATION = "D4"  # rotations by 90 degrees and reflections
+CROP, BATCH_SIZE, LEARNING_RATE = 64, 8, 1e-2
+SAVE_EVERY = 25  # steps
+SHOWN_ELEMENT = 1  # group element that moves the image in the picture: the smallest rotation of a C or D group
 
 
 @dataclass(frozen=True)
-class Contestant:
-    """A network to train, and how."""
+class Network:
+    """A network to train.
 
-    key: str  # names its files
+    Args:
+        key: Name of its files.
+        title: Name in the table and in the picture.
+        config: Architecture, classes and normalization.
+        augmentation: Group whose elements move the crops in training. If None, crops are taken as they are.
+    """
+
+    key: str
     title: str
     config: SegmenterConfig
     augmentation: str | None
 
 
 @dataclass(frozen=True)
-class Contest:
-    """The networks, and what they all share."""
+class Comparison:
+    """Networks to compare, and what they share."""
 
     data: str
     sample: Sample
     group: str
-    contestants: Sequence[Contestant]
+    networks: Sequence[Network]
     steps: int
     seed: int
     device: torch.device
     folder: Path
 
-    def checkpoint(self, contestant: Contestant) -> Path:
-        """Where its weights go."""
-        return self.folder / f"{contestant.key}.safetensors"
+    def checkpoint(self, network: Network) -> Path:
+        """Return the path of the weights of a network."""
+        return self.folder / f"{network.key}.safetensors"
 
 
-def contestants(group: str, sample: Sample) -> list[Contestant]:
-    """The equivariant network, its plain twin, and the twin that sees no turned image.
+def prepare(group: str, data: str, *, steps: int, seed: int, device: torch.device, folder: Path) -> Comparison:
+    """Return the comparison that the options of ``gconv-ga demo`` ask for.
+
+    Raises:
+        NotImplementedError: There is no network for this group.
+    """
+    sample = load_sample(data)
+    return Comparison(data, sample, group, networks_to_compare(group, sample), steps, seed, device, folder)
+
+
+def networks_to_compare(group: str, sample: Sample) -> list[Network]:
+    """Return the equivariant network and its compute-matched baseline, augmented and not augmented.
 
     Raises:
         NotImplementedError: There is no network for this group.
@@ -69,126 +91,102 @@ def contestants(group: str, sample: Sample) -> list[Contestant]:
         "classes": len(sample.classes),
         "width": max(1, CHANNELS // symmetry.order),
         "depth": DEPTH,
-        "kernel_size": 3 if symmetry.is_exact() else 5,  # 3 x 3 pixels are few to turn by 45 degrees
+        "kernel_size": 3 if symmetry.is_exact() else 5,  # 3 x 3 pixels are too few to rotate a kernel by 45 degrees
         "group": group,
     }
-    twin = {**arguments, "width": EquivariantUNet(**arguments).baseline().width}
-    del twin["group"]
-    ours = SegmenterConfig("EquivariantUNet", arguments, sample.classes, sample.normalization)
-    plain = SegmenterConfig("UNet", twin, sample.classes, sample.normalization)
+    baseline_arguments = {**arguments, "width": EquivariantUNet(**arguments).baseline().width}
+    del baseline_arguments["group"]
+    equivariant = SegmenterConfig("EquivariantUNet", arguments, sample.classes, sample.normalization)
+    baseline = SegmenterConfig("UNet", baseline_arguments, sample.classes, sample.normalization)
     return [
-        Contestant("equivariant", f"{group} U-Net", ours, AUGMENTATION),
-        Contestant("plain", "plain twin", plain, AUGMENTATION),
-        Contestant("plain-unaugmented", "twin, unaugmented", plain, None),
+        Network("equivariant", f"{group} U-Net", equivariant, AUGMENTATION),
+        Network("plain", "baseline, augmented", baseline, AUGMENTATION),
+        Network("plain-unaugmented", "baseline", baseline, None),
     ]
-
-
-def prepare(group: str, data: str, *, steps: int, seed: int, device: torch.device, folder: Path) -> Contest:
-    """The contest of ``gconv-ga demo``.
-
-    Raises:
-        NotImplementedError: There is no network for this group.
-    """
-    sample = load_sample(data)
-    return Contest(data, sample, group, contestants(group, sample), steps, seed, device, folder)
-
-
-CROP, BATCH, LEARNING_RATE = 64, 8, 1e-2
-SAVE_EVERY = 25
 
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a network."""
+    """A trained network with its scores on the test images."""
 
-    contestant: Contestant
+    network: Network
     model: nn.Module
     scores: OrientationScores
     seconds: float
 
     @property
     def parameters(self) -> int:
-        """How many numbers it learnt."""
+        """Number of trained parameters."""
         return sum(parameter.numel() for parameter in self.model.parameters())
 
 
-def run(contest: Contest) -> list[Result]:
-    """Trains and scores the networks, one after the other.
+def train_networks(comparison: Comparison) -> list[Result]:
+    """Train and score the networks, one after the other.
 
     Raises:
-        typer.Exit: The user has pressed Ctrl-C; what is saved by then is said.
+        typer.Exit: The user pressed Ctrl-C. What has been saved is printed.
     """
-    savers = [SaveCheckpoints(contest.checkpoint(each), each.config, every=SAVE_EVERY) for each in contest.contestants]
+    savers = [
+        SaveCheckpoints(comparison.checkpoint(network), network.config, every=SAVE_EVERY)
+        for network in comparison.networks
+    ]
     try:
-        with _bars() as bars:
-            tasks = [bars.add_task(each.title, total=contest.steps, loss="") for each in contest.contestants]
-            rows = zip(contest.contestants, savers, tasks, strict=True)
-            return [_train(contest, each, saver, bars, task) for each, saver, task in rows]
+        with progress_bars() as bars:
+            tasks = [bars.add_task(network.title, total=comparison.steps, note="") for network in comparison.networks]
+            rows = zip(comparison.networks, savers, tasks, strict=True)
+            return [_train(comparison, network, saver, bars, task) for network, saver, task in rows]
     except KeyboardInterrupt:
-        _say_what_is_saved(savers)
+        saved = ", ".join(f"{saver.path} (step {saver.saved})" for saver in savers if saver.saved)
+        text = f"saved so far: {saved}" if saved else f"nothing is saved before step {SAVE_EVERY}"
+        typer.echo(f"gconv-ga: stopped; {text}", err=True)
         raise typer.Exit(130) from None
 
 
-def _train(contest: Contest, contestant: Contestant, saver: SaveCheckpoints, bars: Progress, task: TaskID) -> Result:
-    sample, seed = contest.sample, contest.seed
-    model = contestant.config.build(seed=seed)
+def _train(comparison: Comparison, network: Network, saver: SaveCheckpoints, bars: Progress, task: TaskID) -> Result:
+    sample, seed = comparison.sample, comparison.seed
+    model = network.config.build(seed=seed)
     start_at_frequencies(model, sample.train.masks)
     stream = CropStream(
-        sample.train, length=contest.steps * BATCH, crop=CROP, symmetry=contestant.augmentation, seed=seed
+        sample.train, length=comparison.steps * BATCH_SIZE, crop=CROP, symmetry=network.augmentation, seed=seed
     )
-    progress = ReportSteps(lambda step, loss: bars.update(task, completed=step, loss=f"loss {loss:.3f}"))
+    progress = ReportSteps(lambda step, loss: bars.update(task, completed=step, note=f"loss {loss:.3f}"))
     begin = time.perf_counter()
     fit(
         Segmenter(model, learning_rate=LEARNING_RATE),
         stream,
-        batch_size=BATCH,
-        machines=Machines(contest.device),
+        batch_size=BATCH_SIZE,
+        machines=Machines(comparison.device),
         seed=seed,
         callbacks=[progress, saver],
     )
     seconds = time.perf_counter() - begin
     scores = orientation_scores(
-        model, sample.test.images, sample.test.masks, classes=len(sample.classes), group=contest.group,
-        device=contest.device,
+        model, sample.test.images, sample.test.masks, classes=len(sample.classes), group=comparison.group,
+        device=comparison.device,
     )  # fmt: skip
-    return Result(contestant, model.cpu(), scores, seconds)
+    return Result(network, model.cpu(), scores, seconds)
 
 
-def _bars() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+def report(comparison: Comparison, results: Sequence[Result]) -> None:
+    """Print the table, write the files, and print where they are and what to try next."""
+    Console().print(table(comparison, results))
+    content = json.dumps(numbers(comparison, results), indent=2) + "\n"
+    write_atomically(comparison.folder / "results.json", content.encode())
+    draw(comparison, results)
+    print(next_steps(comparison, results))
 
 
-def _say_what_is_saved(savers: list[SaveCheckpoints]) -> None:
-    saved = [f"{saver.path} (step {saver.saved})" for saver in savers if saver.saved]
-    text = "saved so far: " + ", ".join(saved) if saved else f"nothing is saved before step {SAVE_EVERY}"
-    typer.echo(f"gconv-ga: stopped; {text}", err=True)
-
-
-ELEMENT = 1  # how the picture turns the image: the smallest rotation of a C or D group
-
-
-def report(contest: Contest, results: Sequence[Result]) -> None:
-    """Prints the table, writes the files, says where they are and what to try next."""
-    Console().print(table(contest, results))
-    (contest.folder / "results.json").write_text(
-        json.dumps(numbers(contest, results), indent=2) + "\n", encoding="utf-8"
-    )
-    draw(contest, results)
-    print(closing(contest, results))
-
-
-def table(contest: Contest, results: Sequence[Result]) -> Table:
-    """The numbers, one row a network."""
-    count = len(contest.sample.test)
-    grid = Table(title=f"{count} test images of {contest.data}, as they are and turned by all of {contest.group}")
+def table(comparison: Comparison, results: Sequence[Result]) -> Table:
+    """Return the scores as a table, one row for each network."""
+    count = len(comparison.sample.test)
+    grid = Table(title=f"{count} test images of {comparison.data}, upright and rotated by all of {comparison.group}")
     grid.add_column("network", no_wrap=True)
-    for column in ("Dice\nupright", "Dice\nturned", "labels\nchanged", "para-\nmeters", "seconds"):
+    for column in ("Dice\nupright", "Dice\nrotated", "labels\nchanged", "para-\nmeters", "seconds"):
         grid.add_column(column, justify="right", no_wrap=True)
     for result in results:
         scores = result.scores
         grid.add_row(
-            result.contestant.title,
+            result.network.title,
             f"{scores.upright:.3f}",
             f"{scores.turned:.3f}",
             f"{100 * scores.changed:.3f} %",
@@ -198,23 +196,23 @@ def table(contest: Contest, results: Sequence[Result]) -> Table:
     return grid
 
 
-def numbers(contest: Contest, results: Sequence[Result]) -> dict[str, Any]:
-    """Everything the table says, unrounded, and how it came about."""
+def numbers(comparison: Comparison, results: Sequence[Result]) -> dict[str, Any]:
+    """Return the content of ``results.json``: the numbers of the table, unrounded, and the settings."""
     return {
-        "group": contest.group,
-        "data": contest.data,
-        "steps": contest.steps,
-        "seed": contest.seed,
-        "device": str(contest.device),
+        "group": comparison.group,
+        "data": comparison.data,
+        "steps": comparison.steps,
+        "seed": comparison.seed,
+        "device": str(comparison.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "networks": [
             {
-                "name": result.contestant.title,
-                "checkpoint": contest.checkpoint(result.contestant).name,
-                "architecture": result.contestant.config.architecture,
-                "arguments": result.contestant.config.arguments,
-                "augmentation": result.contestant.augmentation,
+                "name": result.network.title,
+                "checkpoint": comparison.checkpoint(result.network).name,
+                "architecture": result.network.config.architecture,
+                "arguments": result.network.config.arguments,
+                "augmentation": result.network.augmentation,
                 "parameters": result.parameters,
                 "seconds": result.seconds,
                 "scores": asdict(result.scores),
@@ -224,40 +222,38 @@ def numbers(contest: Contest, results: Sequence[Result]) -> dict[str, Any]:
     }
 
 
-def draw(contest: Contest, results: Sequence[Result]) -> None:
-    """Writes the picture, of the test image whose labels change most in the augmented plain twin."""
-    images, masks = contest.sample.test.images, contest.sample.test.masks
-    turned = ScalarField()(images, contest.group, ELEMENT)
-    pairs = [[predict_labels(result.model, x) for x in (images, turned)] for result in results]
-    upright, moved = pairs[1]
-    move, inside = LabelMask(), torch.ones_like(upright)
-    changed = move(upright, contest.group, ELEMENT) != moved * move(inside, contest.group, ELEMENT)
+def draw(comparison: Comparison, results: Sequence[Result]) -> None:
+    """Write the picture: the test image on which the prediction of the augmented baseline changes most."""
+    images, masks = comparison.sample.test.images, comparison.sample.test.masks
+    moved_images = ScalarField()(images, comparison.group, SHOWN_ELEMENT)
+    labels = [[predict_labels(result.model, x) for x in (images, moved_images)] for result in results]
+    changed = changed_labels(*labels[1], comparison.group, SHOWN_ELEMENT)
     shown = int(changed.flatten(1).sum(dim=1).argmax())
     predictions = {
-        result.contestant.title: (upright[shown], moved[shown])
-        for result, (upright, moved) in zip(results, pairs, strict=True)
+        result.network.title: (upright[shown], moved[shown])
+        for result, (upright, moved) in zip(results, labels, strict=True)
     }
-    figure = demo_figure(images[shown], masks[shown], predictions, group=contest.group, element=ELEMENT)
-    save_figure(figure, contest.folder / "demo.png")
+    figure = demo_figure(images[shown], masks[shown], predictions, group=comparison.group, element=SHOWN_ELEMENT)
+    save_figure(figure, comparison.folder / "demo.png")
 
 
-def closing(contest: Contest, results: Sequence[Result]) -> str:
-    """Where everything is, and what to try next."""
-    folder = contest.folder
-    other = "histology" if contest.data == "nuclei" else "nuclei"
-    group = "D4" if contest.group == "C4" else "C4"
-    names = ", ".join(contest.checkpoint(result.contestant).name for result in results)
-    load = f"load_checkpoint('{contest.checkpoint(results[0].contestant)}')"
-    return f"""Labels changed: the share of pixels that get another label when the image is turned.
+def next_steps(comparison: Comparison, results: Sequence[Result]) -> str:
+    """Return what was written where, and commands to try next."""
+    folder = comparison.folder
+    other_data = "histology" if comparison.data == "nuclei" else "nuclei"
+    other_group = "D4" if comparison.group == "C4" else "C4"
+    names = ", ".join(comparison.checkpoint(result.network).name for result in results)
+    load = f"load_checkpoint('{comparison.checkpoint(results[0].network)}')"
+    return f"""Labels changed: share of pixels whose predicted class changes when the image is rotated.
 
 In {folder}:
-  demo.png      what the networks see in one test image, upright and turned
+  demo.png      predictions of the networks for one test image, upright and rotated
   results.json  these numbers and the settings
   {names}
 
 Try next:
-  gconv-ga demo --data {other} --out {folder}-{other}
-  gconv-ga demo --group {group} --out {folder}-{group}
-  gconv-ga demo --seed {contest.seed + 1} --out {folder}-seed-{contest.seed + 1}
-  python -c "from gconv_ga.training import load_checkpoint; print({load}.model)"
+  gconv-ga demo --data {other_data} --out {folder}-{other_data}
+  gconv-ga demo --group {other_group} --out {folder}-{other_group}
+  gconv-ga demo --seed {comparison.seed + 1} --out {folder}-seed-{comparison.seed + 1}
+  python -c "from gconv_ga.segmenter import load_checkpoint; print({load}.model)"
 """

@@ -7,56 +7,58 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._files import write_atomically
 from .._validate import missing_extra
 from ._options import Debug, Run, load_run, make_folder, refuse
 
-if TYPE_CHECKING:  # these rooms take seconds to load
+if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor, nn
 
     from ..segmenter import SegmenterConfig
 
+    Predict = Callable[[Tensor], Tensor]
 
-TOLERANCE = 1e-4  # relative; float32 summed in another order is off by 1e-6
-ENDINGS = (".onnx", ".pt2")
+TOLERANCE = 1e-4  # relative; summing float32 numbers in another order gives 1e-6
+SUFFIXES = (".onnx", ".pt2")
 
 
 def export(
     run: Run,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The file: .onnx, or .pt2 for torch.export.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="File to write: .onnx, or .pt2 for torch.export.")],
     debug: Debug = False,
 ) -> None:
-    """Write the network as plain convolutions for every batch size, height and width: ONNX, or a program of torch.
+    """Write the network as plain convolutions, for any batch size, height and width: ONNX or a torch.export program.
 
-    Input "image": float32 [batch, C, H, W], normalised; output "logits". Networks of --arch smp take heights and
-    widths that are multiples of their encoder's stride, mostly 32: pad. The metadata entry gconv_ga holds the classes
-    and the normalisation as JSON. The file is run (by onnxruntime, by torch) and compared with the checkpoint at three
-    sizes before it appears. ONNX needs the extra onnx.
+    The input "image" is float32 [batch, C, H, W], normalized as in training; the output is "logits". Networks of
+    --arch smp take heights and widths that are multiples of the stride of their encoder, mostly 32: pad the image. The
+    metadata entry gconv_ga holds the classes and the normalization as JSON. Before the file appears it is run (by
+    onnxruntime or torch) and compared with the checkpoint at three sizes. ONNX needs the extra onnx.
 
     Example: [bold]gconv-ga export --run run --out segmenter.onnx[/bold]
     """
-    if out.suffix not in ENDINGS:
-        refuse("--out", f"{out} ends in none of {', '.join(ENDINGS)}")
+    if out.suffix not in SUFFIXES:
+        refuse("--out", f"{out} does not end in {' or '.join(SUFFIXES)}")
     model, config, _ = load_run(run)
-    make_folder(out.parent, "'--out'")
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".export-") as folder:
-        made = Path(folder) / out.name
+    make_folder(out.parent, "--out")
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / out.name
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # torch's exporter warns about itself
-                exported = (_write_onnx if out.suffix == ".onnx" else _write_program)(model, config, made)
+                exported = (_write_onnx if out.suffix == ".onnx" else _write_program)(model, config, file)
         except ModuleNotFoundError as absent:
             raise missing_extra(__name__, "onnx", absent) from absent
         error = _difference(model, config, exported)
         if not error <= TOLERANCE:
             raise RuntimeError(f"the exported network differs from the checkpoint by {error:.1e}; nothing was written")
-        made.replace(out)
+        write_atomically(out, file.read_bytes())
     print(f"{out}: differs from the checkpoint by {error:.1e} of its largest logit")
 
 
 def _sides(model: "nn.Module", config: "SegmenterConfig") -> tuple[int, int, int]:
-    """What sides are multiples of, the least that is exported, and one a little larger."""
+    """Return the number that sides are multiples of, the least side that is exported, and one a little larger."""
     if config.architecture == "smp":
         step: int = vars(model.get_submodule("model"))["step"]
         return step, max(64, 2 * step), 96
@@ -65,6 +67,7 @@ def _sides(model: "nn.Module", config: "SegmenterConfig") -> tuple[int, int, int
 
 
 def _program(model: "nn.Module", config: "SegmenterConfig") -> Any:
+    """Return the `torch.export.ExportedProgram` of the network."""
     import torch
 
     from ..conversion import fold
@@ -81,22 +84,22 @@ def _program(model: "nn.Module", config: "SegmenterConfig") -> Any:
     )  # fmt: skip
 
 
-def _write_program(model: "nn.Module", config: "SegmenterConfig", path: Path) -> "Callable[[Tensor], Tensor]":
-    """Writes the program; returns what the file does."""
+def _write_program(model: "nn.Module", config: "SegmenterConfig", path: Path) -> "Predict":
+    """Write the program; return the function that the file computes."""
     import torch
 
     torch.export.save(_program(model, config), path, extra_files={"gconv_ga": config.to_json()})
     written = torch.export.load(path).module()
 
-    def run(image: "Tensor") -> "Tensor":
+    def predict(image: "Tensor") -> "Tensor":
         logits: Tensor = written(image)
         return logits
 
-    return run
+    return predict
 
 
-def _write_onnx(model: "nn.Module", config: "SegmenterConfig", path: Path) -> "Callable[[Tensor], Tensor]":
-    """Writes the ONNX; returns what the file does."""
+def _write_onnx(model: "nn.Module", config: "SegmenterConfig", path: Path) -> "Predict":
+    """Write the ONNX file; return the function that the file computes."""
     import onnx
     import onnxruntime
     import torch
@@ -110,14 +113,14 @@ def _write_onnx(model: "nn.Module", config: "SegmenterConfig", path: Path) -> "C
     onnx.save(proto, path)
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
-    def run(image: "Tensor") -> "Tensor":
+    def predict(image: "Tensor") -> "Tensor":
         return torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
 
-    return run
+    return predict
 
 
-def _difference(model: "nn.Module", config: "SegmenterConfig", exported: "Callable[[Tensor], Tensor]") -> float:
-    """The largest relative difference of logits at sizes other than the exported example's."""
+def _difference(model: "nn.Module", config: "SegmenterConfig", exported: "Predict") -> float:
+    """Return the largest relative difference of the logits, at sizes other than that of the exported example."""
     import torch
 
     step, least, side = _sides(model, config)

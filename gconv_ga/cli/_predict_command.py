@@ -1,66 +1,74 @@
-"""``gconv-ga predict``: the classes of images of any size."""
+"""``gconv-ga predict``: the class of every pixel, for images of any size."""
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from .._files import write_atomically
 from ._options import (
     Debug,
     Device,
     Run,
+    Tile,
     check_group,
     checkpoint_file,
     load_run,
     make_folder,
     naming,
+    progress_bars,
     refuse,
     refuse_files,
-    run_code,
+    run_encoding,
 )
 
 SETTINGS = "predict.json"
 
 
-def _check_average(name: str | None) -> str | None:
-    return None if name is None else check_group(name)
-
-
 def predict(
     run: Run,
     images: Annotated[Path, typer.Option(metavar="FILE_OR_DIR", help="An image, or a folder of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where NAME.png goes, class indices, for each image.")],
-    tile: Annotated[int, typer.Option(min=8, help="Side of the tiles that larger images are cut into.")] = 256,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictions, NAME.png for each image.")],
+    tile: Tile = 256,
     average: Annotated[
         str | None,
-        typer.Option(metavar="NAME", callback=_check_average, help="Average over this group, such as D4."),
+        typer.Option(
+            metavar="NAME",
+            callback=check_group,
+            help="Average the predictions over a group, such as D4.",
+        ),
     ] = None,
     probabilities: Annotated[
-        bool, typer.Option("--probabilities", help="Write NAME.npy too: float32 [classes, H, W].")
+        bool,
+        typer.Option(
+            "--probabilities", help="Also write NAME.npy: the probability of each class, float32 [classes, H, W]."
+        ),
     ] = False,
     overlay: Annotated[
-        bool, typer.Option("--overlay", help="Write NAME_overlay.png too: the image with its classes laid over it.")
+        bool,
+        typer.Option("--overlay", help="Also write NAME_overlay.png: the image, coloured by predicted class."),
     ] = False,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
-    """Predict the class of every pixel, as NAME.png in the folder --out.
+    """Predict the class of every pixel and write it as NAME.png in the folder --out.
 
-    The values of NAME.png are class indices; it carries a colour map for viewers. Tiles and their weights are
-    symmetric, so the prediction of a turned image is the turned prediction, whatever its size. Images whose NAME.png
-    is there already are skipped: typed again, an interrupted command goes on.
+    The pixel values of NAME.png are class indices; viewers show them in the colours of its colour map. Images are cut
+    into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size. Images
+    that have their NAME.png already are skipped: repeat an interrupted command to continue it.
 
-    Memory grows with the network and with --tile, not with the image: files are read by window or row by row, written
-    row by row, and rows of tiles beyond some megabytes wait on disk (TMPDIR). Of JPEG some 512 rows are held. Held as
-    a whole are small files, interlaced PNG, JPEG of CMYK (of every kind without pyvips), TIFF of other compressions
-    than deflate and PackBits; of a progressive JPEG two bytes a value.
+    Memory grows with the network and with --tile, not with the image. Images are read in windows or row by row, and
+    intermediate results of large images go to a temporary file (TMPDIR). About 512 rows of a JPEG are held in memory.
+    Held as a whole are small files, interlaced PNG, CMYK JPEG (every JPEG if pyvips is not installed), and TIFF with a
+    compression other than deflate and PackBits; progressive JPEG takes two bytes for each value.
 
     Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input (good images are done), 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input (other images are done), 130 stopped by Ctrl-C.
     """
     from ..averaging import GroupAverage
     from ..images import find_images
@@ -71,23 +79,21 @@ def predict(
     model, config, _ = load_run(run)
     with naming("--images"):
         files = find_images(images)
-    _refuse_twins(files, overlay=overlay)
+    _refuse_same_names(files, overlay=overlay)
     if out.exists() and any(out.samefile(file.parent) for file in files):
-        refuse("--out", f"{out} is the folder of the images; predictions would take their names")
-    make_folder(out, "'--out'")
+        refuse("--out", f"{out} is the folder of the images; predictions would overwrite them")
+    make_folder(out, "--out")
     checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
     kinds = {"probabilities": probabilities, "overlay": overlay}
-    _settle(out, {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds})
+    _keep_settings(out, {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds})
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
-    code = run_code(run)
-    colors = None if code.colors is None else [code.colors[name] for name in code.names]
+    encoding = run_encoding(run)
+    colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
     _predict(network, config.normalization, files, out, tile=tile, device=where, colors=colors, **kinds)
 
 
-def _refuse_twins(files: Sequence[Path], *, overlay: bool) -> None:
-    """No two images may write the same file."""
-    from collections import Counter
-
+def _refuse_same_names(files: Sequence[Path], *, overlay: bool) -> None:
+    """Refuse images two of which would write the same file."""
     written = Counter(f"{file.stem}.png" for file in files)
     if overlay:
         written.update(f"{file.stem}_overlay.png" for file in files)
@@ -96,24 +102,21 @@ def _refuse_twins(files: Sequence[Path], *, overlay: bool) -> None:
         refuse("--images", f"{count} of the images would write the same {name}")
 
 
-def _settle(out: Path, settings: dict[str, Any]) -> None:
-    """What is in the folder already must have come from the same settings."""
-    file = out / SETTINGS
-    text = json.dumps(settings, indent=2) + "\n"
+def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
+    """Write the settings into the folder, or refuse it if it holds predictions made with other settings."""
+    file, content = out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode()
     if not file.exists():
-        beside = file.with_suffix(".part")
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(file)
-    elif file.read_text(encoding="utf-8") != text:
-        refuse("--out", f"{out} holds predictions of another checkpoint or with other options; take another folder")
+        write_atomically(file, content)
+    elif file.read_bytes() != content:
+        refuse("--out", f"{out} holds predictions of another checkpoint or with other options; use another folder")
 
 
 def _predict(
     network: Any, normalization: Any, files: Sequence[Path], out: Path, *, tile: int, device: Any, **options: Any
 ) -> None:
+    """Predict the images that are not done; list those that cannot be read at the end."""
     from ..images import ImageFile, Problem
     from ..predict import predict_to_file
-    from ._options import progress_bars
 
     waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
     problems = []
@@ -133,4 +136,5 @@ def _predict(
             bars.advance(task)
     refuse_files("--images", problems, f"the other images are done, in {out}")
     skipped = len(files) - len(waiting)
-    print(f"{out}: {len(waiting)} images done" + (f", {skipped} were there" if skipped else ""))
+    done = f"{len(waiting)} image{'' if len(waiting) == 1 else 's'} done"
+    print(f"{out}: {done}" + (f", {skipped} skipped" if skipped else ""))

@@ -1,4 +1,4 @@
-"""``gconv-ga sample``: the images that come with the package, as files."""
+"""``gconv-ga sample``: the microscope images that come with the package, as files."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -9,17 +9,19 @@ from ._options import Debug, make_folder, naming
 
 
 def sample(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where train and test go, each with images and masks.")],
-    data: Annotated[Literal["nuclei", "histology"], typer.Option(help="Which of them.")] = "nuclei",
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the files: train and test, each with images and masks.")
+    ],
+    data: Annotated[Literal["nuclei", "histology"], typer.Option(help="Images to write.")] = "nuclei",
     debug: Debug = False,
 ) -> None:
-    """Write the package's microscope images and masks as files, to train on.
+    """Write the microscope images and masks that come with the package as files, for a first training.
 
     Example: [bold]gconv-ga sample --out nuclei[/bold]
     """
+    make_folder(out, "--out")
     from ..images import write_sample
 
-    make_folder(out, "'--out'")
     with naming("--out"):
         write_sample(data, out)
     counts = [f"{len(list((out / part / 'images').iterdir()))} in {out / part}" for part in ("train", "test")]

@@ -1,9 +1,8 @@
-"""How far the predicted outline of a region lies from the true one."""
+"""Distance between the predicted and the true outline of a region."""
 
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from scipy.ndimage import binary_erosion, distance_transform_edt
 from torch import Tensor
@@ -14,38 +13,38 @@ Pixels = NDArray[np.bool_]
 
 
 class BoundaryDistance(NamedTuple):
-    """Distances in pixels between two outlines, over the pixels of both.
+    """Distances in pixels between two outlines, pooled over the pixels of both.
 
     Args:
-        mean: The mean, also called average symmetric surface distance.
-        most: The 95th percentile, also called 95 % Hausdorff distance: what all but the worst twentieth keep to.
+        mean: Mean distance, also called average symmetric surface distance.
+        percentile_95: 95th percentile, also called 95 % Hausdorff distance.
 
     Example:
         >>> from gconv_ga.evaluate import BoundaryDistance
-        >>> BoundaryDistance(0.5, 2.0).most
+        >>> BoundaryDistance(mean=0.5, percentile_95=2.0).percentile_95
         2.0
     """
 
     mean: float
-    most: float
+    percentile_95: float
 
 
-def boundary_distance(found: Tensor, there: Tensor, *, ignored: Tensor | None = None) -> BoundaryDistance | None:
-    """The distances from each outline pixel of one region to the nearest one of the other, both ways, pooled.
+def boundary_distance(predicted: Tensor, target: Tensor, *, ignored: Tensor | None = None) -> BoundaryDistance | None:
+    """Return the distances from each outline pixel of one region to the nearest one of the other, both ways, pooled.
 
-    The outline of a region are its pixels that have one of the four neighbours outside of it. The image's border is no
-    outline, and neither is that of pixels that are ignored.
+    The outline of a region consists of its pixels that have one of their four neighbours outside the region. Neither
+    the border of the image nor the border of ignored pixels is part of an outline.
 
     Args:
-        found: The predicted region.
-        there: The true region.
-        ignored: Pixels that belong to neither; None for none.
+        predicted: Predicted region.
+        target: True region.
+        ignored: Pixels that are excluded from both regions. If None, no pixel is.
 
     Returns:
-        The distances; None if one of the regions has no outline: it is empty, or it is the whole image.
+        The distances, or None if one of the regions has no outline because it is empty or fills the image.
 
     Shape:
-        - found, there, ignored: ``[H, W]``, bool
+        - predicted, target, ignored: ``[H, W]``, bool
 
     Raises:
         ValueError: The shapes differ.
@@ -53,40 +52,39 @@ def boundary_distance(found: Tensor, there: Tensor, *, ignored: Tensor | None = 
     Example:
         >>> import torch
         >>> from gconv_ga.evaluate import boundary_distance
-        >>> found, there = torch.zeros(2, 20, 20, dtype=torch.bool)
-        >>> found[4:12, 4:12], there[4:12, 6:14] = True, True
-        >>> boundary_distance(found, there).most
+        >>> predicted, target = torch.zeros(2, 20, 20, dtype=torch.bool)
+        >>> predicted[4:12, 4:12], target[4:12, 6:14] = True, True
+        >>> boundary_distance(predicted, target).percentile_95
         2.0
 
     References:
         Taha and Hanbury, "Metrics for evaluating 3D medical image segmentation", BMC Medical Imaging 15, 2015.
     """
-    for name, region in (("found", found), ("ignored", ignored)):
-        if region is not None and region.shape != there.shape:
-            raise wrong_shape(name, f"[H, W] = {tuple(there.shape)}, as the true region is", region)
-    out = np.zeros(tuple(there.shape), dtype=np.bool_) if ignored is None else ignored.cpu().numpy()
-    outlines = [_outline(region.cpu().numpy(), out) for region in (found, there)]
-    if not all(outline.any() for outline in outlines):
+    for name, region in (("predicted", predicted), ("ignored", ignored)):
+        if region is not None and region.shape != target.shape:
+            raise wrong_shape(name, f"[H, W] = {tuple(target.shape)}, the shape of target", region)
+    excluded = np.zeros(tuple(target.shape), dtype=np.bool_) if ignored is None else ignored.cpu().numpy()
+    first, second = (_outline(region.cpu().numpy(), excluded) for region in (predicted, target))
+    if not (first.any() and second.any()):
         return None
-    one, other = outlines
-    away = np.concatenate((distance_transform_edt(~other)[one], distance_transform_edt(~one)[other]))
-    return BoundaryDistance(float(away.mean()), float(np.percentile(away, 95)))
+    distances = np.concatenate((distance_transform_edt(~second)[first], distance_transform_edt(~first)[second]))
+    return BoundaryDistance(float(distances.mean()), float(np.percentile(distances, 95)))
 
 
 def _outline(region: Pixels, ignored: Pixels) -> Pixels:
-    """Pixels of a region with a neighbour that counts and is not in it."""
+    """Return the pixels of a region that have a neighbour which is neither in the region nor ignored."""
     inside = region & ~ignored
     outline: Pixels = inside & ~binary_erosion(inside | ignored, border_value=1)
     return outline
 
 
 def class_distances(
-    labels: Tensor, mask: Tensor, classes: int, ignore_index: int | None = None
+    labels: Tensor, target: Tensor, classes: int, ignored: Tensor
 ) -> tuple[BoundaryDistance | None, ...]:
-    """The distances of each class.
+    """Return the distances of each class.
 
     Shape:
-        - labels, mask: ``[H, W]``, class indices
+        - labels, target: ``[H, W]``, class indices
+        - ignored: ``[H, W]``, bool
     """
-    ignored = torch.zeros_like(mask, dtype=torch.bool) if ignore_index is None else mask == ignore_index
-    return tuple(boundary_distance(labels == index, mask == index, ignored=ignored) for index in range(classes))
+    return tuple(boundary_distance(labels == index, target == index, ignored=ignored) for index in range(classes))

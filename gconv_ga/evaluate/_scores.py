@@ -1,7 +1,9 @@
-"""How well predicted classes cover the true ones."""
+"""Scores of predicted classes on images as they are and on rotated and reflected images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isnan
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,24 +15,28 @@ from ..groups import CyclicGroup, Group, as_group
 from ..predict import predict_image, predict_labels
 from ._boundary import BoundaryDistance, class_distances
 
+ANGLES = 8  # `evaluate_image` rotates by multiples of 45 degrees
+OUTSIDE = -1  # label of excluded pixels: the ignored ones, and what a rotation brings in from outside the image
+
 
 def dice(labels: Tensor, masks: Tensor, *, classes: int, ignore_index: int | None = None) -> float:
-    """The Dice score: for each image and class but the background, ``2 |A and B| / (|A| + |B|)``; the mean of these.
+    """Return the Dice score ``2 |A and B| / (|A| + |B|)``, averaged over images and classes other than the background.
 
-    A class that is neither predicted nor there counts in no mean; where that holds of all, the score is NaN.
+    A class that is absent from both the prediction and the mask of an image is left out of the mean. If that holds for
+    all classes of all images, the score is NaN.
 
     Args:
-        labels: The predicted classes.
-        masks: The true ones.
-        classes: How many there are; 0 is the background.
-        ignore_index: Pixels that have this value in the mask count nowhere; None to count all.
+        labels: Predicted classes.
+        masks: True classes.
+        classes: Number of classes, including the background, which is class 0.
+        ignore_index: Mask value of pixels that are excluded from the score. If None, no pixel is.
 
     Shape:
         - labels: ``[N, H, W]``, class indices
         - masks: ``[N, H, W]``, class indices
 
     Raises:
-        ValueError: The shapes differ, or there are fewer than two classes.
+        ValueError: The shapes differ, there are fewer than two classes, or a label is not one of 0 .. ``classes`` - 1.
 
     Example:
         >>> import torch
@@ -39,31 +45,125 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int, ignore_index: int | Non
         0.6666666865348816
     """
     if labels.shape != masks.shape or labels.ndim != 3:
-        raise wrong_shape("labels", f"[N, H, W] = {tuple(masks.shape)}, as the masks are", labels)
+        raise wrong_shape("labels", f"[N, H, W] = {tuple(masks.shape)}, the shape of the masks", labels)
     count = as_int("classes", classes, minimum=2)
-    if ignore_index is not None:
-        # The background counts in no score, so what is ignored is called background in both.
-        inside = masks != ignore_index
-        labels, masks = labels * inside, masks * inside
-    if max(int(labels.max()), int(masks.max())) >= count:
-        raise invalid("classes", "more than the largest label", count, "labels are 0 .. classes - 1")
-    scores = dice_score(labels, masks, count, include_background=False, average="none", input_format="index")
-    return float(scores.nanmean())
+    ignored = None if ignore_index is None else masks == ignore_index
+    _refuse_negative("masks", masks, ignored)
+    return _foreground_mean(_class_dice(labels, _exclude(masks, ignored), count))
 
 
-OUTSIDE_LABEL = 255  # no class: what comes from outside the image
+def mean_score(scores: Sequence[float | None]) -> float | None:
+    """Return the mean of the scores that are not None, or None if there are none.
+
+    Args:
+        scores: Scores, with None for those that are not defined.
+
+    Example:
+        >>> from gconv_ga.evaluate import mean_score
+        >>> mean_score([0.5, None, 1.0])
+        0.75
+    """
+    defined = [score for score in scores if score is not None]
+    return sum(defined) / len(defined) if defined else None
+
+
+def changed_labels(
+    labels: Tensor,
+    moved_labels: Tensor,
+    group: Group | str,
+    element: int,
+    *,
+    ignored: Tensor | None = None,
+) -> Tensor:
+    """Return a map of the pixels whose label changes when the image is moved by a group element.
+
+    These are the pixels at which the prediction for the moved image, ``labels(L_g x)``, differs from the moved
+    prediction, ``L_g labels(x)``. Pixels that a rotation brings in from outside the image, and ignored pixels, are
+    never marked.
+
+    Args:
+        labels: Predictions for the images as they are.
+        moved_labels: Predictions for the moved images.
+        group: Group or its name.
+        element: Index of the group element that moved the images.
+        ignored: Pixels of the images that are excluded. If None, no pixel is.
+
+    Shape:
+        - labels, ignored: ``[..., H, W]``, class indices and bool
+        - moved_labels, output: ``[..., H, W]`` or ``[..., W, H]``, as `gconv_ga.actions.LabelMask` moves them
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.evaluate import changed_labels
+        >>> labels = torch.tensor([[0, 1, 1]])
+        >>> changed_labels(labels, labels.rot90(), "C4", 1).any()
+        tensor(False)
+        >>> changed_labels(labels, torch.zeros(3, 1, dtype=torch.int64), "C4", 1).sum()
+        tensor(2)
+    """
+    expected = LabelMask(fill=OUTSIDE)(_exclude(labels, ignored), group, element)
+    return (moved_labels != expected) & (expected != OUTSIDE)
+
+
+class GroupScores(NamedTuple):
+    """Scores of predictions for images moved by every element of a group.
+
+    Args:
+        labels: ``[N, H, W]``, predictions for the images as they are.
+        dice: ``[|G|, N, classes]``, Dice scores; NaN where a class is neither predicted nor in the mask.
+        changed: For each group element the share of pixels, 0 .. 1, whose label changes.
+    """
+
+    labels: Tensor
+    dice: Tensor
+    changed: tuple[float, ...]
+
+
+def score_over_group(
+    predict: Callable[[Tensor], Tensor],
+    images: Tensor,
+    masks: Tensor,
+    group: Group,
+    *,
+    classes: int,
+    ignored: Tensor | None = None,
+) -> GroupScores:
+    """Predict images moved by every element of a group, and compare with the moved masks and the moved predictions.
+
+    Args:
+        predict: Maps images ``[N, C, H, W]`` to class indices ``[N, H, W]``.
+        images: Images, normalized as in training.
+        masks: True classes.
+        group: Group whose elements move the images.
+        classes: Number of classes.
+        ignored: Pixels that are excluded from all scores. If None, no pixel is.
+
+    Shape:
+        - images: ``[N, C, H, W]``
+        - masks, ignored: ``[N, H, W]``, class indices and bool
+    """
+    move, target = LabelMask(fill=OUTSIDE), _exclude(masks, ignored)
+    labels = predict(images)
+    scores, changed = [_class_dice(labels, target, classes)], [0.0]
+    for element in range(1, group.order):
+        moved_labels, moved_target = predict(ScalarField()(images, group, element)), move(target, group, element)
+        scores.append(_class_dice(moved_labels, moved_target, classes))
+        differs = changed_labels(labels, moved_labels, group, element, ignored=ignored)
+        counted = differs[moved_target != OUTSIDE]
+        changed.append(float(counted.double().mean()) if counted.numel() else 0.0)
+    return GroupScores(labels, torch.stack(scores), tuple(changed))
 
 
 @dataclass(frozen=True)
 class OrientationScores:
-    """How a segmenter does on images as they are and on turned ones.
+    """Scores of a segmenter on images as they are and on images moved by the elements of a group.
 
     Args:
-        upright: Dice on the images as they are.
-        turned: Dice on the moved images, the mean over the elements other than the identity.
-        worst: The lowest of these.
-        changed: The share of pixels, 0 .. 1, whose label is another one when the image is moved, averaged as
-            ``turned``. For an equivariant segmenter 0.
+        upright: Dice score on the images as they are.
+        turned: Dice score on the moved images, averaged over the group elements other than the identity.
+        worst: Lowest of these Dice scores.
+        changed: Share of pixels, 0 .. 1, whose label changes when the image is moved, averaged in the same way. It is
+            0 for an equivariant segmenter.
 
     Example:
         >>> from gconv_ga.evaluate import OrientationScores
@@ -87,68 +187,67 @@ def orientation_scores(
     batch_size: int = 8,
     device: str | torch.device = "cpu",
 ) -> OrientationScores:
-    """Moves images by every element of a group and compares: with the moved masks, and with the moved prediction.
+    """Score a segmenter on images moved by every element of a group.
 
-    ``changed`` is the share of pixels where ``labels(L_g x)`` and ``L_g labels(x)`` differ. Quarter turns and mirrors
-    move pixels, so what differs is the model's doing. At other angles the image is interpolated and the labels are read
-    from the nearest pixel: pixels from outside the image are left out, and borders of regions count a little even for
-    a model that turns perfectly.
+    The prediction for a moved image is compared with the moved mask (Dice) and with the moved prediction: ``changed``
+    is the share of pixels where ``labels(L_g x)`` and ``L_g labels(x)`` differ. Rotations by 90 degrees and reflections
+    permute the pixels, so any difference is due to the model. At other angles the image is interpolated and labels are
+    read from the nearest pixel. Pixels that come from outside the image are excluded, and a few labels change at the
+    borders of regions even for a perfectly equivariant model.
 
     Args:
-        model: It gives logits.
-        images: The images, normalised as in training.
-        masks: Their true classes.
-        classes: How many there are; 0 is the background.
-        group: The group or its name.
-        batch_size: Images at a time.
-        device: Where to compute.
+        model: Network that returns logits.
+        images: Images, normalized as in training.
+        masks: True classes.
+        classes: Number of classes, including the background, which is class 0.
+        group: Group or its name.
+        batch_size: Number of images that are predicted together.
+        device: Device to compute on.
 
     Shape:
         - images: ``[N, C, H, W]``
-        - masks: ``[N, H, W]``
+        - masks: ``[N, H, W]``, class indices
 
     Raises:
-        ValueError: The group has no element but the identity, or a shape does not fit.
+        ValueError: The group has no element but the identity, a shape does not fit, or a label is not one of
+            0 .. ``classes`` - 1.
 
     Example:
         >>> import torch
         >>> from gconv_ga.evaluate import orientation_scores
         >>> images = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> brightness = torch.nn.Conv2d(1, 2, 1)  # one pixel at a time: it does not mind a turn
-        >>> orientation_scores(brightness, images, (images[:, 0] > 0.5).long(), classes=2, group="C4").changed
+        >>> pointwise = torch.nn.Conv2d(1, 2, 1)  # equivariant: it treats every pixel alike
+        >>> orientation_scores(pointwise, images, (images[:, 0] > 0.5).long(), classes=2, group="C4").changed
         0.0
     """
     symmetry = as_group(group)
     if symmetry.order == 1:
         raise invalid("group", "a group of more than the identity", symmetry.name)
-    upright = predict_labels(model, images, batch_size=batch_size, device=device)
-    scores, changes = [], []
-    for element in range(1, symmetry.order):
-        move = LabelMask(fill=OUTSIDE_LABEL)
-        labels = predict_labels(model, ScalarField()(images, symmetry, element), batch_size=batch_size, device=device)
-        truth, expected = move(masks, symmetry, element), move(upright, symmetry, element)
-        inside = truth != OUTSIDE_LABEL
-        changes.append(float((labels != expected)[inside].double().mean()))
-        # The background counts in no Dice score, so what lies outside is called background.
-        scores.append(dice(labels * inside, truth * inside, classes=classes))
-    mean = sum(scores) / len(scores)
-    return OrientationScores(dice(upright, masks, classes=classes), mean, min(scores), sum(changes) / len(changes))
+    count = as_int("classes", classes, minimum=2)
+    if images.ndim == 4 and masks.shape != (len(images), *images.shape[-2:]):
+        raise wrong_shape("masks", f"[N, H, W] = {(len(images), *images.shape[-2:])}, as the images are", masks)
+    _refuse_negative("masks", masks)
 
+    def predict(moved: Tensor) -> Tensor:
+        return predict_labels(model, moved, batch_size=batch_size, device=device)
 
-OUTSIDE = -1  # no class: what comes from outside the image, and what is ignored
-ANGLES = 8
+    scores = score_over_group(predict, images, masks, symmetry, classes=count)
+    upright, *rotated = (_foreground_mean(each) for each in scores.dice)
+    changed = scores.changed[1:]
+    return OrientationScores(upright, sum(rotated) / len(rotated), min(rotated), sum(changed) / len(changed))
 
 
 @dataclass(frozen=True)
 class ImageScores:
-    """The scores of one image; a score is None where the class is neither predicted nor there.
+    """Scores of one image. A score is None where a class is neither predicted nor in the mask.
 
     Args:
-        dice: One a class, the background first.
-        iou: The same for the intersection over the union.
-        boundary: One a class, in pixels; None where one of the two maps has no outline of the class.
-        angles: The mean Dice score of the classes but the background at 0, 45, ..., 315 degrees.
-        changed: The shares of pixels, 0 .. 1, whose label changes at 0, 45, ..., 315 degrees.
+        dice: Dice score of each class, the background first.
+        iou: Intersection over union of each class.
+        boundary: Distances between the outlines of each class, or None where the prediction or the mask has no outline
+            of the class.
+        angles: Mean Dice score of the classes other than the background at 0, 45, ..., 315 degrees.
+        changed: Share of pixels, 0 .. 1, whose label changes at 0, 45, ..., 315 degrees.
 
     Example:
         >>> from gconv_ga.evaluate import BoundaryDistance, ImageScores
@@ -164,7 +263,7 @@ class ImageScores:
 
     @property
     def mean(self) -> float | None:
-        """The mean Dice score of the classes but the background."""
+        """Mean Dice score of the classes other than the background."""
         return mean_score(self.dice[1:])
 
 
@@ -178,80 +277,89 @@ def evaluate_image(
     device: str | torch.device = "cpu",
     ignore_index: int | None = None,
 ) -> ImageScores:
-    """Scores of an image as it is and turned by multiples of 45 degrees.
+    """Score the prediction for an image as it is and rotated by multiples of 45 degrees.
 
-    Quarter turns move pixels. At the angles between them the image is interpolated and the true labels are read from
-    the nearest pixel, what comes from outside counts nowhere, and borders of regions change a little even for a network
-    that turns perfectly.
+    Rotations by 90 degrees permute the pixels. At the angles between them the image is interpolated and the true
+    classes are read from the nearest pixel. Pixels that come from outside the image are excluded, and a few labels
+    change at the borders of regions even for a perfectly equivariant network.
 
     Args:
-        model: It gives logits.
-        image: The image, normalised as in training.
-        mask: The true classes.
-        classes: How many there are; 0 is the background.
-        tile: As for `predict_image`.
-        device: Where to compute.
-        ignore_index: Pixels that have this value in the mask count nowhere; None to count all.
+        model: Network that returns logits.
+        image: Image, normalized as in training.
+        mask: True classes.
+        classes: Number of classes, including the background, which is class 0.
+        tile: As for `gconv_ga.predict.predict_image`.
+        device: Device to compute on.
+        ignore_index: Mask value of pixels that are excluded from all scores. If None, no pixel is.
 
     Shape:
         - image: ``[C, H, W]``
         - mask: ``[H, W]``, class indices
 
     Raises:
-        ValueError: The mask does not fit the image, or holds other classes.
+        ValueError: The mask does not have the size of the image, or a label is not one of 0 .. ``classes`` - 1.
 
     Example:
         >>> import torch
         >>> from gconv_ga.evaluate import evaluate_image
         >>> image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
-        >>> brightness = torch.nn.Conv2d(1, 2, 1)  # one pixel at a time: it does not mind a quarter turn
-        >>> evaluate_image(brightness, image, (image[0] > 0.5).long(), classes=2).changed[2]
+        >>> pointwise = torch.nn.Conv2d(1, 2, 1)  # equivariant: it treats every pixel alike
+        >>> evaluate_image(pointwise, image, (image[0] > 0.5).long(), classes=2).changed[2]
         0.0
     """
     count = as_int("classes", classes, minimum=2)
     if mask.shape != image.shape[-2:]:
         raise wrong_shape("mask", f"[H, W] = {tuple(image.shape[-2:])}, as the image is", mask)
     ignored = torch.zeros_like(mask, dtype=torch.bool) if ignore_index is None else mask == ignore_index
-    known = mask[~ignored]
-    if known.numel() and (int(known.min()) < 0 or int(known.max()) >= count):
+    counted = mask[~ignored]
+    if counted.numel() and (int(counted.min()) < 0 or int(counted.max()) >= count):
         raise invalid("mask", f"class indices from 0 to {count - 1}", mask)
-    group, move = CyclicGroup(ANGLES), LabelMask(fill=OUTSIDE)
-    truth = mask.masked_fill(ignored, OUTSIDE)
-    upright = predict_image(model, image, tile=tile, device=device).labels
-    dice = _dice(upright, truth, count)
-    angles, changed = [mean_score(dice[1:])], [0.0]
-    for element in range(1, ANGLES):
-        labels = predict_image(model, ScalarField()(image, group, element), tile=tile, device=device).labels
-        turned, expected = move(truth, group, element), move(upright, group, element)
-        angles.append(mean_score(_dice(labels, turned, count)[1:]))
-        differ = (labels != expected)[turned != OUTSIDE].double()
-        changed.append(float(differ.mean()) if differ.numel() else 0.0)
+
+    def predict(moved: Tensor) -> Tensor:
+        return predict_image(model, moved[0], tile=tile, device=device).labels[None]
+
+    group = CyclicGroup(ANGLES)
+    scores = score_over_group(predict, image[None], mask[None], group, classes=count, ignored=ignored[None])
+    by_angle = [tuple(None if isnan(score) else score for score in each[0].tolist()) for each in scores.dice]
     # |A and B| / |A or B| from 2 |A and B| / (|A| + |B|)
-    iou = tuple(None if score is None else score / (2 - score) for score in dice)
-    return ImageScores(dice, iou, class_distances(upright, truth, count, OUTSIDE), tuple(angles), tuple(changed))
+    iou = tuple(None if score is None else score / (2 - score) for score in by_angle[0])
+    return ImageScores(
+        dice=by_angle[0],
+        iou=iou,
+        boundary=class_distances(scores.labels[0], mask, count, ignored),
+        angles=tuple(mean_score(each[1:]) for each in by_angle),
+        changed=scores.changed,
+    )
 
 
-def mean_score(scores: Sequence[float | None]) -> float | None:
-    """The mean of the scores that there are; None if there is none.
+def _exclude(labels: Tensor, ignored: Tensor | None) -> Tensor:
+    """Mark the ignored pixels as lying outside."""
+    indices = labels.to(torch.int64)  # unsigned integers have no room for OUTSIDE
+    return indices if ignored is None else indices.masked_fill(ignored, OUTSIDE)
 
-    Args:
-        scores: Numbers and Nones.
 
-    Example:
-        >>> from gconv_ga.evaluate import mean_score
-        >>> mean_score([0.5, None, 1.0])
-        0.75
+def _refuse_negative(argument: str, labels: Tensor, ignored: Tensor | None = None) -> None:
+    counted = labels if ignored is None else labels[~ignored]
+    if counted.numel() and int(counted.min()) < 0:
+        raise invalid(argument, "class indices of at least 0", labels)
+
+
+def _class_dice(labels: Tensor, target: Tensor, classes: int) -> Tensor:
+    """Return the Dice score of each image and class; NaN where a class is neither predicted nor in the target.
+
+    Shape:
+        - labels, target: ``[N, H, W]``; pixels whose target is `OUTSIDE` are excluded
+        - output: ``[N, classes]``, float32
     """
-    there = [score for score in scores if score is not None]
-    return sum(there) / len(there) if there else None
+    outside = target == OUTSIDE
+    labels = labels.masked_fill(outside, OUTSIDE)
+    if max(int(labels.max()), int(target.max())) >= classes:
+        raise invalid("classes", "more than the largest label", classes, "labels are 0 .. classes - 1")
+    # Excluded pixels get a class of their own in both maps. Its score is dropped.
+    predicted, true = (each.masked_fill(outside, classes) for each in (labels, target))
+    return dice_score(predicted, true, classes + 1, average="none", input_format="index")[:, :classes]
 
 
-def _dice(labels: Tensor, truth: Tensor, classes: int) -> tuple[float | None, ...]:
-    """One score a class, of the pixels that are not outside."""
-    inside = truth != OUTSIDE
-    found, there = labels[inside].view(1, 1, -1), truth[inside].view(1, 1, -1)
-    if not there.numel():
-        return (None,) * classes
-    scores = dice_score(found, there, classes, average="none", input_format="index")[0]
-    seen = [bool(((found == index) | (there == index)).any()) for index in range(classes)]
-    return tuple(float(score) if known else None for score, known in zip(scores, seen, strict=True))
+def _foreground_mean(scores: Tensor) -> float:
+    """Return the mean over images and classes other than the background, NaN where no score is defined."""
+    return float(scores[:, 1:].contiguous().nanmean())

@@ -68,9 +68,9 @@ def test_what_breaks_it_is_named(invoke, networks):
         (["--run", "{run}", "--group", "E4"], "--group", "group must be a group"),
         (["--model", "networks_to_check"], "--model", "not of the form package.module:factory"),
         (["--model", "nowhere_at_all:net"], "--model", "No module named"),
-        (["--model", "networks_to_check:none"], "--model", "gives no network"),
-        (["--model", "networks_to_check:needy"], "--model", "gives no network"),
-        (["--model", "networks_to_check:text"], "--model", "gives a str"),
+        (["--model", "networks_to_check:none"], "--model", "returns no network"),
+        (["--model", "networks_to_check:needy"], "--model", "returns no network"),
+        (["--model", "networks_to_check:text"], "--model", "returns a str"),
         (["--model", "networks_to_check:good"], "--model", "does not take an image (1, 3, 64, 48)"),
     ],
 )
@@ -96,7 +96,7 @@ def test_of_a_large_network_the_suspects_are_listed(invoke, networks, monkeypatc
     inner = "0        Conv2d"
     assert inner in invoke(*typed).stdout
     assert inner not in invoke(*typed, "--parts", "suspect").stdout
-    monkeypatch.setattr("gconv_ga.cli._check_command.MANY", 9)  # it has 2 * 3 weights and 3
+    monkeypatch.setattr("gconv_ga.cli._check_command.LARGE", 9)  # it has 2 * 3 weights and 3
     shown = invoke(*typed)
     assert "Sequential is equivariant under C4." in shown.stdout
     assert "--parts all tests them too" in shown.stdout

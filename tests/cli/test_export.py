@@ -66,7 +66,7 @@ def test_a_file_that_differs_is_not_written(invoke, balanced, tmp_path, monkeypa
 @pytest.mark.parametrize(
     ("typed", "option", "said"),
     [
-        (["--out", "net.pt"], "--out", "ends in none of .onnx, .pt2"),
+        (["--out", "net.pt"], "--out", "does not end in .onnx or .pt2"),
         (["--run", "nowhere"], "--run", "There is no such file"),
         (["--run", __file__], "--run", "no intact safetensors file"),
     ],

@@ -90,7 +90,7 @@ def test_finished_images_are_skipped(invoke, trained, pictures, tmp_path):
     (tmp_path / "out/b.png").unlink()
     mark = Image.fromarray(np.full((2, 2), 7, dtype=np.uint8))
     mark.save(tmp_path / "out/a.png")
-    assert "1 images done, 1 were there" in invoke(*typed).stdout
+    assert "1 image done, 1 skipped" in invoke(*typed).stdout
     assert labels(tmp_path / "out/a.png").tolist() == [[7, 7], [7, 7]]
     assert labels(tmp_path / "out/b.png").tolist() == whole.tolist()
 

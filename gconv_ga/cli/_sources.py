@@ -1,0 +1,143 @@
+"""Images with masks as a user names them: two folders or a table, and how the masks encode classes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ._options import naming, progress_bars, refuse, refuse_files
+
+if TYPE_CHECKING:
+    from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
+
+KINDS = "PNG, JPEG, TIFF, NPY; 8 or 16 bits"
+TableFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="CSV",
+        help="Table in place of the two folders: columns image, mask, and optionally split, patient or slide.",
+    ),
+]
+Colors = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help='Colours of the classes in colour masks: JSON {"name": \\[r, g, b], ...} or CSV name, r, g, b.',
+    ),
+]
+IgnoreIndex = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Mask value of ignored pixels, which are excluded from training and scores."),
+]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Images with masks: two folders, or a table.
+
+    Args:
+        images: Value of ``--images``.
+        masks: Value of ``--masks``.
+        table: Value of ``--table``.
+
+    Raises:
+        typer.BadParameter: The options name neither or both.
+    """
+
+    images: Path | None
+    masks: Path | None
+    table: Path | None
+
+    def __post_init__(self) -> None:
+        if self.table is not None and (self.images is not None or self.masks is not None):
+            refuse("--table", "a table replaces --images and --masks; give one or the other")
+        if self.table is None and self.images is None:
+            refuse("--images", "give --images and --masks, or --table")
+        if self.table is None and self.masks is None:
+            refuse("--masks", "give --images and --masks, or --table")
+
+    @property
+    def option(self) -> str:
+        """Option to name when something is wrong with a file."""
+        return "--images" if self.table is None else "--table"
+
+    def read(self) -> tuple[Sequence["PairFiles"], Sequence["Problem"], "Table | None"]:
+        """Return the pairs, the problems with their names, and the table if there is one.
+
+        Raises:
+            typer.BadParameter: There are no images, or the table cannot be read.
+        """
+        from ..images import find_images, match_masks, read_table
+
+        if self.table is not None:
+            with naming("--table"):
+                table = read_table(self.table)
+            return table.pairs, table.problems, table
+        assert self.images is not None
+        assert self.masks is not None
+        with naming("--images"):
+            files = find_images(self.images)
+        with naming("--masks"):
+            return *match_masks(files, self.masks), None
+
+
+def mask_encoding(
+    colors: Path | None, ignore_index: int | None, default: "MaskEncoding | None" = None
+) -> "MaskEncoding":
+    """Return the encoding that options ask for.
+
+    Args:
+        colors: Value of ``--colors``. If None, the colours of ``default``.
+        ignore_index: Value of ``--ignore-index``. If None, that of ``default``.
+        default: Encoding to start from. If None, masks hold class indices and no pixel is ignored.
+
+    Raises:
+        typer.BadParameter: The file of colours or the index is wrong.
+    """
+    from ..images import MaskEncoding, read_colors
+
+    base = MaskEncoding() if default is None else default
+    with naming("--colors"):
+        found = base.colors if colors is None else read_colors(colors)
+        MaskEncoding(found)
+    with naming("--ignore-index"):
+        return MaskEncoding(found, base.ignore_index if ignore_index is None else ignore_index)
+
+
+def scan_files(
+    pairs: Sequence["PairFiles"],
+    problems: Sequence["Problem"],
+    option: str,
+    *,
+    classes: int | None = None,
+    channels: int | None = None,
+    encoding: "MaskEncoding | None" = None,
+    absent_classes: bool = False,
+) -> "Scan":
+    """Read all files once, with a progress bar, and refuse them if anything is wrong.
+
+    Args:
+        pairs: Files to read.
+        problems: Problems that are known already.
+        option: Option that names the files.
+        classes: Number of classes. If None, they are counted.
+        channels: Number of channels of the images. If None, that of most images.
+        encoding: Encoding of the masks. If None, they hold class indices.
+        absent_classes: Whether a class may be absent from all masks.
+
+    Raises:
+        typer.BadParameter: Something is wrong with a file; a table lists the problems.
+    """
+    from ..images import EMPTY_CLASS, scan_pairs
+
+    with progress_bars() as bars, naming("--classes"):
+        task = bars.add_task("reading the files", total=len(pairs), note="")
+        scan = scan_pairs(
+            pairs, classes=classes, channels=channels, code=encoding,
+            progress=lambda done: bars.update(task, completed=done),
+        )  # fmt: skip
+    found = [problem for problem in scan.problems if not (absent_classes and problem.file == EMPTY_CLASS)]
+    refuse_files(option, [*problems, *found])
+    return scan
