@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 1. Group averaging
 #
-# Take any network, show it the image in every orientation, turn the answers back, and average them. The result is
-# equivariant, whatever the network is. This page shows the definition, walks through the proof with numbers in every
-# line, asks what the averaged network can still express, and ends with the invariant case.
+# Take any network, apply it to the image in every orientation, rotate the outputs back, and average them. The result is
+# equivariant, whatever the network. This notebook states the definition, checks each line of the proof numerically,
+# discusses the expressive power of the average, and ends with the invariant case.
 
 # %%
 # %matplotlib inline
@@ -33,14 +33,14 @@ L = ScalarField()  # L(x, group, g) is L_g x
 f = load_sample("nuclei").test.images[2:3, :, 40:112, 40:112].double()
 
 # %% [markdown]
-# ## A network that does not turn with its image
+# ## A network that is not equivariant
 #
-# One layer with one kernel, a squashing function, and an embedding of the position: two reasons not to be equivariant.
-# `L(f, C4, 1)` turns an image by 90 degrees, counter-clockwise.
+# One convolution without symmetry, a nonlinearity, and a positional embedding: both the kernel and the embedding break
+# equivariance. `L(f, C4, 1)` rotates an image by 90 degrees, counter-clockwise.
 
 
 # %%
-class Crooked(nn.Module):
+class NotEquivariant(nn.Module):
     def __init__(self, size=9, width=72):
         super().__init__()
         y, x = torch.meshgrid(-torch.linspace(-1, 1, size), torch.linspace(-1, 1, size), indexing="ij")
@@ -52,19 +52,19 @@ class Crooked(nn.Module):
         return torch.tanh(nn.functional.conv2d(x, self.kernel, padding="same")) + self.position
 
 
-Phi = Crooked().double().requires_grad_(False)
-turned = L(f, C4, 1)
-wrong = Phi(turned) - L(Phi(f), C4, 1)
+Phi = NotEquivariant().double().requires_grad_(False)
+rotated = L(f, C4, 1)
+difference = Phi(rotated) - L(Phi(f), C4, 1)
 panel_figure(
     [
         [
             Panel(f[0], "$f$"),
-            Panel(turned[0], "$L_g f$"),
-            Panel(Phi(turned)[0], r"$\Phi(L_g f)$", colours="signed", limit=0.8),
+            Panel(rotated[0], "$L_g f$"),
+            Panel(Phi(rotated)[0], r"$\Phi(L_g f)$", colours="signed", limit=0.8),
             "$-$",
             Panel(L(Phi(f), C4, 1)[0], r"$L_g\, \Phi(f)$", colours="signed", limit=0.8),
             "=",
-            Panel(wrong[0], "not zero", colours="signed", limit=0.8),
+            Panel(difference[0], "not zero", colours="signed", limit=0.8),
         ]
     ]
 )
@@ -74,13 +74,13 @@ panel_figure(
 #
 # $$\langle\Phi\rangle_G(x) = \frac{1}{|G|} \sum_{g \in G} \rho_2(g)\, \Phi\big(\rho_1(g)^{-1} x\big)$$
 #
-# $\rho_1$ says how the group moves what goes in, $\rho_2$ how it moves what comes out. Here both turn images. Row by
-# row: turn the image back by $g$, let the network look, turn its answer forth by $g$, average.
+# The group acts on inputs by $\rho_1$ and on outputs by $\rho_2$. Here both rotate images. Row by row: apply
+# $\rho_1(g)^{-1}$ to the image, apply the network, apply $\rho_2(g)$ to its output, and average over $g$.
 
 # %%
-back = [L(f, C4, C4.inverse(g)) for g in range(4)]
-answers = [Phi(x) for x in back]
-terms = [L(y, C4, g) for g, y in enumerate(answers)]
+inputs = [L(f, C4, C4.inverse(g)) for g in range(4)]
+outputs = [Phi(x) for x in inputs]
+terms = [L(y, C4, g) for g, y in enumerate(outputs)]
 average = torch.stack(terms).mean(0)
 
 
@@ -90,26 +90,26 @@ def signed(values, title="", **options):
 
 panel_figure(
     [
-        [Panel(x[0], rf"$g = {90 * g}^\circ$") for g, x in enumerate(back)],
-        [signed(y) for y in answers],
-        [*(signed(y) for y in terms), r"$\to$", signed(average, "their mean", border=PALETTE[2])],
+        [Panel(x[0], rf"$g = {90 * g}^\circ$") for g, x in enumerate(inputs)],
+        [signed(y) for y in outputs],
+        [*(signed(y) for y in terms), r"$\to$", signed(average, "mean", border=PALETTE[2])],
     ],
     labels=[r"$\rho_1(g)^{-1} x$", r"$\Phi(\rho_1(g)^{-1} x)$", r"$\rho_2(g) \Phi(\ldots)$"],
 )
 
 # %% [markdown]
-# `GroupAverage` is this sum for any module, any of our groups, and any actions on its inputs and outputs.
+# `GroupAverage` computes this sum for any module, any group of the library, and any actions on inputs and outputs.
 
 # %%
 assert torch.allclose(GroupAverage(Phi, C4)(f), average, rtol=0, atol=1e-12)
 print(GroupAverage(Phi, C4))
 
 # %% [markdown]
-# And it is equivariant: the average of the turned image is the turned average.
+# The average is equivariant: its output on the rotated image is the rotated output.
 
 # %%
 mean = GroupAverage(Phi, "C4")
-left, right = mean(turned), L(mean(f), C4, 1)
+left, right = mean(rotated), L(mean(f), C4, 1)
 error = ((left - right).abs().max() / right.abs().max()).item()
 assert error < 1e-12
 panel_figure(
@@ -125,9 +125,9 @@ panel_figure(
 )
 
 # %% [markdown]
-# ## The proof, with numbers in every line
+# ## The proof, checked line by line
 #
-# Three lines, for an element $g$ and any $x$:
+# For a group element $g$ and any $x$:
 #
 # $$
 # \begin{aligned}
@@ -139,7 +139,7 @@ panel_figure(
 # \end{aligned}
 # $$
 #
-# The same in code, for a quarter turn with a mirror in $D_4$, which does not commute with the other elements.
+# The same in code, for an element of $D_4$ that does not commute with all others: a reflection, then a quarter turn.
 
 # %%
 G, g = D4, 5
@@ -160,9 +160,9 @@ for before, after in ((line_1, line_2), (line_2, line_3), (line_3, line_4)):
     assert torch.allclose(before, after, rtol=0, atol=1e-12)
 
 # %% [markdown]
-# The step from the second line to the third only renumbers the sum. It is allowed because $h' \mapsto g h'$ hits every
-# element once: each row of the group's Cayley table is a permutation. In the picture every colour is an element, and
-# no row holds one twice.
+# The step from the second line to the third only reorders the sum. It is valid because $h' \mapsto g h'$ is a bijection
+# of the group: each row of the Cayley table is a permutation. In the picture each colour is a group element, and no row
+# contains a colour twice.
 
 # %%
 for row in G.cayley_table:
@@ -177,70 +177,71 @@ panel_figure(
 )
 
 # %% [markdown]
-# Every statement of this derivation is a function in `gconv_ga.identities` that computes both sides by different roads.
-# Leave one element out of the sum and the proof breaks where it renumbers: the rest is no group.
+# Every statement of this derivation is a function in `gconv_ga.identities` that computes both sides in different ways.
+# If one element is left out of the sum, the proof fails where it reorders: the remaining elements are not a group.
 
 # %%
 for g in range(D4.order):
     assert identities.average_is_equivariant(Phi, D4, f, g).error < 1e-12
 
 
-def without_the_last(x):
+def without_last_element(x):
     return mean_over(L(Phi(L(x, C4, C4.inverse(h))), C4, h) for h in range(3))
 
 
-broken = (without_the_last(turned) - L(without_the_last(f), C4, 1)).abs().max() / without_the_last(f).abs().max()
-print(f"three of four elements: wrong by {broken:.0%}")
-assert broken > 0.01
+incomplete = without_last_element(f)
+error = (without_last_element(rotated) - L(incomplete, C4, 1)).abs().max() / incomplete.abs().max()
+print(f"three of four elements: equivariance error {error:.0%}")
+assert error > 0.01
 
 # %% [markdown]
-# ## What can an average still express?
+# ## What can an average express?
 #
-# **Everything equivariant.** Averaging leaves an equivariant network as it is, since every term of the sum is then the
-# same. So every equivariant function is an average, if only of itself, and averaging is a projection.
+# **Every equivariant function.** Averaging leaves an equivariant network unchanged, since all terms of the sum are then
+# equal. So every equivariant function is a group average, namely its own, and averaging is a projection.
 
 # %%
-blur = nn.AvgPool2d(5, stride=1, padding=2)  # turns with its image
+blur = nn.AvgPool2d(5, stride=1, padding=2)  # equivariant
 assert identities.average_keeps_equivariant(blur, D4, f).error < 1e-12
 once = GroupAverage(Phi, C4)
 assert identities.average_keeps_equivariant(once, C4, f).error < 1e-12  # the second average changes nothing
 
 # %% [markdown]
-# **And it never moves away from an equivariant target.** If $\varphi$ is equivariant and $\Phi$ is within $\varepsilon$
-# of it everywhere on the orbit, then so is the average, because turning keeps distances:
+# **Averaging does not increase the distance to an equivariant target.** If $\varphi$ is equivariant and $\Phi$ is
+# within $\varepsilon$ of it everywhere on the orbit, then so is the average, because rotations preserve distances:
 #
 # $$\|\langle\Phi\rangle(x) - \varphi(x)\|
 #   = \Big\| \frac{1}{|G|} \sum_g \rho_2(g) \big[ \Phi(\rho_1(g)^{-1} x) - \varphi(\rho_1(g)^{-1} x) \big] \Big\|
 #   \le \varepsilon.$$
 #
-# So if plain networks approximate every continuous function, their averages approximate every equivariant one. In the
-# picture the target is the blurred image, the network is the target plus a stain that does not turn, and the average
-# keeps only the part of the stain that does.
+# So if a class of networks approximates every continuous function, their averages approximate every continuous
+# equivariant function. In the picture the target is the blurred image, and the network adds to it a constant pattern
+# that does not rotate. The average keeps only the symmetric part of this pattern.
 
 # %%
-stain = torch.zeros(72, 72, dtype=torch.float64)
-stain[8:20, 10:50] = 1.0
+pattern = torch.zeros(72, 72, dtype=torch.float64)
+pattern[8:20, 10:50] = 1.0
 
 
-def stained(x):
-    return blur(x) + stain
+def with_pattern(x):
+    return blur(x) + pattern
 
 
-left_over = GroupAverage(stained, C4)(f) - blur(f)
-before = max((stained(x) - blur(x)).norm() for x in back)
-after = left_over.norm()
+remainder = GroupAverage(with_pattern, C4)(f) - blur(f)
+before = max((with_pattern(x) - blur(x)).norm() for x in inputs)
+after = remainder.norm()
 assert after <= before
-print(f"distance from the target: {before:.1f} before averaging, {after:.1f} after")
+print(f"distance to the target: {before:.1f} before averaging, {after:.1f} after")
 shared = {"limit": 3.0}
 panel_figure(
     [
         [
             signed(blur(f), r"target $\varphi(f)$", **shared),
-            signed(stained(f), r"$\Phi(f)$", **shared),
-            signed(GroupAverage(stained, C4)(f), r"$\langle\Phi\rangle(f)$", **shared),
+            signed(with_pattern(f), r"$\Phi(f)$", **shared),
+            signed(GroupAverage(with_pattern, C4)(f), r"$\langle\Phi\rangle(f)$", **shared),
             None,
-            signed(stain[None, None], r"$\Phi - \varphi$", limit=1.0),
-            signed(left_over, r"$\langle\Phi\rangle - \varphi$", limit=1.0),
+            signed(pattern[None, None], r"$\Phi - \varphi$", limit=1.0),
+            signed(remainder, r"$\langle\Phi\rangle - \varphi$", limit=1.0),
         ]
     ]
 )
@@ -248,9 +249,9 @@ panel_figure(
 # %% [markdown]
 # ## The invariant case
 #
-# With the trivial action on the output, $\rho_2(g) = 1$, the same proof reads $\langle\Phi\rangle(\rho_1(g) x) =
-# \langle\Phi\rangle(x)$: a mean over the orbit does not know where on the orbit it began. Here a network gives one
-# number for an image, and the image moves through the eight elements of $D_4$.
+# With the trivial action on the output, $\rho_2(g) = 1$, the same proof gives $\langle\Phi\rangle(\rho_1(g) x) =
+# \langle\Phi\rangle(x)$: a mean over the orbit does not depend on where on the orbit it starts. Here a network maps an
+# image to a number, and the eight elements of $D_4$ act on the image.
 
 # %%
 score = nn.Sequential(
@@ -260,9 +261,9 @@ score(f)
 score.requires_grad_(False)
 invariant = GroupAverage(score, D4, out_action=Invariant())
 
-moved = [L(f, D4, g) for g in range(8)]
-plain_scores = [score(x).item() for x in moved]
-mean_scores = [invariant(x).item() for x in moved]
+images = [L(f, D4, g) for g in range(8)]
+plain_scores = [score(x).item() for x in images]
+mean_scores = [invariant(x).item() for x in images]
 assert max(mean_scores) - min(mean_scores) < 1e-12
 for g in range(8):
     assert identities.invariant_average(score, D4, f, g).error < 1e-12

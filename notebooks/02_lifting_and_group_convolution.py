@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 2. Lifting and group convolution
 #
-# The other road: build the network so that it cannot help turning with its image. A convolution is repeated with its
-# kernel in every orientation, which lifts the image to a map on the group. Turn the image, and the maps turn in the
-# plane *and* change places.
+# The alternative to averaging: build a network that is equivariant by design. A convolution is repeated with its kernel
+# in every orientation, which lifts the image to a feature map on the group. If the image rotates, the planes of the
+# feature map rotate *and* are permuted.
 
 # %%
 # %matplotlib inline
@@ -35,8 +35,8 @@ L = ScalarField()  # L(x, group, g) is L_g x on images and kernels
 f = load_sample("nuclei").test.images[2:3, :, 40:112, 40:112].double()
 
 
-def hook(shift=0.0):
-    """A kernel [1, 1, 9, 9] without any symmetry."""
+def asymmetric_kernel(shift=0.0):
+    """A kernel [1, 1, 9, 9] without symmetry."""
     y, x = torch.meshgrid(-torch.linspace(-1, 1, 9), torch.linspace(-1, 1, 9) - shift, indexing="ij")
     kernel = x * torch.exp(-3 * (x**2 + y**2)) - 0.6 * torch.exp(-9 * (x**2 + (y - 0.5) ** 2))
     return (kernel - kernel.mean())[None, None].double()
@@ -46,14 +46,15 @@ def signed(values, title="", **options):
     return Panel(values, title, colours="signed", **options)
 
 
-k = hook()
+k = asymmetric_kernel()
 
 # %% [markdown]
 # ## Lifting
 #
 # $$[k * f](g) = (L_g k) * f, \qquad (L_g k)(u) = k(g^{-1} u)$$
 #
-# One kernel, four orientations, four maps of the same image. The colour of a frame is the element $g$ from here on.
+# One kernel, four orientations, four planes computed from the same image. From here on, the colour of a border stands
+# for the group element $g$.
 
 # %%
 maps = lifting_conv2d(f, k, C4, padding=4)  # [B, C, |G|, H, W]
@@ -73,75 +74,82 @@ panel_figure(
 )
 
 # %% [markdown]
-# ## What a turn of the image does
+# ## Rotating the image
 #
 # $$[k * L_u f](g) = L_u\, [k * f](u^{-1} g)$$
 #
-# Two things happen at once: each map turns in the plane, and the maps shift by one place along the element axis.
-# Compare the second row with the third: same frame, same picture. The frame's colour says which map of the first row it
-# was.
+# Two things happen at once: each plane rotates, and the planes shift by one position along the group axis. The second
+# and the third row are equal. The colour of a border shows which plane of the first row it comes from.
 
 # %%
 u = 1
-lifted_turned = lifting_conv2d(L(f, C4, u), k, C4, padding=4)
-shift = [C4.product(C4.inverse(u), g) for g in range(4)]  # which map of the first row comes to place g: u^-1 g
+lifted_rotated = lifting_conv2d(L(f, C4, u), k, C4, padding=4)
+source = [C4.product(C4.inverse(u), g) for g in range(4)]  # plane of the first row that moves to position g: u^-1 g
 for g in range(4):
-    assert torch.allclose(lifted_turned[:, :, g], L(maps[:, :, shift[g]], C4, u), rtol=0, atol=1e-12)
-print("places 0, 1, 2, 3 are taken by the maps", shift)
+    assert torch.allclose(lifted_rotated[:, :, g], L(maps[:, :, source[g]], C4, u), rtol=0, atol=1e-12)
+print("planes at positions 0, 1, 2, 3:", source)
 
 panel_figure(
     [
         [
             Panel(f[0], "$f$"),
             r"$\to$",
-            *(signed(maps[0, :, g], f"place {g}", border=PALETTE[g], limit=limit) for g in range(4)),
+            *(signed(maps[0, :, g], f"position {g}", border=PALETTE[g], limit=limit) for g in range(4)),
         ],
         [
             Panel(L(f, C4, u)[0], "$L_u f$"),
             r"$\to$",
-            *(signed(lifted_turned[0, :, g], f"place {g}", border=PALETTE[shift[g]], limit=limit) for g in range(4)),
+            *(
+                signed(lifted_rotated[0, :, g], f"position {g}", border=PALETTE[source[g]], limit=limit)
+                for g in range(4)
+            ),
         ],
         [
             None,
             None,
-            *(signed(L(maps[0, :, h], C4, u), f"$L_u$ of place {h}", border=PALETTE[h], limit=limit) for h in shift),
+            *(
+                signed(L(maps[0, :, h], C4, u), f"$L_u$ of position {h}", border=PALETTE[h], limit=limit)
+                for h in source
+            ),
         ],
     ],
-    labels=["upright", "turned", "first row,\nturned, shifted"],
+    labels=["upright", "rotated", "first row,\nrotated, shifted"],
 )
 
 # %% [markdown]
-# That is how the group acts on maps on the group, and `RegularField` is that action. With mirrors the cyclic shift
-# becomes a permutation, a row of the Cayley table; the identity holds for all eight elements of $D_4$.
+# This is the action of the group on feature maps on the group, implemented by `RegularField`. With reflections the
+# cyclic shift becomes another permutation, a row of the Cayley table. The identity holds for all eight elements of
+# $D_4$.
 
 # %%
 regular = RegularField()
-assert torch.allclose(lifted_turned, regular(maps, C4, u), rtol=0, atol=1e-12)
+assert torch.allclose(lifted_rotated, regular(maps, C4, u), rtol=0, atol=1e-12)
 for u in range(D4.order):
     assert identities.lifting_rotates_and_shifts(k, f, D4, u, padding=4).error < 1e-12
-    print(f"u = {u}: places 0 .. 7 are taken by", D4.cayley_table[D4.inverse(u)].tolist())
+    print(f"u = {u}: planes at positions 0 to 7:", D4.cayley_table[D4.inverse(u)].tolist())
 
 # %% [markdown]
 # ## Group convolution
 #
-# From a map on the group to the next. The kernel now has a plane for each element as well, and its turned copy shifts
-# its planes exactly as maps do:
+# A group convolution maps one feature map on the group to the next. Its kernel also has a plane for each group element,
+# and the group acts on it as on feature maps:
 #
 # $$[k * f](g) = \sum_{h \in G} (L_g k)(\cdot, h) * f(\cdot, h), \qquad (L_g k)(u, h) = k(g^{-1} u,\, g^{-1} h)$$
 #
-# In the picture one row is one turned kernel $L_g k$, one column the map on the group that it reads. Each plane goes
-# down the diagonal, turning as it goes.
+# In the picture each row is one rotated kernel $L_g k$, and each column is the plane $h$ of the input that it reads.
+# From row to row a plane of the kernel moves along the diagonal and rotates.
 
 # %%
-planes = [hook(), 0.7 * hook(0.5), -0.5 * hook(-0.5), 0.3 * hook(0.25)]
-kk = torch.stack(planes, dim=2)
-assert kk.shape == (1, 1, 4, 9, 9)
-copies = [regular(kk, C4, g) for g in range(4)]
+shifts_and_scales = [(0.0, 1.0), (0.5, 0.7), (-0.5, -0.5), (0.25, 0.3)]
+planes = [scale * asymmetric_kernel(shift) for shift, scale in shifts_and_scales]
+K = torch.stack(planes, dim=2)
+assert K.shape == (1, 1, 4, 9, 9)
+rotated_kernels = [regular(K, C4, g) for g in range(4)]
 panel_figure(
     [
         [
             signed(
-                copies[g][0, :, h],
+                rotated_kernels[g][0, :, h],
                 rf"$h={90 * h}^\circ$" if g == 0 else "",
                 border=PALETTE[C4.product(C4.inverse(g), h)],
                 limit=0.35,
@@ -154,27 +162,28 @@ panel_figure(
 )
 
 # %% [markdown]
-# The formula as a loop, and as the layer's function.
+# The formula as a loop gives the same as the functional form of the layer.
 
 # %%
-out = group_conv2d(maps, kk, C4, padding=4)
+out = group_conv2d(maps, K, C4, padding=4)
 for g in range(4):
-    loop = sum(F.conv2d(maps[:, :, h], copies[g][:, :, h], padding=4) for h in range(4))
+    loop = sum(F.conv2d(maps[:, :, h], rotated_kernels[g][:, :, h], padding=4) for h in range(4))
     assert torch.allclose(out[:, :, g], loop, rtol=0, atol=1e-10)
 
 # %% [markdown]
-# It commutes with the action on maps: turn and shift before, or turn and shift after.
+# It commutes with the action: rotating and shifting before or after the convolution gives the same result.
 
 # %%
 for u in range(4):
-    moved = group_conv2d(regular(maps, C4, u), kk, C4, padding=4)
-    assert torch.allclose(moved, regular(out, C4, u), rtol=0, atol=1e-10)
+    transformed = group_conv2d(regular(maps, C4, u), K, C4, padding=4)
+    assert torch.allclose(transformed, regular(out, C4, u), rtol=0, atol=1e-10)
 
 # %% [markdown]
 # ## Back to an image
 #
-# Pooling over the element axis forgets the places, so what is left turns in the plane alone. A network is then: lift,
-# convolve on the group, pool. Norms and nonlinearities act on each value of the map and commute with everything.
+# Pooling over the group axis removes the permutation, so its output only rotates in the plane. A network then lifts,
+# convolves on the group, and pools. Pointwise nonlinearities, and norms whose statistics and weights are shared over
+# the group axis, commute with the action.
 
 # %%
 net = nn.Sequential(
@@ -186,7 +195,7 @@ net = nn.Sequential(
     GroupPool(C4),
 )
 net.double().requires_grad_(False)
-wide = f[..., :56, :]  # no need to be square
+wide = f[..., :56, :]  # images need not be square
 error = equivariance_error(net, C4, wide)
 assert error.max() < 1e-10
 print(f"largest difference between net(L_g f) and L_g net(f): {error.max():.0e}")
@@ -200,7 +209,7 @@ panel_figure(
 )
 
 # %% [markdown]
-# The same network with plain convolutions of the same shapes, for comparison: the check is not satisfied by anything.
+# For comparison, a network of ordinary convolutions fails the same check.
 
 # %%
 plain = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2)).double()

@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 3. The bridge
 #
-# Averaging turns images and leaves the network alone; group convolution turns kernels and leaves the image alone. One
-# identity carries one road into the other. This page shows it, says where its correction term went, draws the
-# conclusion for one layer, and ends with an action for which the usual shortcut is wrong by a factor of four.
+# Averaging rotates images and leaves the network unchanged; group convolution rotates kernels and leaves the image
+# unchanged. One identity connects the two. This notebook shows it, locates the determinant in its proof, derives the
+# consequence for one layer, and ends with an action for which the usual shortcut is wrong by a factor of four.
 
 # %%
 # %matplotlib inline
@@ -37,7 +37,7 @@ k = x * torch.exp(-3 * (x**2 + y**2)) - 0.6 * torch.exp(-9 * (x**2 + (y - 0.5) *
 k = (k - k.mean())[None, None].double()
 
 
-def star(kernel, image):
+def correlate(kernel, image):
     """Cross-correlation, (k * f)(y) = sum_u k(u) f(y + u)."""
     return F.conv2d(image, kernel, padding=4)
 
@@ -51,14 +51,15 @@ def signed(values, title="", **options):
 #
 # $$k * (L_g f) = L_g\big((L_g^{-1} k) * f\big)$$
 #
-# A kernel on the turned image sees what the kernel, turned back, sees on the upright one.
+# Correlating the rotated image with a kernel gives the same as correlating the upright image with the kernel rotated
+# back, and then rotating the result.
 
 # %%
 g = 1
-back = C4.inverse(g)
-limit = star(k, f).abs().max().item() * 0.8
-upper = star(k, L(f, C4, g))
-lower = star(L(k, C4, back), f)
+g_inverse = C4.inverse(g)
+limit = correlate(k, f).abs().max().item() * 0.8
+upper = correlate(k, L(f, C4, g))
+lower = correlate(L(k, C4, g_inverse), f)
 assert torch.allclose(upper, L(lower, C4, g), rtol=0, atol=1e-12)
 
 panel_figure(
@@ -73,14 +74,14 @@ panel_figure(
         [
             Panel(f[0], "$f$"),
             r"$*$",
-            signed(L(k, C4, back), "$L_g^{-1} k$"),
+            signed(L(k, C4, g_inverse), "$L_g^{-1} k$"),
             "$=$",
             signed(lower, "$(L_g^{-1} k) * f$", limit=limit),
             r"$\to$",
-            signed(L(lower, C4, g), r"$L_g$ of it", limit=limit, border=PALETTE[2]),
+            signed(L(lower, C4, g), r"$L_g$ applied", limit=limit, border=PALETTE[2]),
         ],
     ],
-    labels=["the image turns", "the kernel turns"],
+    labels=["rotated image", "rotated kernel"],
 )
 
 # %% [markdown]
@@ -94,16 +95,16 @@ panel_figure(
 # \end{aligned}
 # $$
 #
-# The same sums in plain Python, for one pixel, with coordinates from the middle of the image.
+# The same sums in plain Python, for one pixel, with coordinates relative to the centre of the image.
 
 # %%
 size = f.shape[-1]
 c = (size - 1) / 2
 
 
-def at(values, place):
-    """The value of an image at a place (right, up) from its middle; zero outside."""
-    row, column = round(c - place[1]), round(c + place[0])
+def at(values, position):
+    """The value of an image at a position (right, up) relative to its centre; zero outside."""
+    row, column = round(c - position[1]), round(c + position[0])
     inside = 0 <= row < size and 0 <= column < size
     return values[0, 0, row, column].item() if inside else 0.0
 
@@ -113,8 +114,8 @@ def tap(u):
     return k[0, 0, 4 - u[1], 4 + u[0]].item()
 
 
-def turn(v, times):
-    """A quarter turn counter-clockwise, so many times."""
+def rotate(v, times):
+    """Rotate a vector by a multiple of 90 degrees, counter-clockwise."""
     for _ in range(times % 4):
         v = (-v[1], v[0])
     return v
@@ -126,24 +127,24 @@ def add(a, b):
 
 window = [(i, j) for i in range(-4, 5) for j in range(-4, 5)]
 pixel = (-10.5, 4.5)
-before = turn(pixel, -1)  # g^-1 y
-line_1 = sum(tap(u) * at(f, turn(add(pixel, u), -1)) for u in window)
-line_2 = sum(tap(turn(v, 1)) * at(f, add(before, v)) for v in window)
-line_3 = at(star(L(k, C4, back), f), before)
+source = rotate(pixel, -1)  # g^-1 y
+line_1 = sum(tap(u) * at(f, rotate(add(pixel, u), -1)) for u in window)
+line_2 = sum(tap(rotate(v, 1)) * at(f, add(source, v)) for v in window)
+line_3 = at(correlate(L(k, C4, g_inverse), f), source)
 print(f"{line_1:.12f} {line_2:.12f} {line_3:.12f}")
 assert abs(line_1 - line_2) < 1e-10
 assert abs(line_2 - line_3) < 1e-10
 assert abs(line_1 - at(upper, pixel)) < 1e-10
 
 # %% [markdown]
-# ## Where the correction term went
+# ## The determinant
 #
-# The middle step replaces $u$ by $v = g^{-1} u$. In an integral such a step costs a factor, $du = |\det g|\, dv$. A
-# turn or a mirror keeps areas, $|\det g| = 1$, and on the pixel grid it is a renumbering of the window: the same taps
-# in another order, each once. So the factor is there. It is one.
+# The middle step substitutes $v = g^{-1} u$. In an integral this contributes a factor, $du = |\det g|\, dv$. Rotations
+# and reflections preserve areas, $|\det g| = 1$, and on the pixel grid they permute the window: the same taps in
+# another order, each once. So the factor is present, and it is one.
 
 # %%
-assert sorted(turn(u, 1) for u in window) == sorted(window)
+assert sorted(rotate(u, 1) for u in window) == sorted(window)
 print("|det g| for the elements of D4:", torch.linalg.det(D4.matrices).abs().tolist())
 for g in range(D4.order):
     assert identities.kernel_rotation(k, f, D4, g, padding=4).error < 1e-12
@@ -152,22 +153,22 @@ for g in range(D4.order):
 # %% [markdown]
 # ## The mean of the lifted maps is the group average
 #
-# Put $L_g^{-1} f$ for the image in the identity, and average over $g$:
+# Apply the identity to the image $L_g^{-1} f$, and average over $g$:
 #
 # $$
 # \underbrace{\frac{1}{|G|} \sum_g (L_g k) * f}_{\text{lifting, then pooling by the mean}}
 #   = \underbrace{\frac{1}{|G|} \sum_g L_g\big(k * (L_g^{-1} f)\big)}_{\text{group average of the plain convolution}}
 # $$
 #
-# Above, kernels turn and the image stays. Below, images turn and the kernel stays. Column by column the terms are the
-# same, and so are the means.
+# In the upper half kernels rotate and the image is fixed. In the lower half images rotate and the kernel is fixed. The
+# terms agree column by column, and so do the means.
 
 # %%
 maps = lifting_conv2d(f, k, C4, padding=4)
 by_design = group_pool(maps, C4)
-turned = [L(f, C4, C4.inverse(g)) for g in range(4)]
-terms = [L(star(k, image), C4, g) for g, image in enumerate(turned)]
-by_averaging = GroupAverage(lambda image: star(k, image), C4)(f)
+rotated = [L(f, C4, C4.inverse(g)) for g in range(4)]
+terms = [L(correlate(k, image), C4, g) for g, image in enumerate(rotated)]
+by_averaging = GroupAverage(lambda image: correlate(k, image), C4)(f)
 
 for g in range(4):
     assert torch.allclose(maps[:, :, g], terms[g], rtol=0, atol=1e-12)
@@ -183,7 +184,7 @@ panel_figure(
             signed(by_design, "mean", **top),
         ],
         [
-            *(Panel(image[0], rf"$L_g^{{-1}} f$, $g = {90 * g}^\circ$") for g, image in enumerate(turned)),
+            *(Panel(image[0], rf"$L_g^{{-1}} f$, $g = {90 * g}^\circ$") for g, image in enumerate(rotated)),
             None,
             signed(k, "$k$"),
         ],
@@ -193,11 +194,11 @@ panel_figure(
             signed(by_averaging, "group average", **top),
         ],
     ],
-    labels=["kernels turn", "lifted maps", "images turn", "turned back"],
+    labels=["rotated kernels", "lifted planes", "rotated images", "rotated back"],
 )
 
 # %% [markdown]
-# It holds for images of any height and width, for mirrors, and for the layers as for the functions.
+# This holds for images of any height and width, for reflections, and for the layers as well as the functions.
 
 # %%
 for u in range(D4.order):
@@ -209,14 +210,14 @@ plain.weight.copy_(layer.weight)
 assert torch.allclose(GroupPool(D4)(layer(f)), GroupAverage(plain, D4)(f), rtol=0, atol=1e-12)
 
 # %% [markdown]
-# ## "Just distribute $L_g$" is not a law
+# ## "Just distribute $L_g$" is not a general rule
 #
-# The conclusion $(L_g k) * (L_g f) = L_g (k * f)$ looks as if one could distribute $L_g$ over $*$, whatever $g$ is.
-# Take a zoom of the plane, $(L_s f)(y) = f(y / s)$. Now the substitution $v = u / s$ costs $du = s^2\, dv$:
+# The identity $(L_g k) * (L_g f) = L_g (k * f)$ looks as if $L_g$ could be distributed over $*$, whatever $g$ is. Take
+# a scaling of the plane, $(L_s f)(y) = f(y / s)$. Now the substitution $v = u / s$ contributes $du = s^2\, dv$:
 #
 # $$(L_s k) * (L_s f) = s^2\; L_s (k * f)$$
 #
-# Zoom both by two, and the result is four times too large.
+# With both scaled by two, the result is four times too large.
 
 # %%
 sides = identities.scaling_counterexample(2.0, points=33)
@@ -239,15 +240,16 @@ panel_figure(
 )
 
 # %% [markdown]
-# The factor is the determinant at every scale, and one exactly where areas are kept: stretch one axis by $s$ and the
-# other by $1/s$, and the shortcut is right again. So the reason why it works for turns is not that they form a group,
-# for zooms form one too. It is that their determinant is one.
+# For these linear maps of the plane the factor is the determinant at every scale, and it is one exactly where areas are
+# preserved: if one axis is stretched by $s$ and the other by $1/s$, the shortcut is correct again. So the reason why it
+# holds for rotations is not that they form a group, since scalings form one too. It is that they are linear maps with
+# determinant one.
 
 # %%
 scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
-zoom = [identities.scaling_counterexample(s, points=5) for s in scales]
+scaling = [identities.scaling_counterexample(s, points=5) for s in scales]
 squeeze = [identities.scaling_counterexample((s, 1 / s), points=5) for s in scales]
-for s, each in zip(scales, zoom, strict=True):
+for s, each in zip(scales, scaling, strict=True):
     assert abs(each.factor - s**2) < 1e-8
 for each in squeeze:
     assert each.error < 1e-8
@@ -255,7 +257,7 @@ for each in squeeze:
 line = torch.linspace(0.5, 2, 50)
 figure, axes = chart("scale $s$", "(left side) / (right side)")
 axes.plot(line, line**2, color=PALETTE[7], linewidth=1.5, label=r"$|\det s| = s^2$")
-axes.plot(scales, [each.factor for each in zoom], "o", color=PALETTE[1], label="zoom by $s$, measured")
+axes.plot(scales, [each.factor for each in scaling], "o", color=PALETTE[1], label="scaling by $s$, measured")
 axes.plot(scales, [each.factor for each in squeeze], "s", color=PALETTE[0], label="stretch by $s$ and $1/s$, measured")
 axes.legend(frameon=False)
 figure

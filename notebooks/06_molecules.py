@@ -14,9 +14,9 @@
 # %% [markdown]
 # # 6. Molecules
 #
-# A molecule is a cloud of points with symbols, and its energy does not care how it lies in space. This page takes
-# pyridine from a file, shows it to a network that knows nothing of geometry, and makes the network exact with a frame:
-# energies that stay, dipoles that turn along, forces that do not turn the molecule by themselves.
+# A molecule is a cloud of points with symbols, and its energy does not depend on its pose. This notebook reads pyridine
+# in the XYZ format, applies a network without geometric structure, and makes the network exactly equivariant with a
+# frame: invariant energies, dipoles that rotate with the molecule, and forces without net torque.
 
 # %%
 # %matplotlib inline
@@ -32,8 +32,8 @@ torch.set_default_dtype(torch.float64)
 # %% [markdown]
 # ## Pyridine, C5H5N
 #
-# The XYZ format: the number of atoms, a comment, then one atom a line, in angstrom. (The MP2(full)/6-31G(d) geometry of
-# the G2 set: Curtiss et al., J. Chem. Phys. 106, 1063, 1997.)
+# In the XYZ format the first line has the number of atoms, the second a comment, and each further line one atom, in
+# angstrom. (This is the MP2(full)/6-31G(d) geometry of the G2 set: Curtiss et al., J. Chem. Phys. 106, 1063, 1997.)
 
 # %%
 XYZ = """\
@@ -54,7 +54,7 @@ H   0.000000   2.155293  -1.183103
 
 
 def read_xyz(text):
-    """Symbols and positions [N, 3]."""
+    """Return the symbols and the positions [N, 3]."""
     rows = [line.split() for line in text.splitlines()[2:]]
     assert len(rows) == int(text.split()[0])
     return [row[0] for row in rows], torch.tensor([[float(number) for number in row[1:4]] for row in rows])
@@ -62,24 +62,24 @@ def read_xyz(text):
 
 symbols, pyridine = read_xyz(XYZ)
 bonds = [(i, j) for i in range(11) for j in range(i) if (pyridine[i] - pyridine[j]).norm() < 1.6]
-look = {"symbols": symbols, "bonds": bonds}
+style = {"symbols": symbols, "bonds": bonds}
 
 
-def random_turn(seed):
+def random_orthogonal(seed):
     q, r = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(seed)))
     return q * r.diagonal().sign()
 
 
-views = [pyridine @ random_turn(seed).mT for seed in range(4)]
-cloud_figure([[Cloud(x, f"turned at random, {n + 1}", **look) for n, x in enumerate(views)]])
+views = [pyridine @ random_orthogonal(seed).mT for seed in range(4)]
+cloud_figure([[Cloud(x, f"random pose {n + 1}", **style) for n, x in enumerate(views)]])
 
 # %% [markdown]
-# ## A network that knows nothing of geometry, and its average over a frame
+# ## A network without geometric structure, and its average over a frame
 #
-# A perceptron on the 33 coordinates gives an energy and a dipole. Nothing in it knows that space can be turned.
-# `FrameAverage` is told how each input and output moves, and does the rest:
+# A perceptron on the 33 coordinates predicts an energy and a dipole. Nothing in it is equivariant. `FrameAverage` takes
+# the action of the group on each input and output:
 #
-# $$\Phi(x) = \sum_{(R,\,t) \in F(x)} w\; \rho_2(R, t)\; \varphi\big(R^{\mathsf T} (x - t)\big)$$
+# $$\langle\Phi\rangle_F(x) = \sum_{(R,\,t) \in F(x)} w\; \rho_2(R, t)\; \Phi\big(R^{\mathsf T} (x - t)\big)$$
 
 
 # %%
@@ -96,25 +96,25 @@ class Perceptron(nn.Module):
         return {"energy": self.energy(hidden)[:, 0], "dipole": self.dipole(hidden)}
 
 
-phi = Perceptron()
+Phi = Perceptron()
 frame = PointFrame("E")
-Phi = FrameAverage(phi, frame, "points", {"energy": "invariant", "dipole": "vector"})
-print("elements in the frame of pyridine:", frame(pyridine[None]).counts.tolist())
+average = FrameAverage(Phi, frame, "points", {"energy": "invariant", "dipole": "vector"})
+print("elements of the frame of pyridine:", frame(pyridine[None]).counts.tolist())
 
-turns = [random_turn(seed) for seed in range(20)]
-turns = [q if n % 2 else -q for n, q in enumerate(turns)]  # every other one is a mirror image
-moved = torch.stack([pyridine @ q.mT + 5 * torch.randn(3) for q in turns])
+motions = [random_orthogonal(seed) for seed in range(20)]
+motions = [q if n % 2 else -q for n, q in enumerate(motions)]  # rotations and reflections
+poses = torch.stack([pyridine @ q.mT + 5 * torch.randn(3) for q in motions])
 with torch.no_grad():
-    plain, mean, upright = phi(moved), Phi(moved), Phi(pyridine[None])
+    plain, averaged, original = Phi(poses), average(poses), average(pyridine[None])
 
-assert mean["energy"].max() - mean["energy"].min() < 1e-12
-for q, dipole in zip(turns, mean["dipole"], strict=True):
-    assert torch.allclose(dipole, q @ upright["dipole"][0], rtol=0, atol=1e-12)
+assert averaged["energy"].max() - averaged["energy"].min() < 1e-12
+for q, dipole in zip(motions, averaged["dipole"], strict=True):
+    assert torch.allclose(dipole, q @ original["dipole"][0], rtol=0, atol=1e-12)
 assert plain["energy"].std() > 1e-2
 
 figure, axes = chart("pose", "energy", size=(5.5, 2.6))
-axes.plot(plain["energy"], "o", color=PALETTE[1], label=r"$\varphi$")
-axes.plot(mean["energy"], "s", color=PALETTE[0], label=r"$\Phi$")
+axes.plot(plain["energy"], "o", color=PALETTE[1], label=r"$\Phi$")
+axes.plot(averaged["energy"], "s", color=PALETTE[0], label=r"$\langle\Phi\rangle_F$")
 axes.set_xticks(range(0, 20, 5))
 axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
 figure
@@ -122,9 +122,9 @@ figure
 # %% [markdown]
 # ## Forces
 #
-# Forces are the negative gradient of the energy. If the energy does not change when all atoms are moved or turned
-# together, the forces sum to zero and so do their torques: the molecule does not set off or spin by itself. For the
-# plain network neither holds. The gradient goes through the frame as well, which is why it is exact.
+# Forces are the negative gradient of the energy. If the energy is invariant to translations and rotations of the whole
+# molecule, the net force and the net torque are zero: the molecule does not start to move or spin by itself. For the
+# perceptron neither holds. The gradient is taken through the frame as well, so it is exact.
 
 
 # %%
@@ -135,26 +135,29 @@ def forces(model, x):
 
 bent = pyridine + 0.1 * torch.randn(11, 3)
 arrows = {}
-for name, model in (("plain network", phi), ("frame averaged", Phi)):
+for name, model in (("network alone", Phi), ("frame average", average)):
     force = forces(model, bent[None])[0]
     net_force, torque = force.sum(0).norm(), torch.linalg.cross(bent - bent.mean(0), force).sum(0).norm()
     print(f"{name:15} net force {net_force / force.norm():.0e}, net torque {torque / force.norm():.0e} angstrom")
     arrows[name] = 1.6 * force / force.norm(dim=1).max()
-    assert (torque / force.norm() < 1e-12) == (model is Phi)
+    assert (torque / force.norm() < 1e-12) == (model is average)
 
-q = turns[0]
-assert torch.allclose(forces(Phi, (bent @ q.mT)[None])[0], forces(Phi, bent[None])[0] @ q.mT, rtol=0, atol=1e-10)
+q = motions[0]
+assert torch.allclose(
+    forces(average, (bent @ q.mT)[None])[0], forces(average, bent[None])[0] @ q.mT, rtol=0, atol=1e-10
+)
 cloud_figure(
-    [[Cloud(bent, name, arrows=arrow, **look) for name, arrow in arrows.items()]], reach=3.6, view=(15.0, 10.0)
+    [[Cloud(bent, name, arrows=arrow, **style) for name, arrow in arrows.items()]], reach=3.6, view=(15.0, 10.0)
 )
 
 # %% [markdown]
 # ## Does it learn?
 #
-# A target we can compute: the repulsion of the nuclei, $\sum_{i<j} Z_i Z_j / r_{ij}$, of strained copies of pyridine.
-# All copies to learn from lie as in the file; test copies are shown as they are and turned at random. Three ways to
-# train the same perceptron for the same number of steps: as it is; through its frame, with one element drawn at each
-# step; and through all elements. For a fourth the plain one is averaged after training.
+# The target is a quantity that can be computed: the nuclear repulsion $\sum_{i<j} Z_i Z_j / r_{ij}$ of strained copies
+# of pyridine. All training copies have the orientation of the file; test copies are used in this orientation and
+# randomly rotated. The same perceptron is trained in three ways for the same number of steps: alone; through the frame
+# average with one random element per step; and through the average over all elements. A fourth network is the first
+# one, averaged after training.
 
 # %%
 charges = torch.tensor([{"H": 1.0, "C": 6.0, "N": 7.0}[symbol] for symbol in symbols])
@@ -172,18 +175,18 @@ def strained_copies(count, seed):
 
 
 test = strained_copies(256, 1)
-test_turned = torch.stack([x @ random_turn(n).mT for n, x in enumerate(test)])
-middle, spread = repulsion(test).mean(), repulsion(test).std()
+test_rotated = torch.stack([x @ random_orthogonal(n).mT for n, x in enumerate(test)])
+mean, spread = repulsion(test).mean(), repulsion(test).std()
 
 
-def learn(wrap, steps=400):
+def train(wrap, steps=400):
     torch.manual_seed(1)
     model = wrap(Perceptron())
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, steps)
     for step in range(steps):
         batch = strained_copies(64, 1000 + step)
-        loss = (model(batch)["energy"] - (repulsion(batch) - middle) / spread).square().mean()
+        loss = (model(batch)["energy"] - (repulsion(batch) - mean) / spread).square().mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -191,36 +194,36 @@ def learn(wrap, steps=400):
     return model.eval()
 
 
-def averaged(samples):
+def averaging(samples):
     actions = {"energy": "invariant", "dipole": "vector"}
     return lambda module: FrameAverage(module, frame, "points", actions, train_samples=samples)
 
 
 @torch.no_grad()
 def error(model, x):
-    """Root mean square error in units of the target's standard deviation: 1 is what a constant achieves."""
-    return ((model(x)["energy"] - (repulsion(x) - middle) / spread).square().mean().sqrt()).item()
+    """Root mean square error in standard deviations of the target: a constant prediction has error 1."""
+    return ((model(x)["energy"] - (repulsion(x) - mean) / spread).square().mean().sqrt()).item()
 
 
-plain_net = learn(lambda module: module)
-learnt = {
-    "plain": plain_net,
-    "averaged\nafterwards": averaged(None)(plain_net),
-    "one element\na step": learn(averaged(1)),
-    "all elements": learn(averaged(None)),
+plain_net = train(lambda module: module)
+models = {
+    "alone": plain_net,
+    "averaged\nafterwards": averaging(None)(plain_net),
+    "one element\nper step": train(averaging(1)),
+    "all elements": train(averaging(None)),
 }
-scores = {name: (error(model, test), error(model, test_turned)) for name, model in learnt.items()}
-for name, (lying, turned) in scores.items():
-    print(f"{' '.join(name.split()):20} as in the file {lying:.2f}, turned {turned:.2f}")
-    assert abs(lying - turned) < 1e-9 or name == "plain"
-assert scores["plain"][1] > 2 * scores["plain"][0]
+scores = {name: (error(model, test), error(model, test_rotated)) for name, model in models.items()}
+for name, (original, rotated) in scores.items():
+    print(f"{' '.join(name.split()):20} as in the file {original:.2f}, rotated {rotated:.2f}")
+    assert abs(original - rotated) < 1e-9 or name == "alone"
+assert scores["alone"][1] > 2 * scores["alone"][0]
 
 figure, axes = chart("", "error on test molecules", size=(6.0, 3.0))
 places = torch.arange(4.0)
-for shift, column, colour, label in ((-0.18, 0, PALETTE[0], "as in the file"), (0.18, 1, PALETTE[1], "turned")):
+for shift, column, colour, label in ((-0.18, 0, PALETTE[0], "as in the file"), (0.18, 1, PALETTE[1], "rotated")):
     axes.bar(places + shift, [scores[name][column] for name in scores], 0.34, color=colour, label=label)
 axes.axhline(1, color=PALETTE[6], linewidth=1, linestyle=":")
-axes.text(3.5, 1.05, "a constant", ha="right", va="bottom", fontsize=9)
+axes.text(3.5, 1.05, "constant prediction", ha="right", va="bottom", fontsize=9)
 axes.set_yscale("log")
 axes.set_ylim(0.05, 10)
 axes.set_xticks(places, list(scores))
@@ -228,41 +231,44 @@ axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
 figure
 
 # %% [markdown]
-# Turn the molecules and the plain network is worse than a constant. Averaging it afterwards makes it equivariant, and
-# little better: it has never seen a molecule from the frame's point of view. Trained through the frame it has, and the
-# two bars are the same to the last digits, by construction.
+# On rotated molecules the perceptron alone is worse than a constant prediction. Averaging it afterwards makes it
+# equivariant but hardly better, since it was not trained on molecules in the coordinates of the frame. If it is trained
+# through the frame average, the two bars agree up to rounding, by construction.
 
 # %% [markdown]
 # ## Symmetric relatives
 #
-# Pyridine's principal axes are well defined. Those of benzene, its parent, are not: a hexagon has no longest direction.
-# Nearly a third of the molecules of the G2 set that are no straight lines have such a tie, methane and ammonia too.
-# The point frame takes them as they are, with an element for each symmetry.
+# The principal axes of pyridine are well defined. Those of benzene, its parent, are not: a hexagon has no longest
+# direction. Nearly a third of the non-linear molecules of the G2 set have such a tie, among them methane and ammonia.
+# The point frame handles them, with an element for each symmetry.
 
 # %%
 around = torch.arange(6) * torch.pi / 3
 ring = torch.stack((torch.zeros(6), around.cos(), around.sin()), dim=-1)
 benzene = torch.cat((1.395 * ring, 2.482 * ring))
-dress = {"symbols": "CCCCCCHHHHHH", "bonds": [(i, (i + 1) % 6) for i in range(6)] + [(i, i + 6) for i in range(6)]}
+benzene_style = {
+    "symbols": "CCCCCCHHHHHH",
+    "bonds": [(i, (i + 1) % 6) for i in range(6)] + [(i, i + 6) for i in range(6)],
+}
 PCAFrame("E")(pyridine[None])
 try:
     PCAFrame("E")(benzene[None])
-except DegenerateFrameError as problem:
-    print("benzene:", problem)
-found = frame(benzene[None])
-different = torch.unique(found.rotations[0].round(decimals=9) + 0.0, dim=0)
-print(f"the point frame of benzene: {int(found.counts)} elements, {len(different)} of them different")
-assert len(different) == 24  # the order of the symmetry group D6h
+except DegenerateFrameError as error_message:
+    print("benzene:", error_message)
+elements = frame(benzene[None])
+distinct = torch.unique(elements.rotations[0].round(decimals=9) + 0.0, dim=0)
+print(f"the point frame of benzene: {int(elements.counts)} elements, {len(distinct)} of them distinct")
+assert len(distinct) == 24  # the order of the symmetry group D6h
 
-rings = FrameAverage(Perceptron(12), frame, "points", {"energy": "invariant", "dipole": "vector"})
+benzene_average = FrameAverage(Perceptron(12), frame, "points", {"energy": "invariant", "dipole": "vector"})
 with torch.no_grad():
-    energies = rings(torch.stack([benzene @ q.mT for q in turns]))["energy"]
+    energies = benzene_average(torch.stack([benzene @ q.mT for q in motions]))["energy"]
     assert energies.max() - energies.min() < 1e-12
 cloud_figure(
     [
         [
-            Cloud(pyridine, "pyridine", frames=frame(pyridine[None]), **look),
-            Cloud(benzene, "benzene", frames=frame(benzene[None]), **dress),
+            Cloud(pyridine, "pyridine", frames=frame(pyridine[None]), **style),
+            Cloud(benzene, "benzene", frames=frame(benzene[None]), **benzene_style),
         ]
     ],
     view=(12.0, 20.0),

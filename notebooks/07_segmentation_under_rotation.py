@@ -12,11 +12,11 @@
 # ---
 
 # %% [markdown]
-# # 7. Train a segmenter, and turn the image
+# # 7. Segmentation under rotation
 #
-# Three small networks learn to find nuclei, on the sixteen images that come with the package: a $C_4$-equivariant
-# U-Net, a plain one with the same multiply-adds that sees the images in random orientations, and the same plain one
-# that sees them as they are. A minute on a CPU; on a GPU, if there is one.
+# Three small networks are trained to segment nuclei on the sixteen training images of the bundled sample: a
+# $C_4$-equivariant U-Net, a compute-matched baseline trained with augmentation, and the same baseline without
+# augmentation. This takes about a minute on a CPU; a GPU is used if there is one.
 
 # %%
 # %matplotlib inline
@@ -39,17 +39,17 @@ nuclei = load_sample("nuclei")
 ours = EquivariantUNet(1, 2, group="C4", width=2, depth=3)
 networks = {
     "C4 U-Net": (ours, "D4"),
-    "plain twin": (ours.baseline(), "D4"),
-    "twin, unaugmented": (ours.baseline(), None),
+    "baseline": (ours.baseline(), "D4"),
+    "baseline, no augm.": (ours.baseline(), None),
 }
 for name, (net, symmetry) in networks.items():
-    weights = sum(p.numel() for p in net.parameters())
-    print(f"{name:18} {weights:7,} weights, trained with {symmetry or 'no'} augmentation")
+    parameters = sum(p.numel() for p in net.parameters())
+    print(f"{name:18} {parameters:7,} parameters, trained with {symmetry or 'no'} augmentation")
 
 # %% [markdown]
 # ## Training
 #
-# 120 steps of 6 crops each. The stream gives every network the same crops.
+# There are 120 steps of 6 crops each. The stream has a fixed seed, so all networks are trained on the same crops.
 
 # %%
 steps, losses = 120, {}
@@ -76,55 +76,56 @@ axes.legend(frameon=False)
 figure
 
 # %% [markdown]
-# ## One image, upright and turned
+# ## One image, upright and rotated
 #
-# The last row shows the pixels whose label changed because the image was turned. For the equivariant network there are
-# none: not few, none.
+# The last row shows the pixels whose label changes when the image is rotated. For the equivariant network there are
+# none.
 
 # %%
-quarter, move = CyclicGroup(4), LabelMask()
+C4, rotate_labels = CyclicGroup(4), LabelMask()
 image, truth = nuclei.test.images[2], nuclei.test.masks[2]
 predictions = {}
 for name, (net, _) in networks.items():
     upright = predict_labels(net, image[None], device=device)[0]
-    turned = predict_labels(net, ScalarField()(image[None], quarter, 1), device=device)[0]
-    predictions[name] = upright, turned
-upright, turned = predictions["C4 U-Net"]
-assert (turned != move(upright, quarter, 1)).sum() <= 1  # a tie in float32 may fall either way
+    rotated = predict_labels(net, ScalarField()(image[None], C4, 1), device=device)[0]
+    predictions[name] = upright, rotated
+upright, rotated = predictions["C4 U-Net"]
+assert (rotated != rotate_labels(upright, C4, 1)).sum() <= 1  # rounding in float32 may decide a tie
 demo_figure(image, truth, predictions, group="C4", element=1)
 
 # %% [markdown]
-# ## All test images, all quarter turns
+# ## All test images, all rotations of the group
 #
-# Dice is the overlap with the truth, one at best. With so little training and sixteen images the order of the Dice
-# scores says little; the last column does not depend on luck.
+# Dice measures the overlap with the ground truth; its maximum is one. With so little training on sixteen images the
+# ranking by Dice means little. The zero in the last column does not depend on the training.
 
 # %%
-print(f"{'':18} Dice upright   turned   worst turn   pixels changed")
+print(f"{'':18} Dice upright   rotated   worst rotation   labels changed")
 for name, (net, _) in networks.items():
     s = orientation_scores(net, nuclei.test.images, nuclei.test.masks, classes=2, group="C4", device=device)
-    print(f"{name:18} {s.upright:12.3f} {s.turned:8.3f} {s.worst:12.3f} {s.changed:16.3%}")
+    print(f"{name:18} {s.upright:12.3f} {s.turned:9.3f} {s.worst:16.3f} {s.changed:16.3%}")
     assert (s.changed < 1e-5) == (name == "C4 U-Net")
 
 # %% [markdown]
 # ## All angles
 #
-# Off the grid the image must be interpolated, and $C_4$ is not asked for these angles. The distance from the middle is
-# the share of pixels, in the disc that stays in view, whose label changed. The equivariant network touches zero at the
-# four angles that it knows; between them it is a network like others.
+# At other angles the image must be interpolated, and $C_4$ equivariance says nothing about them. The radius in the plot
+# is the proportion of pixels, within the disc that stays in view, whose label changes. The equivariant network reaches
+# zero at the four angles of its group; between them nothing is guaranteed.
 
 # %%
-circle = CyclicGroup(24)
-line = torch.arange(128) - 63.5
-disc = (line.square() + line.square().unsqueeze(1)).sqrt() < 60
+C24 = CyclicGroup(24)
+offset = torch.arange(128) - 63.5
+disc = (offset.square() + offset.square().unsqueeze(1)).sqrt() < 60
 
 
 def changed(net):
+    """The proportion of labels that change, by angle."""
     upright = predict_labels(net, nuclei.test.images, device=device)
     shares = []
-    for g in range(circle.order):
-        turned = predict_labels(net, ScalarField()(nuclei.test.images, circle, g), device=device)
-        shares.append((turned != move(upright, circle, g))[:, disc].double().mean().item())
+    for g in range(C24.order):
+        rotated = predict_labels(net, ScalarField()(nuclei.test.images, C24, g), device=device)
+        shares.append((rotated != rotate_labels(upright, C24, g))[:, disc].double().mean().item())
     return shares
 
 
@@ -136,7 +137,7 @@ for colour, (name, (net, _)) in zip(PALETTE, networks.items(), strict=False):
     axes.plot(angles, [100 * share for share in [*shares, shares[0]]], "o-", color=colour, markersize=4, label=name)
     if net is ours:
         assert max(shares[::6]) < 1e-5
-axes.set_title("% of pixels whose label changed", fontsize=10.5)
+axes.set_title("% of pixels whose label changes", fontsize=10.5)
 axes.set_thetagrids(range(0, 360, 45))
 axes.set_rlabel_position(22)
 axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.05, 1.0), fontsize=9.5)
