@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..images import FORMATS
 from ._options import naming, progress_bars, refuse, refuse_files
 
 if TYPE_CHECKING:
     from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
 
-KINDS = "PNG, JPEG, TIFF, NPY; 8 or 16 bits"
+KINDS = f"{', '.join(FORMATS)}; 8 or 16 bits"
 TableFile = Annotated[
     Path | None,
     typer.Option(

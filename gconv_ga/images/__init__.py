@@ -3,10 +3,10 @@
 Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs the extra ``train``.
 
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that come with the package); `ImageFile`,
-`MaskFile`, `read_image`, `read_mask` (files of any size, whole or by window); `find_images`, `match_masks`,
+`MaskFile`, `read_image`, `read_mask`, `FORMATS` (files of any size, whole or by window); `find_images`, `match_masks`,
 `read_table`, `Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`,
-`read_colors`; `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (what is wrong with a
-data set); `PairDataset`, `CropStream`, `RandomSymmetry` (what a training reads).
+`read_colors`; `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set);
+`PairDataset`, `CropStream`, `RandomSymmetry` (data sets for training).
 
 Example:
     >>> from gconv_ga.images import CropStream, load_sample
@@ -19,23 +19,22 @@ Example:
     (torch.Size([1, 64, 64]), torch.Size([64, 64]))
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
-    from ._crops import CropStream, RandomSymmetry
-    from ._dataset import PairDataset, measure_files
-    from ._images import ImageFile, MaskFile, read_image, read_mask
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
+    from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
     from ._masks import MaskEncoding, read_colors
     from ._normalization import Normalization
-    from ._pairs import PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
+    from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
+    from ._reader import ImageFile, MaskFile, read_image, read_mask
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
-    from ._scratch import ScratchTensor, scratch
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
     "EMPTY_CLASS",
+    "FORMATS",
     "SAMPLES",
     "CropStream",
     "ImageFile",
@@ -48,7 +47,6 @@ __all__ = [
     "RandomSymmetry",
     "Sample",
     "Scan",
-    "ScratchTensor",
     "Split",
     "Table",
     "draw_split",
@@ -62,6 +60,29 @@ __all__ = [
     "read_split",
     "read_table",
     "scan_pairs",
-    "scratch",
     "write_sample",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files"],
+        "_masks": ["MaskEncoding", "read_colors"],
+        "_normalization": ["Normalization"],
+        "_pairs": [
+            "FORMATS",
+            "PairFiles",
+            "Problem",
+            "Table",
+            "draw_split",
+            "find_images",
+            "match_masks",
+            "read_split",
+            "read_table",
+        ],
+        "_reader": ["ImageFile", "MaskFile", "read_image", "read_mask"],
+        "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],
+        "_scan": ["EMPTY_CLASS", "Scan", "scan_pairs"],
+    },
+    extra="train",
+)

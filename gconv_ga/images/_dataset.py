@@ -1,15 +1,23 @@
-"""Pairs of an image and its mask, read from their files when they are asked for."""
+"""Data sets for training: pairs of an image and its mask, random crops of them, and augmentation by a group."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
-from .._validate import invalid
-from ._images import ImageFile, MaskFile
+from .._validate import as_int, invalid
+from ..actions import LabelMask, ScalarField
+from ..groups import Group, as_group
 from ._masks import MaskEncoding
 from ._normalization import Normalization
 from ._pairs import PairFiles
+from ._reader import ImageFile, MaskFile
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -93,3 +101,152 @@ def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -
     scale = Normalization([0.0] * channels, [1.0] * channels, percentile)
     measured = Normalization.measure(band for pair in pairs for band in ImageFile(pair.image, scale).bands())
     return Normalization(measured.mean, measured.std, percentile)
+
+
+class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no type hints
+    """Moves the image and its mask by an element of a group, each equally likely: a transform of torchvision v2.
+
+    For C4 and D4 pixels are moved and never interpolated, on images of any height and width (a quarter turn of
+    ``H x W`` is ``W x H``); torchvision's own rotations keep the canvas and fill its corners. Draws from torch's
+    global generator, as torchvision's transforms do.
+
+    Args:
+        group: The group or its name; "D4" for quarter turns and mirrors.
+        fill: The class of pixels that come from outside the image, at angles off the grid.
+
+    Shape:
+        - image: ``[..., C, H, W]``, a `torchvision.tv_tensors.Image`
+        - mask: ``[..., H, W]``, a `torchvision.tv_tensors.Mask`
+
+    Raises:
+        ValueError: ``group`` is no group.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.images import RandomSymmetry
+        >>> from torchvision import tv_tensors
+        >>> image, mask = tv_tensors.Image(torch.rand(3, 24, 32)), tv_tensors.Mask(torch.zeros(24, 32))
+        >>> moved, moved_mask = RandomSymmetry("D4")(image, mask)
+        >>> sorted(moved.shape[-2:]), moved.shape[-2:] == moved_mask.shape
+        ([24, 32], True)
+    """
+
+    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
+
+    def __init__(self, group: Group | str, fill: int = 0) -> None:
+        super().__init__()
+        self.group = as_group(group)
+        self.fill = fill
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        """The element to move by."""
+        return {"element": int(torch.randint(self.group.order, ()))}
+
+    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
+        """The image or mask, moved."""
+        action = LabelMask(self.fill) if isinstance(inpt, tv_tensors.Mask) else ScalarField()
+        moved = action(inpt.as_subclass(torch.Tensor), self.group, params["element"])
+        wrapped: Tensor = tv_tensors.wrap(moved, like=inpt)
+        return wrapped
+
+
+class Pairs(Protocol):
+    """What gives pairs ``(image [C, H, W], mask [H, W])`` by index."""
+
+    def __len__(self) -> int:
+        """How many."""
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The pair."""
+
+
+class CropStream(Dataset[tuple[Tensor, Tensor]]):
+    """Random crops of a data set, in an order and with draws that depend on ``(seed, index)`` alone.
+
+    Each pass over the images has a new order. Because item ``i`` is the same whoever asks for it, in whichever process
+    and after whatever, training that goes on at step ``s`` sees what it would have seen, and the number of workers
+    changes nothing. Read it in order (``shuffle=False``). Torch's global generator is left as it was.
+
+    Args:
+        pairs: What gives ``(image, mask)`` by index, such as a `Split`.
+        length: Items in the stream: steps times batch size.
+        crop: Height and width of the crops in pixels.
+        symmetry: Crops are moved by a random element of this group: "D4" for quarter turns and mirrors, None for none.
+        seed: Of the order and of all draws.
+
+    Shape:
+        - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
+
+    Raises:
+        ValueError: ``crop`` is larger than an image, or an argument is no positive int (``seed``: negative).
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.images import CropStream
+        >>> from gconv_ga.images import Split
+        >>> split = Split(torch.rand(3, 1, 32, 40), torch.zeros(3, 32, 40, dtype=torch.int64))
+        >>> stream = CropStream(split, length=100, crop=16, symmetry="D4", seed=1)
+        >>> stream[57][0].shape, torch.equal(stream[57][0], stream[57][0])
+        (torch.Size([1, 16, 16]), True)
+    """
+
+    def __init__(
+        self, pairs: Pairs, *, length: int, crop: int, symmetry: Group | str | None = "D4", seed: int = 0
+    ) -> None:
+        self.pairs = pairs
+        self.length = as_int("length", length, minimum=1)
+        self.crop = as_int("crop", crop, minimum=1)
+        self.seed = as_int("seed", seed, minimum=0)
+        self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        if not 0 <= index < self.length:
+            raise IndexError(index)
+        height, width, window = self._open(self._source(index))
+        if min(height, width) < self.crop:
+            raise invalid("crop", f"at most {min(height, width)}, the smaller side of an image", self.crop)
+        with _seeded(_mix(self.seed, index)):
+            # Where there is one place only, nothing is drawn: as in torchvision's RandomCrop.
+            top, left = (
+                int(torch.randint(side - self.crop + 1, ())) if side > self.crop else 0 for side in (height, width)
+            )
+            image, mask = window(top, left, self.crop, self.crop)
+            if self.symmetry is not None:
+                image, mask = RandomSymmetry(self.symmetry)(tv_tensors.Image(image), tv_tensors.Mask(mask))
+        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+    def _open(self, index: int) -> tuple[int, int, Callable[[int, int, int, int], tuple[Tensor, Tensor]]]:
+        """Height, width, and what gives a window of the pair: of files no more than the window is asked for."""
+        if isinstance(self.pairs, PairDataset):
+            image, mask = self.pairs.files(index)
+            return *mask.shape, lambda *window: (image.window(*window), mask.window(*window))
+        pixels, classes = self.pairs[index]
+        return *classes.shape, lambda *window: (
+            v2.functional.crop(pixels, *window),
+            v2.functional.crop(classes, *window),
+        )
+
+    def _source(self, index: int) -> int:
+        """Which image item ``index`` is cut from: every pass goes once through all of them."""
+        tour, place = divmod(index, len(self.pairs))
+        generator = torch.Generator().manual_seed(_mix(self.seed, tour, 1))
+        return int(torch.randperm(len(self.pairs), generator=generator)[place])
+
+
+def _mix(*numbers: int) -> int:
+    """32 bits that look unrelated for neighbouring numbers: torch's CPU generator reads no more of a seed."""
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0])
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Torch's CPU generator, which torchvision draws from, seeded for a while; others, such as CUDA's, are not."""
+    state = torch.get_rng_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.set_rng_state(state)

@@ -1,6 +1,7 @@
 """Folders of images and of masks: which files there are, and which belong together."""
 
 import csv
+import itertools
 import random
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -8,8 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .._validate import as_int, invalid
-from ._open_raster import SUFFIXES
 
+FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "NPY": (".npy",)}
+"""Formats of image files and the endings of their names."""
+
+SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
 

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._validate import invalid, one_of
-from ._images import read_image, read_mask
 from ._normalization import Normalization
+from ._reader import read_image, read_mask
 
 FOLDER = Path(__file__).parent / "sample"
 # Each sample and the percentile its images are scaled by: the brightest pixel of a fluorescence image is 79 to 255.

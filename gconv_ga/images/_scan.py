@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from .._validate import as_int, invalid
-from ._images import ImageFile, MaskFile
 from ._masks import MaskEncoding
 from ._pairs import PairFiles, Problem
+from ._reader import ImageFile, MaskFile
 
 EMPTY_CLASS = "masks"
 """What `Problem.file` says of a class that no mask has: it is no fault of one file."""

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from PIL import ImageColor
 from torch import Tensor
 
-from ..images import ImageFile, ScratchTensor, scratch
+from ..images import ImageFile
 from ..plots import PALETTE
+from ._scratch import ScratchTensor, scratch
 
 WEIGHT = 0.45  # of a class's colour over the image
 SIDE = 256  # of the windows that are read: rows of tiles that a file has should not be decoded for a few rows of pixels
@@ -85,7 +86,7 @@ class Overlay:
         while top < end:
             if not self._top <= top < self._top + self._read.shape[1]:
                 self._read_from(top)
-            parts.append(self._read[:, top - self._top : end - self._top])
+            parts.append(self._read[:, top - self._top : end - self._top, :])
             top += parts[-1].shape[1]
         return torch.cat(parts, dim=1)
 
@@ -96,4 +97,4 @@ class Overlay:
         for left in range(0, width, SIDE):
             columns = min(SIDE, width - left)
             window = self.raw.window(top, left, rows, columns)
-            self._read[..., left : left + columns] = window[list(self.shown)]
+            self._read[..., :, left : left + columns] = window[list(self.shown)]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
-from ..images import ScratchTensor, scratch
+from ._scratch import ScratchTensor, scratch
 
 
 def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
@@ -186,7 +186,7 @@ class Tiled(nn.Module):
                 # Of a tensor all of the output will be held anyway; and a file passes no gradient on.
                 held = isinstance(x, Tensor) or y.requires_grad
                 joined = y.new_zeros(shape, dtype=mixed) if held else scratch(shape, mixed)
-            joined[..., left : left + self.tile] += torch.outer(share, weight).to(y.device, mixed) * y
+            joined[..., :, left : left + self.tile] += torch.outer(share, weight).to(y.device, mixed) * y
             if self.progress is not None:
                 self.progress(row * len(lefts) + column + 1, rows * len(lefts))
         return joined, dtype

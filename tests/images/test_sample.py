@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gconv_ga.images import SAMPLES, Split, load_sample
-from gconv_ga.images._images import read_image
+from gconv_ga.images import SAMPLES, Split, load_sample, read_image
 from gconv_ga.images._sample import FOLDER
 
 

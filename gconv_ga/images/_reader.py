@@ -1,7 +1,6 @@
 """Image files and mask files as tensors, whole or by window."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import copy
 from pathlib import Path
 
@@ -10,8 +9,7 @@ from torch import Tensor
 
 from ._masks import MaskEncoding
 from ._normalization import Normalization
-from ._open_raster import open_raster, unreadable
-from ._rasters import Raster
+from ._rasters import Raster, open_raster, readable
 
 BAND = 512  # rows that are looked at together, where a whole image is gone through
 
@@ -37,7 +35,7 @@ class ImageFile:
 
     Example:
         >>> from gconv_ga.images import ImageFile
-        >>> from gconv_ga.images._images import __file__
+        >>> from gconv_ga.images._reader import __file__
         >>> from pathlib import Path
         >>> image = ImageFile(Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png")
         >>> image.shape, image.window(100, 20, 8, 12).shape
@@ -114,7 +112,7 @@ class ImageFile:
         Raises:
             ValueError: The file is damaged.
         """
-        with _readable(self.path):
+        with readable(self.path):
             yield from self.raster.pieces()
 
 
@@ -133,7 +131,7 @@ class MaskFile:
 
     Example:
         >>> from gconv_ga.images import MaskFile
-        >>> from gconv_ga.images._images import __file__
+        >>> from gconv_ga.images._reader import __file__
         >>> from pathlib import Path
         >>> mask = MaskFile(Path(__file__).parent / "sample" / "nuclei" / "masks" / "00.png")
         >>> mask.shape, mask.window(100, 20, 8, 12).shape
@@ -185,17 +183,8 @@ def read_window(raster: Raster, path: Path, top: int, left: int, height: int, wi
     Raises:
         ValueError: The file is damaged there.
     """
-    with _readable(path):
+    with readable(path):
         return raster.window(top, left, height, width)
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Says which file it is that a reader gives up on."""
-    try:
-        yield
-    except Exception as error:  # whatever a reader says of a damaged file
-        raise unreadable(path, error) from error
 
 
 def read_image(path: Path) -> Tensor:
@@ -212,7 +201,7 @@ def read_image(path: Path) -> Tensor:
 
     Example:
         >>> from gconv_ga.images import read_image
-        >>> from gconv_ga.images._images import __file__
+        >>> from gconv_ga.images._reader import __file__
         >>> from pathlib import Path
         >>> read_image(Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png").shape
         torch.Size([1, 128, 128])
@@ -236,7 +225,7 @@ def read_mask(path: Path, code: MaskEncoding | None = None) -> Tensor:
 
     Example:
         >>> from gconv_ga.images import read_mask
-        >>> from gconv_ga.images._images import __file__
+        >>> from gconv_ga.images._reader import __file__
         >>> from pathlib import Path
         >>> read_mask(Path(__file__).parent / "sample" / "nuclei" / "masks" / "00.png").unique()
         tensor([0, 1])
