@@ -1,40 +1,9 @@
-"""What a steerable basis has to offer, in a table: functions and errors by angular frequency."""
+"""A steerable basis as a table: number of functions and errors by angular frequency."""
 
 from dataclasses import dataclass
 
 from ..groups import Group
 from ._steerable_basis import SteerableBasis, steerable_basis
-
-
-@dataclass(frozen=True)
-class FrequencyRow:
-    """One line of a `Description`: the functions of one angular frequency, and the largest of their errors."""
-
-    frequency: int
-    functions: int
-    error: float
-    blurred_error: float
-
-
-@dataclass(frozen=True, repr=False)
-class Description:
-    """What `describe` returns; its text is a table."""
-
-    basis: SteerableBasis
-    rows: tuple[FrequencyRow, ...]
-
-    def __repr__(self) -> str:
-        size, count = self.basis.kernel_size, len(self.basis)
-        chosen = max(error for functions, error in self.basis.curve if functions <= count)
-        beyond = [f"{error:.2f}" for functions, error in self.basis.curve if functions > count]
-        name = f"{self.basis.group.name}, {size} x {size}"
-        lines = [
-            f"{name}: {count} functions in {size**2} taps, expected error {self.basis.expected_error:.4f}",
-            f"max_error {chosen:.2f} admits them, the next needs {beyond[0] if beyond else 'more taps'}",
-            "frequency  functions  error  blurred",
-            *(f"{r.frequency:9}  {r.functions:9}  {r.error:5.3f}  {r.blurred_error:7.3f}" for r in self.rows),
-        ]
-        return "\n".join(lines)
 
 
 def describe(
@@ -44,17 +13,17 @@ def describe(
     max_error: float | None = None,
     functions: int | None = None,
     smoothing: float = 0.25,
-) -> Description:
-    """The functions and errors of a steerable basis, as a table.
+) -> "Description":
+    """Return a table of the functions and errors of a steerable basis.
 
-    Errors are relative to the output: how much it differs when kernel and image are turned together, root mean square
-    over the rotations that are not multiples of 90 degrees. They are those of images with the power spectrum of
-    photographs, and of the same blurred by a Gaussian of one pixel. The second line shows where ``max_error`` could be:
-    a gap there is the edge of what turns.
+    Errors are relative to the output: the change of the output when kernel and image are rotated together, root mean
+    square over the rotations by angles that are not multiples of 90 degrees. They hold for images with the power
+    spectrum of photographs, and for the same images blurred by a Gaussian of one pixel. The second line helps to choose
+    ``max_error``: a gap there separates functions that rotate well from those that do not.
 
     Args:
         group: The group or its name.
-        kernel_size: The number of rows and columns.
+        kernel_size: Number of rows and columns.
         max_error: As in `steerable_basis`.
         functions: As in `steerable_basis`.
         smoothing: As in `steerable_basis`.
@@ -75,7 +44,38 @@ def describe(
     basis = steerable_basis(group, kernel_size, max_error=max_error, functions=functions, smoothing=smoothing)
     rows = []
     for frequency in sorted(set(basis.frequency)):
-        of = [f for f, m in enumerate(basis.frequency) if m == frequency]
-        error, blurred = (max(errors[f] for f in of) for errors in (basis.error, basis.blurred_error))
-        rows.append(FrequencyRow(frequency, len(of), error, blurred))
+        members = [f for f, m in enumerate(basis.frequency) if m == frequency]
+        error, blurred = (max(errors[f] for f in members) for errors in (basis.error, basis.blurred_error))
+        rows.append(FrequencyRow(frequency, len(members), error, blurred))
     return Description(basis, tuple(rows))
+
+
+@dataclass(frozen=True)
+class FrequencyRow:
+    """One line of a `Description`: the number of functions of one angular frequency, and their largest errors."""
+
+    frequency: int
+    functions: int
+    error: float
+    blurred_error: float
+
+
+@dataclass(frozen=True, repr=False)
+class Description:
+    """Result of `describe`; its text is a table."""
+
+    basis: SteerableBasis
+    rows: tuple[FrequencyRow, ...]
+
+    def __repr__(self) -> str:
+        size, count = self.basis.kernel_size, len(self.basis)
+        chosen = max(error for functions, error in self.basis.curve if functions <= count)
+        beyond = [f"{error:.2f}" for functions, error in self.basis.curve if functions > count]
+        name = f"{self.basis.group.name}, {size} x {size}"
+        lines = [
+            f"{name}: {count} functions in {size**2} taps, expected error {self.basis.expected_error:.4f}",
+            f"max_error {chosen:.2f} admits them, the next needs {beyond[0] if beyond else 'more taps'}",
+            "frequency  functions  error  blurred",
+            *(f"{r.frequency:9}  {r.functions:9}  {r.error:5.3f}  {r.blurred_error:7.3f}" for r in self.rows),
+        ]
+        return "\n".join(lines)
