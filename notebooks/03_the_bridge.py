@@ -157,7 +157,7 @@ for g in range(D4.order):
 #
 # $$
 # \underbrace{\frac{1}{|G|} \sum_g (L_g k) * f}_{\text{lifting, then pooling by the mean}}
-#   = \underbrace{\frac{1}{|G|} \sum_g L_g\big(k * (L_g^{-1} f)\big)}_{\text{group average of the plain convolution}}
+#   = \underbrace{\frac{1}{|G|} \sum_g L_g\big(k * (L_g^{-1} f)\big)}_{\text{group average of the ordinary convolution}}
 # $$
 #
 # In the upper half kernels rotate and the image is fixed. In the lower half images rotate and the kernel is fixed. The

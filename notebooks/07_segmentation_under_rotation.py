@@ -40,11 +40,11 @@ ours = EquivariantUNet(1, 2, group="C4", width=2, depth=3)
 networks = {
     "C4 U-Net": (ours, "D4"),
     "baseline": (ours.baseline(), "D4"),
-    "baseline, no augm.": (ours.baseline(), None),
+    "baseline, unaugmented": (ours.baseline(), None),
 }
 for name, (net, symmetry) in networks.items():
     parameters = sum(p.numel() for p in net.parameters())
-    print(f"{name:18} {parameters:7,} parameters, trained with {symmetry or 'no'} augmentation")
+    print(f"{name:22} {parameters:7,} parameters, trained with {symmetry or 'no'} augmentation")
 
 # %% [markdown]
 # ## Training
@@ -100,10 +100,10 @@ demo_figure(image, truth, predictions, group="C4", element=1)
 # ranking by Dice means little. The zero in the last column does not depend on the training.
 
 # %%
-print(f"{'':18} Dice upright   rotated   worst rotation   labels changed")
+print(f"{'':22} Dice upright   rotated   worst rotation   labels changed")
 for name, (net, _) in networks.items():
     s = orientation_scores(net, nuclei.test.images, nuclei.test.masks, classes=2, group="C4", device=device)
-    print(f"{name:18} {s.upright:12.3f} {s.turned:9.3f} {s.worst:16.3f} {s.changed:16.3%}")
+    print(f"{name:22} {s.upright:12.3f} {s.turned:9.3f} {s.worst:16.3f} {s.changed:16.3%}")
     assert (s.changed < 1e-5) == (name == "C4 U-Net")
 
 # %% [markdown]
