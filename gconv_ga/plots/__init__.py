@@ -1,9 +1,9 @@
-"""Figures. They are drawn without pyplot, so nothing global changes and no display is needed.
+"""Figures, drawn without pyplot, so that no global state changes and no display is needed.
 
-Needs matplotlib (extra ``plots``, also in ``train``).
+Requires matplotlib (extra ``plots``, also in ``train``).
 
-Names: `demo_figure`; `Panel` and `panel_figure` for images, kernels and maps with signs between them; `Cloud` and
-`cloud_figure` for points and their frames; `basis_figure` and `tradeoff_chart` for steerable filters; `chart` for
+Names: `demo_figure`; `Panel` and `panel_figure` for images, kernels and feature maps with signs between them; `Cloud`
+and `cloud_figure` for points and their frames; `basis_figure` and `tradeoff_chart` for steerable filters; `chart` for
 curves, `learning_curves`; `PALETTE`; `save_figure`.
 
 Example:
@@ -18,11 +18,12 @@ Example:
 from .._validate import missing_extra
 
 try:
-    from ._charts import basis_figure, learning_curves, tradeoff_chart
+    from ._charts import chart, learning_curves
     from ._cloud_figure import Cloud, cloud_figure
     from ._demo_figure import demo_figure
+    from ._filter_figures import basis_figure, tradeoff_chart
     from ._panels import Panel, panel_figure
-    from ._style import PALETTE, chart, save_figure
+    from ._style import PALETTE, save_figure
 except ModuleNotFoundError as error:
     raise missing_extra(__name__, "plots", error) from error
 

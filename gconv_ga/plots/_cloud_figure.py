@@ -1,4 +1,4 @@
-"""Clouds of points in two and three dimensions, and the frames that ride on them."""
+"""Point clouds in two and three dimensions, with bonds, arrows and frames."""
 
 import math
 from collections.abc import Sequence
@@ -16,24 +16,24 @@ from ._style import INK, PALE, PALETTE
 SIDE, HEAD, LINE = 1.9, 0.1, 0.23  # inches
 TITLE = 10.5  # points
 
-# Jmol's grey for carbon and white for hydrogen; blue and red are ours, so that they differ for everybody.
+# Jmol's grey for carbon and white for hydrogen; blue and red are from our palette, safe for any colour vision.
 ATOMS = {"H": ("#ffffff", 0.6), "C": ("#6f7378", 1.0), "N": ("#0072b2", 1.0), "O": ("#d55e00", 1.0)}
 
 
 @dataclass(frozen=True)
 class Cloud:
-    """Points, what joins them, and a frame to draw on them.
+    """A point cloud, and the bonds, arrows and frames to draw on it.
 
     Args:
         points: The points.
-        title: Above it.
-        frames: A set of one sample; each element is drawn as its axes, at its origin. The heavier the darker.
-        bonds: Pairs of points to be joined.
-        symbols: Chemical symbols of the points, for colours and sizes; None for black dots.
-        arrows: An arrow at each point.
+        title: Title above the cloud.
+        frames: Frames of one sample. Each is drawn as its axes at its origin; larger weights are darker.
+        bonds: Pairs of indices of points to join.
+        symbols: Chemical symbols of the points, for colours and sizes. If None, the points are black dots.
+        arrows: One arrow per point.
 
     Shape:
-        - points: ``[N, d]``, d two or three
+        - points: ``[N, d]``, d = 2 or 3
         - arrows: ``[N, d]``
 
     Raises:
@@ -57,14 +57,14 @@ class Cloud:
 
     def __post_init__(self) -> None:
         if self.points.ndim != 2 or self.points.shape[1] not in (2, 3):
-            raise wrong_shape("points", "[N, d] with d two or three", self.points)
+            raise wrong_shape("points", "[N, d] with d = 2 or 3", self.points)
         if self.arrows is not None and self.arrows.shape != self.points.shape:
             raise wrong_shape("arrows", f"of the shape of points, {tuple(self.points.shape)}", self.arrows)
         if self.frames is not None and self.frames.rotations.shape[::3] != (1, self.points.shape[1]):
             takes = f"[1, K, d={self.points.shape[1]}, d], of one sample"
             raise wrong_shape("frames.rotations", takes, self.frames.rotations)
         if self.symbols is not None and len(self.symbols) != len(self.points):
-            raise invalid("symbols", f"{len(self.points)} strings, one a point", self.symbols)
+            raise invalid("symbols", f"{len(self.points)} strings, one per point", self.symbols)
 
 
 def cloud_figure(
@@ -75,17 +75,17 @@ def cloud_figure(
     reach: float | None = None,
     dpi: int = 120,
 ) -> Figure:
-    """Clouds side by side, all at one scale; first axes are blue, second ones orange, third ones green.
+    """Draw point clouds side by side at one scale. First axes are blue, second ones orange, third ones green.
 
     Args:
-        rows: The clouds; None leaves the place empty.
-        labels: Beside the rows, at the left.
-        view: For clouds in space: how far above the horizon the eye is and how far around, in degrees.
-        reach: Half the side of a panel in the units of the points; None for what the largest cloud needs.
+        rows: The clouds. None leaves a place empty.
+        labels: Labels to the left of the rows.
+        view: Elevation and azimuth of the viewpoint for clouds in space, in degrees.
+        reach: Half the side of a panel in the units of the points. If None, the largest cloud fits.
         dpi: Pixels of the file per inch.
 
     Raises:
-        ValueError: There is no cloud, or there are not as many labels as rows.
+        ValueError: There is no cloud, or the number of labels is not that of the rows.
 
     Example:
         >>> import torch
@@ -97,10 +97,10 @@ def cloud_figure(
     if not clouds:
         raise invalid("rows", "rows with at least one Cloud", rows)
     if labels and len(labels) != len(rows):
-        raise invalid("labels", f"{len(rows)} strings, one a row", labels)
+        raise invalid("labels", f"{len(rows)} strings, one per row", labels)
     needed = max(float((cloud.points - cloud.points.mean(0)).norm(dim=1).max()) for cloud in clouds)
     half = reach or 1.3 * max(needed, 1e-9)
-    heads = [LINE * max(_lines(cloud) for cloud in row) + HEAD for row in rows]
+    heads = [LINE * max(_title_lines(cloud) for cloud in row) + HEAD for row in rows]
     left = 0.4 if labels else 0.05
     width = left + SIDE * max(len(row) for row in rows)
     height = sum(heads) + SIDE * len(rows)
@@ -119,17 +119,17 @@ def cloud_figure(
     return figure
 
 
-def _lines(cloud: Cloud | None) -> int:
+def _title_lines(cloud: Cloud | None) -> int:
     return 0 if cloud is None or not cloud.title else cloud.title.count("\n") + 1
 
 
 def _projection(d: int, view: tuple[float, float]) -> Tensor:
-    """``[3, d]``: right, up, and towards the eye."""
+    """Return the directions right, up and towards the viewer, ``[3, d]``."""
     if d == 2:
         return torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]], dtype=torch.float64)
-    up, around = (math.radians(angle) for angle in view)
-    right = (-math.sin(around), math.cos(around), 0.0)
-    eye = (math.cos(up) * math.cos(around), math.cos(up) * math.sin(around), math.sin(up))
+    elevation, azimuth = (math.radians(angle) for angle in view)
+    right = (-math.sin(azimuth), math.cos(azimuth), 0.0)
+    eye = (math.cos(elevation) * math.cos(azimuth), math.cos(elevation) * math.sin(azimuth), math.sin(elevation))
     rows = torch.tensor([right, (0.0, 0.0, 0.0), eye], dtype=torch.float64)
     rows[1] = torch.linalg.cross(rows[2], rows[0])
     return rows
@@ -164,7 +164,7 @@ def _draw_frames(axes: Axes, frames: FrameSet, middle: Tensor, half: float, proj
         if weight > 0:
             tail = ((translation.double() - middle) @ projection.T).tolist()
             for k, axis in enumerate((rotation.double().T @ projection.T).tolist()):
-                # Axes of several elements may lie on each other: the first are longest, and below the others.
+                # Axes of several frames may coincide: the first are longest and lie below the others.
                 arrow = [(0.68 - 0.14 * k) * half * a for a in axis]
                 _arrow(axes, tail, arrow, PALETTE[k], 0.25 + 0.75 * weight / heaviest, 2.0)
 

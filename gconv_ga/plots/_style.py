@@ -1,27 +1,27 @@
-"""Colours that no colour blindness mixes: those of Okabe and Ito, in the order in which we use them."""
+"""The colours of all figures, and how a figure is saved."""
 
 from pathlib import Path
 
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+# The colours of Okabe and Ito, which can be told apart with any colour vision.
 PALETTE = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#222222", "#8a8d92")
-"""Blue, orange, green, purple, sky, vermilion, black, grey; the last is ours."""
+"""Blue, orange, green, purple, sky blue, vermilion, black, and a grey of ours."""
 
 INK = "#222222"
 PALE = "#c9cacb"
 
-# From negative over zero to positive; darker means larger.
+# From negative through zero to positive; darker is larger.
 SIGNED = ("#003b5c", "#0072b2", "#ffffff", "#e69f00", "#7a3d00")
 
 
 def save_figure(figure: Figure, path: str | Path) -> Path:
-    """Writes a figure as PNG, in the size it was made for.
+    """Write a figure as PNG, in the size it was made for.
 
     Args:
         figure: The figure.
-        path: The file; its folder is made if need be.
+        path: Path of the file. Its folder is created if it does not exist.
 
     Returns:
         The path.
@@ -38,38 +38,3 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     FigureCanvasAgg(figure).print_png(file)
     return file
-
-
-TEXT = 10.5  # points
-
-
-def chart(
-    xlabel: str = "", ylabel: str = "", *, title: str = "", size: tuple[float, float] = (5.0, 2.8), dpi: int = 120
-) -> tuple[Figure, Axes]:
-    """An empty chart: a figure and its axes, to be drawn on with matplotlib's own methods.
-
-    Args:
-        xlabel: Below the horizontal axis.
-        ylabel: Beside the vertical axis.
-        title: Above.
-        size: Width and height in inches.
-        dpi: Pixels of the file per inch.
-
-    Example:
-        >>> from gconv_ga.plots import chart
-        >>> figure, axes = chart("angle", "error")
-        >>> lines = axes.plot([0, 90], [0.0, 0.1])
-        >>> axes.get_xlabel()
-        'angle'
-    """
-    figure = Figure(figsize=size, dpi=dpi, facecolor="white", layout="constrained")
-    axes = figure.add_subplot()
-    axes.set_xlabel(xlabel, fontsize=TEXT)
-    axes.set_ylabel(ylabel, fontsize=TEXT)
-    axes.set_title(title, fontsize=TEXT, color=INK, loc="left")
-    axes.tick_params(labelsize=TEXT - 1, color=PALE)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(PALE)
-    axes.grid(axis="y", color=PALE, linewidth=0.5)
-    axes.set_axisbelow(True)
-    return figure, axes

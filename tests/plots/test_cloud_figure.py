@@ -1,4 +1,4 @@
-"""Clouds and their frames: where points and axes are drawn, and what is refused."""
+"""Point clouds and their frames: where points and axes are drawn, and refused arguments."""
 
 import numpy as np
 import pytest

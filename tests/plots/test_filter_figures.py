@@ -1,4 +1,4 @@
-"""The figures of steerable filters show the functions and the curve that the basis has."""
+"""The figures of steerable filters show the functions and the curve of the basis."""
 
 import numpy as np
 import pytest
@@ -70,5 +70,7 @@ def test_no_element_is_refused(element):
 def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match=r"^bases must be at least one basis, but got bases=\[\]"):
         tradeoff_chart([])
-    with pytest.raises(ValueError, match=r"^bases must be bases of groups with other angles than quarter turns"):
+    with pytest.raises(
+        ValueError, match=r"^bases must be bases of groups with angles other than multiples of 90 degrees"
+    ):
         tradeoff_chart([steerable_basis("C8", 3), steerable_basis("D4", 3)])

@@ -1,4 +1,4 @@
-"""The learning curves draw what they are given."""
+"""The learning curves show the losses and scores they are given."""
 
 import pytest
 
@@ -9,6 +9,7 @@ def test_losses_their_means_and_scores_are_drawn():
     losses = [(step, 1 / step) for step in range(1, 41)]
     figure = learning_curves(losses, [(20, 0.25), (40, 0.5)])
     left, right = figure.axes
+    assert (left.get_ylabel(), right.get_ylabel()) == ("training loss", "validation Dice")
     raw, mean = (line.get_ydata() for line in left.lines)
     assert list(raw) == [loss for _, loss in losses]
     assert mean[0] == 1

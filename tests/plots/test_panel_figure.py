@@ -1,4 +1,4 @@
-"""Panels side by side: what they show, where they are, and what is refused."""
+"""Panels side by side: their pixels, their places, and refused arguments."""
 
 import matplotlib as mpl
 import numpy as np
@@ -57,7 +57,7 @@ def test_panels_keep_their_proportions_and_their_order():
 
 
 def test_everything_lies_inside_of_the_file():
-    """Titles and labels too: what sticks out is cut off by `save_figure`."""
+    """Titles and labels too: `save_figure` would cut off what sticks out."""
     panels = [Panel(torch.rand(8, 8), "two\nlines", border=PALETTE[0]), Panel(torch.rand(8, 8), "$L_g^{-1} f$")]
     figure = panel_figure([panels, panels], labels=["a\nb", "c"])
     figure.draw_without_rendering()
@@ -66,6 +66,7 @@ def test_everything_lies_inside_of_the_file():
     assert min(box.x0, box.y0) >= 0
     assert box.x1 <= width
     assert box.y1 <= height
+    assert width < 4, "panels of 1.45 inches lie close together"
 
 
 def test_marks_are_drawn_at_their_pixels():
