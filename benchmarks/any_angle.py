@@ -137,10 +137,11 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> dict[st
 
 
 def by_task_and_method(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Group the rows by set and method, in a fixed order."""
+    """Group the rows by set and method, in a fixed order; leave out methods no longer run."""
     cells = {(task, method): [] for task in TASKS for method in METHODS}
     for row in rows:
-        cells[row["task"], row["method"]].append(row)
+        if (cell := (row["task"], row["method"])) in cells:
+            cells[cell].append(row)
     return {cell: found for cell, found in cells.items() if found}
 
 

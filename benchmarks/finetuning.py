@@ -115,10 +115,11 @@ def study(task: Task, seed: int, known: set[str], args: argparse.Namespace) -> N
 
 
 def by_task_and_method(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Group the rows by set and method, in a fixed order; each group is sorted by seed."""
+    """Group the rows by set and method, in a fixed order and each group by seed; leave out methods no longer run."""
     cells = {(task, method): [] for task in TASKS for method in METHODS}
     for row in sorted(rows, key=lambda row: row["seed"]):
-        cells[row["task"], row["method"]].append(row)
+        if (cell := (row["task"], row["method"])) in cells:
+            cells[cell].append(row)
     return {cell: found for cell, found in cells.items() if found}
 
 

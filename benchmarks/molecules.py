@@ -206,11 +206,12 @@ def runs(task: Task, method: str, seed: int, args: argparse.Namespace) -> Iterat
 
 
 def by_task_and_method(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
-    """Group the rows by task and method, in a fixed order."""
+    """Group the rows by task and method, in a fixed order; leave out methods no longer run."""
     first, second, *others = TRAININGS
     cells = {(task, method): [] for task in TASKS for method in (first, second, AT_TEST, *others)}
     for row in rows:
-        cells[row["task"], row["method"]].append(row)
+        if (cell := (row["task"], row["method"])) in cells:
+            cells[cell].append(row)
     return {cell: found for cell, found in cells.items() if found}
 
 
