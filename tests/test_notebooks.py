@@ -1,4 +1,4 @@
-"""Notebooks and figures: what is committed is what the sources say, and was run from top to bottom."""
+"""Notebooks equal their sources and were run from top to bottom; figures have a command and are small."""
 
 import importlib
 import re
@@ -16,43 +16,45 @@ OUR_NAME = re.compile(r"`(gconv_ga(?:\.\w+)+)`")
 
 
 def faults(source, notebook):
-    """What is wrong with a notebook, one line each.
+    """Return the faults of a notebook, one line each.
 
     Args:
-        source: The notebook that jupytext reads from the Python file.
-        notebook: The one with outputs.
+        source: Notebook read by jupytext from the Python file.
+        notebook: Notebook with outputs.
     """
     found = []
-    written, shown = ([(cell.cell_type, cell.source.strip()) for cell in each.cells] for each in (source, notebook))
-    if written != shown:
-        found.append("its cells are not those of the source: make it again")
+    in_source, in_notebook = (
+        [(cell.cell_type, cell.source.strip()) for cell in each.cells] for each in (source, notebook)
+    )
+    if in_source != in_notebook:
+        found.append("its cells differ from those of the source: execute it again")
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("its cells were not run once each, from top to bottom")
     outputs = [output for cell in cells for output in cell.outputs]
     if any(output.output_type == "error" or output.get("name") == "stderr" for output in outputs):
-        found.append("it holds an error or a warning")
+        found.append("it contains an error or a warning")
     if not any("image/png" in output.get("data", {}) for output in outputs):
         found.append("it has no picture")
     text = "".join(output.get("text", "") for output in outputs)
     if re.search(r"/(home|root|tmp|usr)/", text):
-        found.append("it shows a path of the machine that it was run on")
+        found.append("it shows a path of the machine on which it was run")
     return found
 
 
-def names_that_lead_nowhere(page):
-    """The names of ours in a page that cannot be imported."""
-    wrong = []
+def unknown_names(page):
+    """Return the names of the package in a page that cannot be imported."""
+    unknown = []
     for name in sorted(set(OUR_NAME.findall(page))):
-        thing, *rest = name.split(".")
-        found = importlib.import_module(thing)
-        for part in rest:
+        package, *parts = name.split(".")
+        found = importlib.import_module(package)
+        for part in parts:
             try:
                 found = getattr(found, part, None) or importlib.import_module(f"{found.__name__}.{part}")
             except (ModuleNotFoundError, AttributeError):
-                wrong.append(name)
+                unknown.append(name)
                 break
-    return wrong
+    return unknown
 
 
 def pair(source):
@@ -72,19 +74,19 @@ def test_every_notebook_has_a_source_and_a_line_in_the_table():
 
 
 @pytest.mark.parametrize(
-    ("spoil", "fault"),
+    ("damage", "fault"),
     [
-        (lambda cells: cells[1].update(source="1 + 1"), "its cells are not those of the source"),
-        (lambda cells: cells.pop(), "its cells are not those of the source"),
+        (lambda cells: cells[1].update(source="1 + 1"), "its cells differ from those of the source"),
+        (lambda cells: cells.pop(), "its cells differ from those of the source"),
         (lambda cells: cells[1].update(execution_count=7), "not run once each, from top to bottom"),
         (lambda cells: cells[1].update(execution_count=None), "not run once each, from top to bottom"),
         (
             lambda cells: cells[1].outputs.append(nbformat.v4.new_output("stream", name="stderr", text="warning")),
-            "it holds an error or a warning",
+            "it contains an error or a warning",
         ),
         (
             lambda cells: cells[1].outputs.append(nbformat.v4.new_output("error", ename="E", evalue="", traceback=[])),
-            "it holds an error or a warning",
+            "it contains an error or a warning",
         ),
         (
             lambda cells: cells[1].outputs.append(
@@ -95,17 +97,17 @@ def test_every_notebook_has_a_source_and_a_line_in_the_table():
         (lambda cells: [cell.update(outputs=[]) for cell in cells if "outputs" in cell], "it has no picture"),
     ],
 )
-def test_a_spoilt_notebook_is_refused(spoil, fault):
+def test_a_damaged_notebook_is_refused(damage, fault):
     source, notebook = pair(SOURCES[0])
-    spoil(notebook.cells)
+    damage(notebook.cells)
     assert any(fault in line for line in faults(source, notebook))
 
 
 def test_the_glossary_names_things_that_exist():
     page = (FOLDER / "README.md").read_text(encoding="utf-8")
     assert len(OUR_NAME.findall(page)) > 20
-    assert names_that_lead_nowhere(page) == []
-    assert names_that_lead_nowhere("`gconv_ga.GroupAverage` `gconv_ga.Gone` `gconv_ga.averaging.Frames`") == [
+    assert unknown_names(page) == []
+    assert unknown_names("`gconv_ga.GroupAverage` `gconv_ga.Gone` `gconv_ga.averaging.Frames`") == [
         "gconv_ga.Gone",
         "gconv_ga.averaging.Frames",
     ]
