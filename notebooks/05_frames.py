@@ -16,8 +16,8 @@
 #
 # An average over all translations or all rotations of space is an integral. A frame replaces the group by a few
 # elements that depend equivariantly on the input; with one element this is called pre-processing, or canonicalization.
-# This notebook starts with the left eye of a cat, continues with the mean and the principal axes of a point cloud,
-# shows that the axes fail on symmetric clouds, and how to repair them.
+# This notebook starts with the left eye of a cat, continues with the mean and the principal axes of a point cloud, shows
+# that the axes fail on symmetric clouds, and ends with a frame that does not.
 
 # %%
 # %matplotlib inline
@@ -122,8 +122,8 @@ panel_figure(
 
 # %% [markdown]
 # One element suffices only if there is one left eye. In the average of the image and its reflection, two positions have
-# the same score, and no equivariant rule can prefer one of them. The frame then has two elements, pre-processing is
-# refused, and the average over both elements is equivariant.
+# the same score, and the score cannot prefer one of them. The frame then has two elements, pre-processing is refused,
+# and the average over both elements is equivariant.
 
 # %%
 symmetric = (cat + cat.flip(-1)) / 2
