@@ -16,8 +16,8 @@
 #
 # An average over all translations or all rotations of space is an integral. A frame replaces the group by a few
 # elements that depend equivariantly on the input; with one element this is called pre-processing, or canonicalization.
-# This notebook starts with the left eye of a cat, continues with the mean and the principal axes of a point cloud, shows
-# that the axes fail on symmetric clouds, and ends with a frame that does not.
+# This notebook starts with the left eye of a cat, continues with the mean and the principal axes of a point cloud,
+# shows that the axes fail on symmetric clouds, and ends with a frame that does not.
 
 # %%
 # %matplotlib inline
