@@ -35,7 +35,7 @@ def test_in_short(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixtu
     assert bench.main(["--quick", "--table", str(out)]) == again
 
 
-def test_images_are_turned_counter_clockwise(bench: ModuleType) -> None:
+def test_images_are_rotated_counter_clockwise(bench: ModuleType) -> None:
     image = torch.rand(2, 32, 32, dtype=torch.float64)
     torch.testing.assert_close(bench.rotate(image, 90, 3), torch.rot90(image, 1, (-2, -1)))
     assert not torch.allclose(bench.rotate(image, 90, 3), torch.rot90(image, -1, (-2, -1)))
@@ -54,7 +54,7 @@ def test_all_that_is_compared_is_in_view_at_every_angle(bench: ModuleType, side:
     assert torch.equal(view.disc, torch.rot90(view.disc))
 
 
-def test_a_network_that_looks_up_is_caught(bench: ModuleType) -> None:
+def test_a_network_that_is_not_equivariant_is_caught(bench: ModuleType) -> None:
     """A network that labels a pixel as foreground if it is brighter than the pixel above it is not equivariant."""
     tasks = importlib.import_module("segmentation_tasks")
     task = tasks.load_task(tasks.quick_parts("nuclei"), "nuclei")
@@ -75,7 +75,7 @@ def test_a_network_that_looks_up_is_caught(bench: ModuleType) -> None:
     assert level["dice 45"] == pytest.approx(level["dice"], abs=0.1)
 
 
-def test_the_blur_turns_with_its_maps(bench: ModuleType) -> None:
+def test_the_blur_is_equivariant(bench: ModuleType) -> None:
     x = torch.randn(1, 2, 4, 9, 12, dtype=torch.float64)
     blur = importlib.import_module("any_angle_networks").Blur()
     torch.testing.assert_close(blur(torch.rot90(x, 1, (-2, -1))), torch.rot90(blur(x), 1, (-2, -1)))

@@ -85,9 +85,9 @@ def test_the_simulation_keeps_what_nature_keeps(tasks: ModuleType) -> None:
     assert len(torch.unique(coarse.features)) == 2
 
 
-def test_samples_turn_as_a_whole(tasks: ModuleType) -> None:
+def test_samples_are_transformed_as_a_whole(tasks: ModuleType) -> None:
     samples = tasks.simulate(3, seed=0)
-    turn = random_motion(3, "O", mirrored=True).turn.float()
+    turn = random_motion(3, "O", mirrored=True).rotation.float()
     transformed = samples.transform(turn.expand(3, 3, 3))
     for part in ("x", "points"):
         torch.testing.assert_close(getattr(transformed, part)[1, 2], turn @ getattr(samples, part)[1, 2])

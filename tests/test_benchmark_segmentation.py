@@ -118,7 +118,7 @@ def test_averaging_at_test_can_come_later(labels: ModuleType, tmp_path: Path, ca
     assert f"| {more[2]['iou']:.3f} |" in capsys.readouterr().out
 
 
-def test_networks_are_as_large_as_they_are_called(labels: ModuleType, tasks: ModuleType) -> None:
+def test_networks_have_the_size_of_their_names(labels: ModuleType, tasks: ModuleType) -> None:
     task = tasks.load_task(tasks.quick_parts("histology"), "histology")
     sizes = {name: tasks.size_of(method.build(3, 2, method.width(16)), task) for name, method in labels.METHODS.items()}
     whole = sizes["plain, augmented"]
@@ -193,7 +193,7 @@ class Shifted(nn.Module):
         return torch.cat((torch.zeros_like(x), x.roll(self.shift, -1) - 0.5), 1)
 
 
-def test_scores_tell_what_turns_with_the_image(tasks: ModuleType, generator: torch.Generator) -> None:
+def test_scores_tell_an_equivariant_network_from_another(tasks: ModuleType, generator: torch.Generator) -> None:
     images = torch.rand(3, 1, 16, 16, generator=generator)
     masks = (images[:, 0] > 0.7).long()
     task = tasks.Task("nuclei", tasks.KINDS["nuclei"], Split(images, masks), Split(images, masks))
@@ -206,7 +206,7 @@ def test_scores_tell_what_turns_with_the_image(tasks: ModuleType, generator: tor
     assert tasks.score(Shifted(1), task)["changed"] > 0.3
 
 
-def test_a_class_that_is_nowhere_counts_in_no_mean(tasks: ModuleType) -> None:
+def test_a_class_absent_from_an_image_is_excluded(tasks: ModuleType) -> None:
     labels = torch.tensor([[[0, 1, 1, 0]], [[0, 2, 2, 2]]])
     masks = torch.tensor([[[0, 1, 0, 0]], [[0, 2, 2, 0]]])
     assert tasks.iou(labels, masks, 3) == pytest.approx((1 / 2 + 2 / 3) / 2)
