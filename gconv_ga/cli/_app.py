@@ -50,8 +50,15 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def unwrapped(docstring: str) -> str:
+    """Return the paragraphs of a docstring as one line each, for the terminal to wrap."""
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
+
+
 for command in (demo, sample, train, predict, evaluate, check, export):
-    app.command()(command)
+    app.command(help=unwrapped(str(command.__doc__)))(command)
 
 
 def show_version(value: bool) -> None:

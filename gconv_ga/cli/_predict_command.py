@@ -45,7 +45,7 @@ def predict(
     probabilities: Annotated[
         bool,
         typer.Option(
-            "--probabilities", help="Also write NAME.npy: the probability of each class, float32 [classes, H, W]."
+            "--probabilities", help="Also write NAME.npy: the probability of each class, float32 (classes, H, W)."
         ),
     ] = False,
     overlay: Annotated[

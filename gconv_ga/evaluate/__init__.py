@@ -13,9 +13,11 @@ Example:
     0.6666666865348816
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
     from ._boundary import BoundaryDistance, boundary_distance
     from ._report import evaluation_report, page
     from ._scores import (
@@ -27,8 +29,6 @@ try:
         mean_score,
         orientation_scores,
     )
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "train", error) from error
 
 __all__ = [
     "BoundaryDistance",
@@ -43,3 +43,21 @@ __all__ = [
     "orientation_scores",
     "page",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_boundary": ["BoundaryDistance", "boundary_distance"],
+        "_report": ["evaluation_report", "page"],
+        "_scores": [
+            "ImageScores",
+            "OrientationScores",
+            "changed_labels",
+            "dice",
+            "evaluate_image",
+            "mean_score",
+            "orientation_scores",
+        ],
+    },
+    extra="train",
+)

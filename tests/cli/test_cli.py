@@ -1,5 +1,6 @@
-"""The command line: what it says, its exit codes, and that a mistake is answered in one line."""
+"""The command line: help, exit codes, and refusals in one line that load nothing heavy."""
 
+import json
 import os
 import re
 import subprocess
@@ -49,7 +50,7 @@ def python(program, **options):
 WRONG = {
     "--group": [
         (["--group", "E4"], "group must be a group or its name"),
-        (["--group", "C1"], "C1 turns nothing"),
+        (["--group", "C1"], "C1 contains no rotation"),
     ],
     "--steps": [(["--steps", "0"], "greater than or equal to 1"), (["--steps", "many"], "a valid integer")],
     "--seed": [
@@ -105,7 +106,7 @@ def test_a_fault_of_ours_is_one_line_too(broken, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--out", str(tmp_path)])
     assert ended.value.code == 1
-    assert capsys.readouterr().err == "gconv-ga: RuntimeError: two lines (--debug shows where)\n"
+    assert capsys.readouterr().err == "gconv-ga: RuntimeError: two lines (--debug shows the traceback)\n"
 
 
 @pytest.mark.parametrize("arguments", [["--debug", "demo"], ["demo", "--debug"]])
@@ -118,7 +119,7 @@ def test_a_group_without_a_network_is_refused(monkeypatch, tmp_path, capsys):
     def none(*arguments):
         raise NotImplementedError("no network for C5 yet")
 
-    monkeypatch.setattr("gconv_ga.cli._demo.contestants", none)
+    monkeypatch.setattr("gconv_ga.cli._demo.networks_to_compare", none)
     with pytest.raises(SystemExit) as ended:
         main(["demo", "--group", "C5", "--out", str(tmp_path)])
     assert ended.value.code == 2
@@ -142,26 +143,66 @@ def test_a_missing_extra_is_named_in_one_line(package, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_loads_nothing_heavy():
-    program = (
-        "import sys\nfrom gconv_ga.cli import main\n"
-        "try: main(['demo', '--help'])\nexcept SystemExit: pass\n"
-        "print('loaded', *{name.partition('.')[0] for name in sys.modules})"
-    )
-    result = python(program)
-    assert result.returncode == 0
-    loaded = set(result.stdout.rpartition("loaded")[2].split())
-    assert "typer" in loaded
-    assert not loaded & {
-        "pytorch_lightning",
-        "torchmetrics",
-        "torchvision",
-        "matplotlib",
-        "segmentation_models_pytorch",
-    }
+COMMANDS = sorted(typer.main.get_command(app).commands)
+HEAVY = ("torch", "numpy", "torchvision", "matplotlib", "pytorch_lightning")
+HELP = ["", "--help", "--version", *(f"{command} --help" for command in COMMANDS)]
+REFUSED = [
+    "dmo", "--vresion", *(f"{command} --no-such-option" for command in COMMANDS),
+    "demo --steps many", "demo --steps 0", "demo --group E4", "demo --group C1", "demo --data cells",
+    "sample --out data --data cells",
+    "train --out run --steps 0", "train --out run --learning-rate fast", "train --out run --group E4",
+    "train --out run --pooling none",
+    "predict --run run --images images --out out --tile 2", "predict --run run --images images --out out --average E4",
+    "evaluate --run run --out out --part some", "evaluate --run run --out out --images images",
+    "check", "check --run a --model b", "check --run a --group E4", "check --run a --parts some", "check --size 64",
+    "export --run run --out net.pt",
+]  # fmt: skip
+LOADED = """
+import contextlib, io, json, sys
+from gconv_ga.cli import main
+
+def heavy():
+    return [name for name in {heavy} if name in sys.modules]
+
+results = {{"": [0, heavy()]}}
+for typed in {lines}:
+    before = heavy()
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+        try:
+            main(typed.split())
+        except SystemExit as ended:
+            results[typed] = [ended.code, [name for name in heavy() if name not in before]]
+print(json.dumps(results))
+"""
+CONTROL = "demo --device abacus"  # torch is asked for the devices
 
 
-@pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))
+@pytest.fixture(scope="module")
+def loaded(tmp_path_factory):
+    """Exit code and heavy packages imported, for each line, in one fresh interpreter."""
+    program = LOADED.format(heavy=HEAVY, lines=[*HELP, *REFUSED, CONTROL])
+    result = python(program, cwd=tmp_path_factory.mktemp("empty"))
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("typed", HELP)
+def test_help_loads_nothing_heavy(typed, loaded):
+    assert loaded[typed] == [0, []]
+
+
+@pytest.mark.parametrize("typed", REFUSED)
+def test_a_refusal_loads_nothing_heavy(typed, loaded):
+    assert loaded[typed] == [2, []]
+
+
+def test_a_heavy_package_would_be_seen(loaded):
+    code, packages = loaded[CONTROL]
+    assert code == 2
+    assert "torch" in packages
+
+
+@pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_shows_an_example_that_it_would_take(command, invoke):
     text = " ".join(invoke(command, "--help").output.replace("│", " ").split())
     examples = [part.split(" ╭")[0] for part in text.split("Example: ")[1:]]

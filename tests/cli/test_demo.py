@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 from typer.testing import CliRunner
 
-from gconv_ga.cli import _report
+from gconv_ga.cli import _demo
 from gconv_ga.cli._app import app
-from gconv_ga.cli._demo import contestants, prepare
+from gconv_ga.cli._demo import networks_to_compare, prepare
 from gconv_ga.evaluate import dice
 from gconv_ga.images import SAMPLES, load_sample
 from gconv_ga.predict import predict_labels
@@ -50,9 +50,9 @@ def test_the_folder_holds_what_the_closing_words_name(done):
 def test_the_numbers_are_those_of_the_run(results):
     assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 60, 1)
     assert [each["augmentation"] for each in results["networks"]] == ["D4", "D4", None]
-    ours, twin, other = results["networks"]
-    assert twin["arguments"] == other["arguments"]
-    assert ours["parameters"] / twin["parameters"] == pytest.approx(1 / 4, rel=0.01)
+    ours, baseline, unaugmented = results["networks"]
+    assert baseline["arguments"] == unaugmented["arguments"]
+    assert ours["parameters"] / baseline["parameters"] == pytest.approx(1 / 4, rel=0.01)
 
 
 def test_the_equivariant_network_changes_no_label(results):
@@ -66,7 +66,7 @@ def test_the_equivariant_network_changes_no_label(results):
 def test_the_table_shows_the_numbers(done, results):
     lines = [line for line in done[1].output.splitlines() if "│" in line]
     for each in results["networks"]:
-        (line,) = [line for line in lines if each["name"] in line]
+        (line,) = [line for line in lines if f"│ {each['name']} " in line]
         scores = each["scores"]
         for cell in (
             f"{scores['upright']:.3f}", f"{scores['turned']:.3f}", f"{100 * scores['changed']:.3f} %",
@@ -116,10 +116,14 @@ def test_other_groups_and_data(group, data, tmp_path):
 
 
 @pytest.mark.parametrize(("group", "width", "kernel_size"), [("C2", 8, 3), ("D4", 2, 3), ("C8", 2, 5), ("C16", 1, 5)])
-def test_the_plain_twin_is_as_wide_for_every_group(group, width, kernel_size):
-    ours, twin, other = (each.config.arguments for each in contestants(group, load_sample("histology")))
+def test_the_baseline_is_as_wide_for_every_group(group, width, kernel_size):
+    ours, baseline, unaugmented = (
+        each.config.arguments for each in networks_to_compare(group, load_sample("histology"))
+    )
     assert (ours["group"], ours["width"], ours["kernel_size"], ours["in_channels"]) == (group, width, kernel_size, 3)
-    assert twin == other == {"in_channels": 3, "classes": 2, "width": 16, "depth": 3, "kernel_size": kernel_size}
+    assert (
+        baseline == unaugmented == {"in_channels": 3, "classes": 2, "width": 16, "depth": 3, "kernel_size": kernel_size}
+    )
 
 
 def test_the_choice_of_data_is_that_of_the_package():
@@ -169,19 +173,19 @@ def test_the_image_shown_is_the_one_that_changes_most(done, monkeypatch):
         seen.update(image=image, predictions=predictions)
         raise StopIteration
 
-    monkeypatch.setattr(_report, "demo_figure", look)
-    contest = prepare("C4", "nuclei", steps=20, seed=1, device=torch.device("cpu"), folder=done[0])
-    models = [load_checkpoint(contest.checkpoint(each)).model for each in contest.contestants]
+    monkeypatch.setattr(_demo, "demo_figure", look)
+    comparison = prepare("C4", "nuclei", steps=20, seed=1, device=torch.device("cpu"), folder=done[0])
+    models = [load_checkpoint(comparison.checkpoint(each)).model for each in comparison.networks]
 
     class Result:
-        def __init__(self, contestant, model):
-            self.contestant, self.model = contestant, model
+        def __init__(self, network, model):
+            self.network, self.model = network, model
 
     with pytest.raises(StopIteration):
-        _report.draw(contest, [Result(*pair) for pair in zip(contest.contestants, models, strict=True)])
-    images = contest.sample.test.images
+        _demo.draw(comparison, [Result(*pair) for pair in zip(comparison.networks, models, strict=True)])
+    images = comparison.sample.test.images
     upright, turned = (predict_labels(models[1], x) for x in (images, images.rot90(1, (-2, -1))))
     counts = (turned.rot90(-1, (-2, -1)) != upright).sum(dim=(1, 2))
     assert torch.equal(seen["image"], images[counts.argmax()])
-    first, second = seen["predictions"]["plain twin"]
+    first, second = seen["predictions"]["baseline, augmented"]
     assert int((second.rot90(-1, (-2, -1)) != first).sum()) == counts.max()

@@ -68,7 +68,7 @@ def test_a_file_that_differs_is_not_written(invoke, balanced, tmp_path, monkeypa
     [
         (["--out", "net.pt"], "--out", "does not end in .onnx or .pt2"),
         (["--run", "nowhere"], "--run", "There is no such file"),
-        (["--run", __file__], "--run", "no intact safetensors file"),
+        (["--run", __file__], "--run", "not an intact safetensors file"),
     ],
 )
 def test_a_wrong_option_is_named(typed, option, said, invoke, balanced, tmp_path):

@@ -1,4 +1,4 @@
-"""``gconv-ga predict``: what it writes, that turned files give turned predictions, that it goes on where it was."""
+"""``gconv-ga predict``: the files, their equivariance, and that an interrupted command continues."""
 
 import json
 import shutil
@@ -11,10 +11,9 @@ import torch
 from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
-from gconv_ga.images import _scratch, read_image, read_mask
+from gconv_ga.images import read_image, read_mask
 from gconv_ga.predict import ImagePrediction, save_prediction
 from gconv_ga.segmenter import load_checkpoint
-from gconv_ga.training import _overlay
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def plain(balanced):
 
 @pytest.fixture
 def pictures(tmp_path):
-    """An image that is not square, and the same turned."""
+    """An image that is not square, and the same rotated."""
     folder = tmp_path / "pictures"
     folder.mkdir()
     noise = np.random.default_rng(0).integers(0, 255, (53, 38), dtype=np.uint8)
@@ -139,13 +138,11 @@ def test_the_colours_are_those_of_the_run(invoke, trained, pictures, tmp_path):
     )
 
 
-@pytest.mark.parametrize("side", [16, 256])
+@pytest.mark.parametrize("size", [(53, 38), (300, 270)], ids=str)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, side, invoke, balanced, tmp_path, monkeypatch):
-    """Class 0 leaves the image as it is; over class 1 lies 45 percent of its colour, in as many windows as it takes."""
-    monkeypatch.setattr(_overlay, "SIDE", side)
-    monkeypatch.setattr(_scratch, "LIMIT", 0)
-    level = np.random.default_rng(0).integers(0, 256, (53, 38))
+def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, size, invoke, balanced, tmp_path):
+    """Class 0 leaves the image as it is; class 1 is drawn over it in its colour, 45 % opaque, window by window."""
+    level = np.random.default_rng(0).integers(0, 256, size)
     level[0, 0], level[0, 1] = 0, 255
     (tmp_path / "images").mkdir()
     Image.fromarray((level * (1 if dtype == np.uint8 else 200)).astype(dtype)).save(tmp_path / "images/a.png")
