@@ -1,17 +1,17 @@
-"""Groups with a mistake, which the identities must not survive."""
+"""Groups with a fault, for which the identities must fail."""
 
 from gconv_ga.groups import CyclicGroup
 
 
 class WrongInverse(CyclicGroup):
-    """Turns on where it should turn back."""
+    """The inverse rotates in the wrong direction."""
 
     def inverse(self, g: int) -> int:
         return g
 
 
 class NeverBackByAQuarter(CyclicGroup):
-    """Turns back by half turns only, so that a sum over the group misses some elements and counts others twice."""
+    """Inverses are rotations by 0 and 180 degrees only, so a sum over the group omits and repeats elements."""
 
     def inverse(self, g: int) -> int:
         return (0, 2, 2, 0)[g]

@@ -1,4 +1,4 @@
-"""Clouds of points whose symmetry breaks or strains frames, and a reader for those that are molecules on disk."""
+"""Point clouds whose symmetry breaks or strains frames, and a reader for molecules in files."""
 
 import math
 import re
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def rows(text: str) -> Tensor:
-    """Coordinates from text, one point a line."""
+    """Parse coordinates, one point a line."""
     return torch.tensor([[float(v) for v in line.split()] for line in text.strip().splitlines()], dtype=torch.float64)
 
 
@@ -53,7 +53,7 @@ FLAT_HEXAGON = torch.cat((polygon(6), torch.zeros(6, 1, dtype=torch.float64)), -
 BENZENE = torch.cat((1.395248 * FLAT_HEXAGON, 2.48236 * FLAT_HEXAGON))
 NH3 = torch.cat((rows("0 0 .116489"), torch.cat((0.939731 * polygon(3), torch.full((3, 1), -0.271808).double()), -1)))
 SF6 = torch.cat((torch.zeros(1, 3, dtype=torch.float64), 1.56 * axes(3)))
-# A screw of four atoms: no mirror maps it to itself.
+# A screw of four atoms: no reflection maps it to itself.
 CHIRAL = rows("1 .2 0\n0 1.3 .4\n-.9 0 1\n.1 -1.1 1.7")
 GENERIC = rows("1.1 -.3 .2\n-.7 .9 .5\n.2 -1.3 -.8\n.6 .4 1.7\n-1.2 -.5 -.1\n.3 .8 -1.0")
 
@@ -103,7 +103,7 @@ def icosahedron() -> Tensor:
 
 
 def read_extxyz(path: Path) -> dict[str, Tensor]:
-    """The molecules of an extended XYZ file by name."""
+    """Return the molecules of an extended XYZ file by name."""
     lines = path.read_text(encoding="utf-8").splitlines()
     molecules, start = {}, 0
     while start < len(lines):
@@ -116,7 +116,7 @@ def read_extxyz(path: Path) -> dict[str, Tensor]:
 
 
 def padded(clouds: list[Tensor], fill: float = 0.0) -> tuple[Tensor, Tensor]:
-    """Clouds of different sizes as one batch, and its mask."""
+    """Return clouds of different sizes as one batch, and its mask."""
     size = max(len(cloud) for cloud in clouds)
     batch = torch.full((len(clouds), size, clouds[0].shape[-1]), fill, dtype=clouds[0].dtype)
     mask = torch.zeros(len(clouds), size, dtype=torch.bool)
@@ -127,6 +127,6 @@ def padded(clouds: list[Tensor], fill: float = 0.0) -> tuple[Tensor, Tensor]:
 
 
 def on_one_line(cloud: Tensor) -> bool:
-    """Whether all points lie on a line (or in one place)."""
+    """Return True if all points lie on a line (or in one place)."""
     y = cloud - cloud.mean(0)
     return bool(torch.linalg.matrix_rank(y, atol=1e-9) <= 1)

@@ -1,4 +1,4 @@
-"""Modules without any symmetry, random motions, and how far an average is from equivariant."""
+"""Modules without any symmetry, random motions, and equivariance errors of averages."""
 
 from collections.abc import Callable
 from itertools import pairwise
@@ -18,7 +18,7 @@ class Outputs(NamedTuple):
 
 
 class Flat(nn.Module):
-    """An MLP on flattened coordinates: it knows positions and the order of the points."""
+    """An MLP on flattened coordinates: it depends on positions and on the order of the points."""
 
     def __init__(self, n: int, d: int = 3, extra: int = 0) -> None:
         super().__init__()
@@ -35,7 +35,7 @@ class Flat(nn.Module):
 
 
 class Pairs(nn.Module):
-    """Message passing that knows positions but not the order of the points; takes any number of them, and a mask."""
+    """Message passing that depends on positions, but not on the order or number of the points; takes a mask."""
 
     def __init__(self, d: int = 3, width: int = 12) -> None:
         super().__init__()
@@ -60,15 +60,15 @@ class Pairs(nn.Module):
 class Motion(NamedTuple):
     """``x -> R x + t``."""
 
-    turn: Tensor
-    shift: Tensor
+    rotation: Tensor
+    translation: Tensor
 
     def __call__(self, x: Tensor) -> Tensor:
-        return x @ self.turn.to(x).mT + self.shift.to(x)
+        return x @ self.rotation.to(x).mT + self.translation.to(x)
 
 
 def random_motion(d: int, group: str = "E", mirrored: bool = False) -> Motion:
-    """A random element of the group; mirrored only where it has mirrors."""
+    """A random element of the group; it reflects only if the group has reflections."""
     turn, triangle = torch.linalg.qr(torch.randn(d, d, dtype=torch.float64))
     turn = turn * triangle.diagonal().sign()
     if (torch.linalg.det(turn) < 0) != (mirrored and not group.startswith("S")):
@@ -79,12 +79,12 @@ def random_motion(d: int, group: str = "E", mirrored: bool = False) -> Motion:
 
 def moved_outputs(outputs: Outputs, motion: Motion) -> Outputs:
     """``rho_2(g)`` of all outputs, written out."""
-    turn = motion.turn.to(outputs.vector)
+    turn = motion.rotation.to(outputs.vector)
     return Outputs(outputs.invariant, outputs.vector @ turn.mT, turn @ outputs.tensor @ turn.mT, motion(outputs.points))
 
 
 def errors(a: Outputs, b: Outputs) -> dict[str, Tensor]:
-    """For each output the largest difference in each sample, relative to the output or to 1."""
+    """The largest difference in each sample, relative to the output or to 1, for each output."""
     found = {}
     for name, x, y in zip(Outputs._fields, a, b, strict=True):
         difference = (x - y).detach().abs() / max(1.0, float(y.detach().abs().max()))
@@ -95,7 +95,7 @@ def errors(a: Outputs, b: Outputs) -> dict[str, Tensor]:
 def equivariance_errors(
     net: Callable[..., Outputs], x: Tensor, group: str = "E", *others: Tensor, trials: int = 2
 ) -> dict[str, Tensor]:
-    """The largest over random motions of ``Phi(g x) - g Phi(x)``; every other motion is a mirror, if there are any."""
+    """The largest ``Phi(g x) - g Phi(x)`` over random motions; every other motion reflects, if the group does."""
     upright = net(x, *others)
     worst: dict[str, Tensor] = {}
     for trial in range(trials):

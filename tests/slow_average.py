@@ -1,4 +1,4 @@
-"""The group average written out with torch.rot90 and torch.flip, for the groups of quarter turns and mirrors."""
+"""The group average written out with torch.rot90 and torch.flip, for groups that map the grid to itself."""
 
 from collections.abc import Callable
 
@@ -10,33 +10,33 @@ SIZES = [(12, 12), (13, 13), (12, 17), (17, 12), (31, 45)]
 
 
 def elements(group: str) -> list[tuple[int, bool]]:
-    """``(quarter turns, mirrored)`` of every element, in the order of the convention."""
+    """Return ``(rotations by 90 degrees, mirrored)`` for every element, in the order of the library."""
     n = EXACT[group]
     turns = [(4 // n * i, False) for i in range(n)]
     return turns if group[0] == "C" else turns + [(quarters, True) for quarters, _ in turns]
 
 
 def turn(x: Tensor, element: tuple[int, bool]) -> Tensor:
-    """Mirror the last axis if mirrored, then rotate."""
+    """Reflect the last axis if mirrored, then rotate."""
     quarters, mirrored = element
     return torch.rot90(x.flip(-1) if mirrored else x, quarters, (-2, -1))
 
 
 def turn_back(x: Tensor, element: tuple[int, bool]) -> Tensor:
-    """The inverse of `turn`: rotate back, then mirror."""
+    """Invert `turn`: rotate back, then reflect."""
     quarters, mirrored = element
     x = torch.rot90(x, -quarters, (-2, -1))
     return x.flip(-1) if mirrored else x
 
 
 def slow_average(module: Callable[[Tensor], Tensor], group: str, x: Tensor) -> Tensor:
-    """One pass for each element."""
+    """Average with one pass for each element."""
     outputs = [turn(module(turn_back(x, g)), g) for g in elements(group)]
     return sum(outputs[1:], outputs[0]) / len(outputs)
 
 
 class Crooked(nn.Module):
-    """A network with every fault: stride, one-sided padding, even kernel, and a ramp that knows where it is."""
+    """A network with every fault: stride, one-sided padding, even kernel, and a ramp that depends on the position."""
 
     def __init__(self, channels: int = 3, out: int = 2) -> None:
         super().__init__()
@@ -49,6 +49,6 @@ class Crooked(nn.Module):
 
 
 def relative(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest value; zeros on both sides are no evidence and give NaN."""
+    """The largest difference over the largest value. Zeros on both sides prove nothing and give NaN."""
     assert actual.shape == expected.shape
     return float((actual - expected).detach().abs().max() / expected.detach().abs().max())

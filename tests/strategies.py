@@ -12,14 +12,14 @@ MAX_ROTATIONS = 16
 
 
 def groups(max_rotations: int = MAX_ROTATIONS) -> st.SearchStrategy[Group]:
-    """``C_n`` and ``D_n`` for n from 1 up, not only the ready-made ones."""
+    """``C_n`` and ``D_n`` for every n, not only the ready-made groups."""
     return st.builds(
         lambda kind, n: kind(n), st.sampled_from([CyclicGroup, DihedralGroup]), st.integers(1, max_rotations)
     )
 
 
 def exact_groups() -> st.SearchStrategy[Group]:
-    """The groups whose elements all move pixels to pixels."""
+    """The groups whose elements all map the pixel grid to itself."""
     return st.builds(lambda kind, n: kind(n), st.sampled_from([CyclicGroup, DihedralGroup]), st.sampled_from([1, 2, 4]))
 
 
@@ -39,7 +39,7 @@ def groups_and_elements(
 
 @st.composite
 def subgroups(draw: st.DrawFn) -> tuple[Group, Group]:
-    """A group and one of its subgroups, ``(group, subgroup)``: a divisor of n, with or without the mirrors."""
+    """A group and one of its subgroups, ``(group, subgroup)``: a divisor of n, with or without reflections."""
     group = draw(groups())
     n = draw(st.sampled_from([d for d in range(1, group.n + 1) if group.n % d == 0]))
     kinds = [CyclicGroup] if isinstance(group, CyclicGroup) else [CyclicGroup, DihedralGroup]
@@ -47,11 +47,11 @@ def subgroups(draw: st.DrawFn) -> tuple[Group, Group]:
 
 
 def sizes(smallest: int = 1, largest: int = 7) -> st.SearchStrategy[tuple[int, int]]:
-    """Heights and widths, square and not."""
+    """Heights and widths, equal and different."""
     return st.tuples(st.integers(smallest, largest), st.integers(smallest, largest))
 
 
 def shuffled(shape: tuple[int, ...], seed: int) -> Tensor:
-    """A float64 tensor of distinct whole numbers in an order that no element of a group leaves as it is."""
+    """A float64 tensor of distinct whole numbers in random order, which no element but the identity preserves."""
     order = torch.randperm(math.prod(shape), generator=torch.Generator().manual_seed(seed))
     return order.to(torch.float64).view(shape) + 1

@@ -26,7 +26,7 @@ class MeanFrame:
 
     ``F(x) = {mean(x)}``, so the average over it is ``<Phi>_F(x) = Phi(x - mean(x)) + mean(x)`` for outputs that are
     points, and ``Phi(x - mean(x))`` for all others. It is exactly equivariant to translations on every cloud and in
-    every dimension, since ``mean(x + a) = mean(x) + a``. It does nothing about rotations.
+    every dimension, since ``mean(x + a) = mean(x) + a``. It does not cover rotations.
 
     Shape:
         - x: ``[B, N, d]``

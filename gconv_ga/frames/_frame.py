@@ -122,11 +122,11 @@ class FrameSet:
 
 
 class Frame(Protocol):
-    """Signature of the frames that `FrameAverage` takes: any such callable will do, and ten lines are enough for one.
+    """Signature of the frames that `FrameAverage` takes. Any callable with it will do; ten lines are enough for one.
 
-    A frame must satisfy one law, for every ``g`` of the group: ``F(g x) = g F(x)`` as weighted sets. That is, ``(R,
-    t)`` with weight ``w`` is in ``F(x)`` exactly if ``(R_g R, R_g t + t_g)`` with weight ``w`` is in ``F(g x)``. The
-    order of the elements does not matter. `gconv_ga.frames.assert_frame_equivariant` checks the law.
+    A frame must satisfy one law for every ``g`` of the group: ``F(g x) = g F(x)`` as weighted sets. That is, ``(R, t)``
+    with weight ``w`` is in ``F(x)`` exactly if ``(R_g R, R_g t + t_g)`` with weight ``w`` is in ``F(g x)``. The order
+    of the elements does not matter. `gconv_ga.frames.assert_frame_equivariant` checks the law.
 
     Raises:
         TypeError: The class itself is called. Protocols have no instances.

@@ -46,11 +46,10 @@ class FrameAverage(nn.Module):
     caller's autocast. `torch.compile` compiles the module and the rotations around it, but not the frame.
 
     Elements drawn at random (by `HaarFrame`, ``num_samples`` of `PointFrame`, or ``train_samples``) give an unbiased
-    estimate. ``return_stderr=True`` also returns its standard error, that of each number of the output: ``sqrt(s^2 /
-    k)`` with the sample variance ``s^2`` of ``k`` draws. It is 0 for frames that list their elements, including
-    quadrature rules, whose error is unknown to it. Intervals of plus or minus 1.96 standard errors covered the average
-    over rotations of a random MLP in 90 % of the cases for k = 8, 94 % for 32 and 95 % for 100; the nominal value is 95
-    %.
+    estimate. ``return_stderr=True`` also returns the standard error of each number of the output, ``sqrt(s^2 / k)``
+    with the sample variance ``s^2`` of ``k`` draws. It is 0 for frames that list their elements; the error of a
+    quadrature rule is not included. Intervals of plus or minus 1.96 standard errors covered the average over rotations
+    of a random MLP in 90 % of the cases for k = 8, 94 % for 32 and 95 % for 100; the nominal value is 95 %.
 
     Gradients flow through the frame, so forces computed from energies are true gradients. With ``detach=True`` they do
     not: gradients with respect to weights remain correct, and those with respect to positions are wrong (by 30 % to

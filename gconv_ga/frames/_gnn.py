@@ -44,17 +44,18 @@ class PointOutputs(NamedTuple):
 class FrameAveragedGNN(nn.Module):
     r"""A message-passing network on plain coordinates, exactly equivariant to motions by averaging over a frame.
 
-    All pairs of points exchange messages. The update of each point is an MLP of coordinates, vectors and invariants
-    without any symmetry. One of these is averaged over the frame of the input (its positions and vectors):
+    All pairs of points exchange messages, and the update of each point is an MLP of coordinates, vectors and
+    invariants, which has no symmetry. The frame is that of the input, of its positions and vectors, and the average
+    over it is taken of one of these:
 
-    - ``average="whole"``: the network, ``sum_g w_g g Phi(g^-1 x)``. Messages depend on coordinates too. The network
-      runs once for each element.
-    - ``average="updates"``: the update of each layer. Messages depend on distances only and are equivariant by
-      design. They are computed once, and only the MLPs on points run for each element.
+    - ``average="whole"``: the whole network, ``sum_g w_g g Phi(g^-1 x)``. Messages depend on directions too. The
+      network runs once for each element.
+    - ``average="updates"``: the update of each layer. Messages depend on distances only, and are equivariant by
+      design. They are computed once, and only the MLPs of the updates run for each element.
 
-    Invariant outputs of the points do not depend on the order of the points; the other outputs are permuted with them.
-    Energies are sums over points, and forces their gradients; both are exactly equivariant. With ``frame=MeanFrame()``
-    it is a plain network, equivariant to translations only.
+    Outputs of a point do not depend on the order of the points. Sum invariants over the points for an energy, and take
+    its gradient for forces; both are exactly equivariant. With ``frame=MeanFrame()`` it is a plain network, equivariant
+    to translations only.
 
     Distances enter through Gaussians with centres from 0 to 6: use units in which neighbours are about 1 apart, such as
     angstrom. ASE (the extra ``molecules``) reads molecules from XYZ and extended XYZ files:
@@ -230,7 +231,7 @@ class _PointState(NamedTuple):
 
 
 class _MessagePassing(nn.Module):
-    """Embedding, layers and read-out. Arguments as for `FrameAveragedGNN`, and two more.
+    """Embedding, layers and read-out.
 
     Args:
         in_features: As for `FrameAveragedGNN`.

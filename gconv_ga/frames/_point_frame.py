@@ -42,11 +42,10 @@ class PointFrame:
     their signs, which is exact for invariant, vector and point outputs. With ``lmax=3`` they are averaged over signs
     and permutations, which is exact for tensors of rank 2 (and 3) too. Close to a line these changes fade in smoothly.
 
-    Limits: the frame is exact to rounding on every cloud, and averages over it are continuous with continuous
-        gradients, with two exceptions. Vector outputs have a kink (no jump) exactly at collinear points, and they jump
-        where a cloud shrinks to one point. Gradients are finite everywhere. The rounding is that of the coordinates: a
-        cloud
-    at distance 1e6 from the origin has already lost six digits.
+    Where it fails: the frame is exact to rounding on every cloud, and averages over it are continuous with continuous
+    gradients, with two exceptions. Vector outputs have a kink (no jump) exactly at collinear points, and they jump
+    where a cloud shrinks to one point. Gradients are finite everywhere. The rounding is that of the coordinates: a
+    cloud at distance 1e6 from the origin has already lost six digits.
 
     The number of elements is small if few points are nearly tied: at least 2, 24 for methane, 12 for a hexagon, 10 on
     average for the molecules of the G2 set, 12 with ``lmax=3``; half of that for "SE". For points spread over a sphere
@@ -311,9 +310,9 @@ def _branches(shares: Tensor, sampling: _Sampling | None) -> tuple[Tensor, Tenso
 def _near_farthest(squares: Tensor, delta: float, power: int) -> tuple[Tensor, Tensor]:
     """Return the weight of each point as the farthest, and the smooth maximum of the squared distances.
 
-    The maximum is the Lehmer mean ``L = sum q^(p+1) / sum q^p``. It is smooth and at most ``max q``, so the bump ``a_j
-    = relu((q_j / L - (1 - delta)) / delta)^2`` is at least 1 for the farthest point. (``max`` itself has a kink at
-    ties, where the gradient would not be equivariant.) The weights are the bumps divided by their sum.
+    The maximum is the Lehmer mean ``L = sum q^(p+1) / sum q^p``. It is smooth and at most ``max q``, so the bump
+    ``a_j = relu((q_j / L - (1 - delta)) / delta)^2`` is at least 1 for the farthest point. (``max`` itself has a kink
+    at ties, where the gradient would not be equivariant.) The weights are the bumps divided by their sum.
 
     Args:
         squares: Squared distances ``q``; each row has a positive one.

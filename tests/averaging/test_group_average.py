@@ -1,4 +1,4 @@
-"""GroupAverage against the average written out, and the cases where other libraries fail."""
+"""GroupAverage against the average written out, and cases that other libraries get wrong."""
 
 import pytest
 import torch
@@ -49,7 +49,7 @@ def test_chunks_change_nothing(chunk_size: int, size: tuple[int, int], device: t
 
 
 class Sizes(nn.Module):
-    """Notes how many images each pass has."""
+    """Record the number and size of the images in each pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ def test_one_pixel_comes_back_where_it_was(size: tuple[int, int], device: torch.
 
 @pytest.mark.parametrize("group", EXACT)
 def test_a_ramp_loses_no_pixel(group: str, device: torch.device) -> None:
-    # A quarter turn in a fixed 6 x 8 frame cuts two columns off and fills with zeros.
+    # A rotation by 90 degrees on a fixed 6 x 8 canvas would cut off two columns and fill in zeros.
     ramp = torch.arange(1.0, 49.0, device=device).view(1, 1, 6, 8)
     assert torch.equal(GroupAverage(nn.Identity(), group)(ramp), ramp)
 
@@ -118,7 +118,7 @@ def test_an_equivariant_module_is_left_as_it_is(device: torch.device) -> None:
 
 
 def potential(x: Tensor, columns: Tensor, rows: Tensor) -> Tensor:
-    """A smooth function of the position: each pixel adds a bump, weighted by where it lies in its own frame."""
+    """A smooth function of the position: each pixel adds a bump, with a weight that depends on its row and column."""
     height, width = x.shape[-2:]
     i = torch.arange(height, dtype=x.dtype, device=x.device).view(-1, 1)
     j = torch.arange(width, dtype=x.dtype, device=x.device)
@@ -143,12 +143,12 @@ def flow(x: Tensor) -> Tensor:
 
 
 def averaged_flow(x: Tensor, group: str) -> Tensor:
-    """The gradient of the averaged potential, whose position goes through every turn."""
+    """The gradient of the averaged potential, with the position transformed by every element."""
     height, width = x.shape[-2:]
     columns, rows = grid(height, width, x.device)
     total = torch.zeros((), dtype=x.dtype, device=x.device)
     for quarters, mirrored in elements(group):
-        # Where the point (column, row) is after the image was turned back by `quarters`, clockwise.
+        # The coordinates of the point (column, row) after a clockwise rotation of the image by `quarters`.
         (c, r), (h, w) = (columns, rows), (height, width)
         for _ in range(quarters):
             c, r, h, w = h - 1 - r, c, w, h
@@ -247,7 +247,7 @@ def test_batch_norm_counts_one_update(device: torch.device) -> None:
     net = GroupAverage(nn.Sequential(nn.ZeroPad2d((2, 0, 2, 0)), norm, nn.ReLU()), "D4")
     net(crop)
     assert norm.num_batches_tracked == 1
-    # The statistics of the whole orbit, the asymmetric padding is part of it.
+    # The statistics are those of the whole orbit, including the asymmetric padding.
     alone(nn.functional.pad(torch.cat([turn(crop, g) for g in elements("D4")]), (2, 0, 2, 0)))
     assert relative(norm.running_mean, alone.running_mean) <= TIGHT
     assert relative(norm.running_var, alone.running_var) <= TIGHT

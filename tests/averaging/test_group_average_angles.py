@@ -1,4 +1,4 @@
-"""GroupAverage over groups with angles off the grid: measured, since images are interpolated."""
+"""GroupAverage over groups with angles off the grid: measured errors, since images are interpolated."""
 
 import math
 
@@ -14,7 +14,7 @@ from gconv_ga.groups import C8, Group, as_group
 
 
 def smooth_image(size: int, device: torch.device) -> Tensor:
-    """A few wide bumps in the disc that no turn cuts."""
+    """A few wide bumps in the disc that no rotation cuts."""
     i = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     angles, radii = torch.rand(12, dtype=torch.float64) * 2 * math.pi, torch.rand(12, dtype=torch.float64) * size / 4
     columns, rows = radii * angles.cos(), radii * angles.sin()
@@ -28,7 +28,7 @@ def disc(size: int, device: torch.device) -> Tensor:
 
 
 class Edges(nn.Module):
-    """Looks in one direction; the border of its output is far from the disc."""
+    """An edge detector with a direction. The border of its output is far from the disc."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Edges(nn.Module):
 
 
 def error(net: nn.Module, group: Group, x: Tensor, action: ScalarField) -> float:
-    """The largest relative error over the elements, in the disc, of the root mean square."""
+    """The largest relative root mean square error over the elements, in the disc."""
     inside = disc(x.shape[-1], x.device)
     y = net(x)
     found = []
@@ -49,8 +49,8 @@ def error(net: nn.Module, group: Group, x: Tensor, action: ScalarField) -> float
     return max(found)
 
 
-# Measured on five seeds: bilinear 0.0034 to 0.0057, with C3 0.012 to 0.020; bicubic 0.005 to 0.013; not averaged 0.76
-# to 1.25. torch's bicubic kernel (a = -0.75) does not reproduce straight lines, hence no gain on smooth images.
+# Measured on five seeds: bilinear 0.0034 to 0.0057, with C3 0.012 to 0.020; bicubic 0.005 to 0.013; without averaging
+# 0.76 to 1.25. torch's bicubic kernel (a = -0.75) does not reproduce straight lines, hence no gain on smooth images.
 @torch.no_grad()
 @pytest.mark.parametrize(
     ("name", "interpolation"), [("C8", "bilinear"), ("D8", "bilinear"), ("C3", "bilinear"), ("C8", "bicubic")]

@@ -32,7 +32,7 @@ class Heads(NamedTuple):
 
 
 def scores(y: Tensor) -> Tensor:
-    """Depends on how the image lies."""
+    """A function that depends on the orientation of the image."""
     return y[..., 0, 0]
 
 
@@ -41,7 +41,7 @@ def slow_scores(net: nn.Module, x: Tensor) -> Tensor:
 
 
 def test_dict(x: Tensor, net: nn.Module) -> None:
-    actions = {"mask": "scalar", "score": "invariant", "aux": "scalar"}  # "aux" is there in training only, say
+    actions = {"mask": "scalar", "score": "invariant", "aux": "scalar"}  # "aux" might be returned in training only
     average = GroupAverage(lambda x: {"mask": net(x), "score": scores(net(x))}, "D4", out_action=actions)
     y = average(x)
     assert list(y) == ["mask", "score"]
@@ -84,7 +84,7 @@ def test_plain_values_in_the_output_pass(x: Tensor) -> None:
 
 
 class TwoInputs(nn.Module):
-    """An image, one number for each sample, and what is no tensor with a batch."""
+    """Takes an image, a number for each sample, and values without a batch axis."""
 
     def __init__(self, net: nn.Module) -> None:
         super().__init__()
@@ -112,9 +112,9 @@ def test_nested_inputs(form: str, x: Tensor, net: nn.Module) -> None:
         return net(x) + net(torch.cat((flow, flow[:, :1]), dim=1))
 
     def slow(g: tuple[int, bool]) -> Tensor:
-        """The components turned by hand: (x, y) with y down, back by g."""
+        """Apply g^-1, with the components (x, y), y down, rotated by hand."""
         right, down = turn_back(flow, g).unbind(1)
-        for _ in range(g[0]):  # a clockwise quarter turn sends right to down and down to left
+        for _ in range(g[0]):  # a clockwise rotation by 90 degrees maps right to down and down to left
             right, down = -down, right
         return turn(joint(turn_back(x, g), torch.stack((-right if g[1] else right, down), 1)), g)
 
@@ -147,7 +147,7 @@ def test_keypoints_and_boxes_are_given_for_the_upright_image(
     group: str, size: tuple[int, int], device: torch.device
 ) -> None:
     def brightest(x: Tensor) -> dict[str, Tensor]:
-        """Where the brightest pixel is: its centre, and the box around it."""
+        """The centre of the brightest pixel, and the box around it."""
         rows, columns = x.flatten(1).argmax(1) // x.shape[-1], x.flatten(1).argmax(1) % x.shape[-1]
         point = torch.stack((columns, rows), -1).double()
         return {"points": point, "boxes": torch.cat((point, point + 1), -1)}

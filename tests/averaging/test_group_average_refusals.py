@@ -1,4 +1,4 @@
-"""What GroupAverage refuses, and that its messages name the argument or the leaf."""
+"""Inputs that GroupAverage refuses; the messages name the argument or the leaf."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -41,7 +41,7 @@ def test_the_standard_error_is_true(num_samples: int, device: torch.device) -> N
     average = GroupAverage(corner, "D4", out_action="invariant", num_samples=num_samples)
     pairs = [average(x, return_stderr=True) for _ in range(3000)]
     means, errors = (torch.stack(part) for part in zip(*pairs, strict=True))
-    # Without the correction for a finite group 7 of 8 would look 2.8 times worse.
+    # Without the finite-population correction, the error of 7 of 8 draws would be 2.8 times too large.
     assert abs(float(errors.square().mean().sqrt() / means.std()) - 1) < 0.06
 
 
@@ -90,7 +90,7 @@ def test_only_the_drawn_elements_are_computed(device: torch.device) -> None:
     sizes: list[int] = []
     average = GroupAverage(lambda x: (sizes.append(len(x)), x)[1], "D4", num_samples=3)
     average(torch.ones(2, 1, 4, 4, device=device))
-    average.num_samples = None  # writable: exact from here on
+    average.num_samples = None  # can be changed: exact from here on
     average(torch.ones(2, 1, 4, 4, device=device))
     assert sizes == [6, 16]
 
@@ -106,7 +106,7 @@ def test_the_generator_decides(device: torch.device) -> None:
     first, second = (draw(torch.Generator().manual_seed(5)) for _ in range(2))
     assert first == second
     assert first != draw(torch.Generator().manual_seed(6))
-    assert torch.equal(state, torch.get_rng_state())  # torch's own generator was left alone
+    assert torch.equal(state, torch.get_rng_state())  # torch's global generator is unchanged
     torch.manual_seed(7)
     third = draw(None)
     torch.manual_seed(7)

@@ -1,4 +1,4 @@
-"""GroupAverage under torch's own tools: compile, export, autocast, copies, fake tensors, memory layouts."""
+"""GroupAverage with torch's tools: compile, export, autocast, copies, fake tensors, memory layouts."""
 
 import copy
 import io
@@ -83,7 +83,7 @@ def test_exports_with_free_height_and_width(size: tuple[int, int], device: torch
     dynamic = {"inputs": ({2: height, 3: width},)}
     program = torch.export.export(average, (image((10, 13), device),), dynamic_shapes=dynamic)
     x = image(size, device)
-    if size[0] == size[1]:  # a square image takes one pass: another program
+    if size[0] == size[1]:  # a square image takes one pass, which is another program
         with pytest.raises((AssertionError, RuntimeError, ValueError)):
             program.module()(x)
     else:

@@ -1,4 +1,4 @@
-"""The average over all orders of a set: exact where all are listed, an estimate with its error elsewhere."""
+"""The average over all permutations of a set: exact where all are listed, an estimate with its error elsewhere."""
 
 import copy
 import math
@@ -16,7 +16,7 @@ from gconv_ga.averaging import PermutationAverage
 
 
 class Ordered(nn.Module):
-    """An MLP that knows the order of a set, of its pairs, and a number beside it."""
+    """An MLP that depends on the order of a set, of its pairs, and on another number."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ def example(n: int, device: torch.device) -> tuple[Ordered, tuple[Tensor, Tensor
 
 
 def slow_average(net: Ordered, x: Tensor, pairs: Tensor, one: Tensor) -> dict[str, Tensor]:
-    """The sum over all orders with permutation matrices: ``rho(p) = P``, ``P e_j = e_p(j)``."""
+    """The sum over all permutations, with permutation matrices: ``rho(p) = P``, ``P e_j = e_p(j)``."""
     n = x.shape[1]
     total: dict[str, Tensor] = {}
     for order in permutations(range(n)):
@@ -86,7 +86,7 @@ def test_eight_are_listed(device: torch.device) -> None:
     x = torch.randn(1, 8, dtype=torch.float64).to(device)
     with torch.no_grad():
         mean, error = average(x, return_stderr=True)
-        # The mean of the i-th partial sum is i / 8 of the whole.
+        # The mean of the i-th partial sum is i / 8 of the total.
         want = linear(x.tanh().sum(1, keepdim=True) * torch.arange(1, 9).to(x) / 8)[:, 0]
     torch.testing.assert_close(mean, want, rtol=0, atol=1e-12)
     assert error.tolist() == [0]
@@ -118,7 +118,7 @@ def test_the_standard_error_is_true(n: int, count: int) -> None:
     ratio = error.square().mean(0).sqrt() / mean.std(0)
     assert float((ratio - 1).abs().max()) < 0.05
     if count == 100:
-        # Without the correction for a finite group it would be 2.4 times too large.
+        # Without the finite-population correction it would be 2.4 times too large.
         assert float((ratio / (1 - 100 / 120) ** 0.5).min()) > 2
 
 
@@ -133,7 +133,7 @@ def test_is_unbiased(count: int) -> None:
     assert float(biased.abs().max()) > 10
 
 
-# As the docstring says; the spread of a share of 3000 is 0.005.
+# The figures of the docstring; the standard deviation of a share of 3000 is 0.005.
 @pytest.mark.parametrize(("count", "share"), [(8, 0.91), (32, 0.94), (100, 0.95)])
 def test_intervals_cover_as_documented(count: int, share: float) -> None:
     mean, error, net, x = estimates(5, count, 3000)
@@ -174,13 +174,13 @@ def test_as_many_draws_as_orders_are_the_average(num_samples: int) -> None:
 
 
 def test_draws_without_replacement_and_for_each_sample() -> None:
-    # The position of the largest member tells which of the two orders was drawn.
+    # The weighted sum tells which permutation was drawn.
     seen: list[Tensor] = []
     average = PermutationAverage(lambda x: (seen.append(x), x[:, 0])[1], num_samples=5)
     average(torch.arange(3.0).expand(400, 3))
     orders = (seen[0] * torch.tensor([9.0, 3.0, 1.0])).sum(1).unflatten(0, (400, 5))
     assert bool((orders.sort(1).values.diff(dim=1) > 0).all())
-    assert len(torch.unique(orders.sum(1))) == 6  # which one was left out
+    assert len(torch.unique(orders.sum(1))) == 6  # each of the six is left out somewhere
 
 
 @pytest.mark.parametrize("n", [5, 10])

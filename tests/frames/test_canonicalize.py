@@ -1,4 +1,4 @@
-"""Pre-processing as a frame, and frames of one's own."""
+"""Canonicalization, landmarks, and user-defined frames."""
 
 import doctest
 import importlib
@@ -28,7 +28,7 @@ from gconv_ga.frames import (
 
 
 def first_point(x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
-    """The ten lines of the documentation: the first axis points from the middle to the first point."""
+    """The frame of the documentation: the first axis points from the centroid to the first point."""
     middle = x.mean(1, keepdim=True)
     first = F.normalize(x[:, :1] - middle, dim=-1)
     second = torch.stack((-first[..., 1], first[..., 0]), -1)
@@ -46,7 +46,7 @@ def test_a_frame_of_your_own(device: torch.device) -> None:
 
 
 def test_the_documented_frame_is_the_one_under_test(device: torch.device) -> None:
-    # It runs as a doctest; here it meets the check, and is at most ten lines long.
+    # The example also runs as a doctest. It must stay within ten lines.
     example = next(iter(doctest.DocTestFinder().find(Frame, "Frame", globs={"torch": torch, "FrameSet": FrameSet})))
     names = dict(example.globs)
     lines = [part.source for part in example.examples]
@@ -90,7 +90,7 @@ def test_symmetric_clouds_have_no_standard_pose(device: torch.device) -> None:
         Canonicalize(module, PointFrame(), "points", "vector")(x)
     net = Canonicalize(module, PointFrame(), "points", "vector", strict=False)
     assert repr(net).endswith("strict=False\n)") or "strict=False" in repr(net)
-    # The heaviest is taken: one pass, not equivariant.
+    # The element of largest weight is used: one pass, not equivariant.
     turn = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q.to(x)
     gap = float((net(x @ turn.mT) - net(x) @ turn.mT).abs().max().detach())
     assert passes == [1, 1]
@@ -98,7 +98,7 @@ def test_symmetric_clouds_have_no_standard_pose(device: torch.device) -> None:
 
 
 class KnowsPositions(nn.Module):
-    """A segmenter with zero padding and a number for each pixel, and a classifier with one weight for each."""
+    """A segmenter with zero padding and a parameter for each pixel, and a dense classifier."""
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -112,14 +112,14 @@ class KnowsPositions(nn.Module):
 
 
 def smooth_brightness(x: Tensor) -> Tensor:
-    """Where a bright blob is: a sum over 7 x 7 pixels, cyclic, so that it commutes with cyclic translations."""
+    """A score for bright blobs: a cyclic sum over 7 x 7 pixels, which commutes with cyclic translations."""
     wrapped = F.pad(x, (3, 3, 3, 3), mode="circular")
     return F.conv2d(wrapped, torch.ones(1, 1, 7, 7).to(x)).squeeze(1)
 
 
 @pytest.fixture
 def image(shared_data: Callable[[str], Path], device: torch.device) -> Tensor:
-    """A real picture of nuclei, 96 pixels in the middle of a black canvas of 128."""
+    """A photograph of nuclei, 96 pixels wide, at the centre of a black canvas of 128 pixels."""
     numpy = pytest.importorskip("numpy")
     pillow = pytest.importorskip("PIL.Image")
     with pillow.open(min((shared_data("nuclei") / "images").glob("*.png"))) as file:
@@ -131,7 +131,9 @@ def test_a_landmark_makes_a_real_picture_translation_equivariant(image: Tensor, 
     inner = KnowsPositions(128).to(image)
     net = Canonicalize(inner, LandmarkFrame(smooth_brightness), "image", ("image", "invariant"))
     for shift in ((5, -9), (-16, 16), (1, 0)):
-        moved = torch.roll(image, shift, (-2, -1))  # the picture stays on the canvas: an ordinary translation
+        moved = torch.roll(
+            image, shift, (-2, -1)
+        )  # the photograph stays on the canvas, so this is an ordinary translation
         mask, classes = net(moved)
         assert torch.equal(mask, torch.roll(net(image)[0], shift, (-2, -1)))
         assert torch.equal(classes, net(image)[1])
@@ -152,7 +154,7 @@ def figure(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def test_the_cats_left_eye(shift: tuple[int, int], figure: ModuleType, device: torch.device) -> None:
     cat = figure.cat().to(device)
     plain, framed = figure.networks(cat)
-    # The landmark is where the eye is.
+    # The landmark is the eye.
     right, down = framed.frame(cat).translations[0, 0].tolist()
     assert (down + 50, right + 75) == figure.EYE
     assert torch.equal(framed(cat.roll(shift, (-2, -1))), framed(cat).roll(shift, (-2, -1)))
@@ -201,5 +203,5 @@ def test_further_images_and_keypoints_move_along(device: torch.device) -> None:
     assert torch.equal(field, depth * labels)
     best = (x[:, 0] * depth).flatten(1).argmax(1)
     difference = point - torch.stack((best % 8, best // 8), -1).to(point)
-    # On the cyclic canvas positions count up to its size.
+    # On the cyclic canvas, positions are determined up to its size.
     assert bool((difference.remainder(torch.tensor([8.0, 6.0]).to(point)) == 0).all())

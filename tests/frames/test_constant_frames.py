@@ -47,7 +47,7 @@ def test_rules_of_space_are_exact_up_to_their_degree(rule: int | str, group: str
     for part in (proper, ~proper)[: 1 if group == "SO" else 2]:
         turns = rotations[part] * torch.linalg.det(rotations[part])[:, None, None]
         assert max(abs(leftover(turns, weights[part] / share, n)) for n in range(1, degree + 1)) < 1e-12
-        # No rule does better than it says.
+        # No rule is exact for higher degrees than stated.
         assert leftover(turns, weights[part] / share, degree + 1) > 1e-4
 
 
@@ -71,7 +71,7 @@ def test_finite_groups_are_closed_and_have_no_element_twice(rule: str) -> None:
 
 def test_the_icosahedral_rotations_move_an_icosahedron_onto_itself() -> None:
     rotations, _ = elements(QuadratureFrame("SO", rule="icosahedral"))
-    # Two icosahedra lie about the same axes, a quarter turn apart; the group is that of one of them.
+    # Two icosahedra share the axes, a rotation by 90 degrees apart; the group is that of one of them.
     quarter = torch.tensor([[0.0, -1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64)
     misses = []
     for corners in (icosahedron(), icosahedron() @ quarter):
@@ -108,7 +108,7 @@ def vector_error(frame: QuadratureFrame | HaarFrame, act: nn.Module) -> float:
     return sum(found) / len(found)
 
 
-# The figures of QuadratureFrame's docstring, which were measured so; each within a factor of 5.
+# The figures in QuadratureFrame's docstring were measured in this way; each must hold within a factor of 5.
 @pytest.mark.parametrize(
     ("act", "d", "rule", "figure"),
     [
@@ -153,7 +153,7 @@ def test_polynomials_are_averaged_exactly(group: str, name: str, device: torch.d
         parts = y.split((1, 3, 9, x[0].numel()), 1)
         return Outputs(parts[0][:, 0], parts[1], parts[2].unflatten(1, (3, 3)), parts[3].unflatten(1, (-1, 3)))
 
-    # Squares have degree 2, tensors of rank 2 turn them back: degree 4 in all.
+    # Squares have degree 2, and rotating a tensor of rank 2 back has degree 2: degree 4 in all.
     net = FrameAverage(quadratic, QuadratureFrame(group), "points", OUTPUTS)
     assert worst(net, x, group) <= 1e-12
     lower = FrameAverage(quadratic, QuadratureFrame(group, rule="octahedral"), "points", OUTPUTS)
@@ -195,7 +195,7 @@ def test_draws_are_uniform(group: str, d: int) -> None:
     signs = torch.linalg.det(rotations).round()
     assert bool((signs == 1).all()) if group == "SO" else abs(float(signs.mean())) < 4 / DRAWS**0.5
     if d > 1:
-        # Entries have mean 0 and mean square 1/d; a fixed turn changes nothing about the trace.
+        # Entries have mean 0 and mean square 1/d, and the trace has the mean square of the uniform measure.
         assert float(rotations.mean(0).abs().max()) < 4.5 / math.sqrt(d * DRAWS)
         assert float((rotations.square().mean(0) - 1 / d).abs().max()) < 4.5 / DRAWS**0.5
         traces = rotations.diagonal(dim1=-2, dim2=-1).sum(-1)
@@ -204,7 +204,7 @@ def test_draws_are_uniform(group: str, d: int) -> None:
 
 
 def test_columns_of_qr_alone_are_not_uniform() -> None:
-    # What the check above must reject: Householder's QR leaves signs that depend on the matrix.
+    # The check above must reject this: Householder QR returns signs that depend on the matrix.
     q = torch.linalg.qr(torch.randn(DRAWS, 3, 3, dtype=torch.float64)).Q
     assert float(q.mean(0).abs().max()) > 10 / math.sqrt(3 * DRAWS)
 

@@ -1,4 +1,4 @@
-"""How elements move tensors: the laws of an action, and closed forms."""
+"""Frame actions: the composition law, the inverse, and closed forms."""
 
 import pytest
 import torch
@@ -28,7 +28,9 @@ CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
 
 def elements(device: torch.device) -> tuple[Tensor, Tensor]:
     motions = [random_motion(3, mirrored=k % 2 == 0) for k in range(4)]
-    return torch.stack([m.turn for m in motions]).to(device), torch.stack([m.shift for m in motions]).to(device)
+    return torch.stack([m.rotation for m in motions]).to(device), torch.stack([m.translation for m in motions]).to(
+        device
+    )
 
 
 @pytest.mark.parametrize(("name", "shape"), CASES, ids=str)
@@ -40,7 +42,7 @@ def test_laws(name: str, shape: tuple[int, ...], device: torch.device) -> None:
     torch.testing.assert_close(act(act(x, b, t), a, s), act(x, *product), rtol=0, atol=1e-13)
     torch.testing.assert_close(act.inverse(act(x, a, s), a, s), x, rtol=0, atol=1e-13)
     torch.testing.assert_close(act(act.inverse(x, a, s), a, s), x, rtol=0, atol=1e-13)
-    # The inverse that every action has, from its call alone.
+    # The default inverse, which uses the call alone.
     torch.testing.assert_close(FrameAction.inverse(act, x, a, s), act.inverse(x, a, s), rtol=0, atol=1e-13)
     assert act(x, a, s).shape == x.shape
 

@@ -1,4 +1,4 @@
-"""FrameAverage around any module: inputs and outputs of every kind, padding, precision, chunks, torch's own tools."""
+"""FrameAverage: inputs and outputs of every kind, padding, precision, chunks, and torch's tools."""
 
 import copy
 import pickle
@@ -16,7 +16,7 @@ CLOUDS = [THREE[name] for name in ("one point", "CO2", "H2O", "CH4", "benzene", 
 
 
 def slow_average(module: Callable[..., Outputs], frames: FrameSet, x: Tensor) -> Outputs:
-    """The sum over the frame written out, one element of one sample after another."""
+    """The sum over the frame, one element of one sample at a time."""
     samples = []
     for b in range(len(x)):
         total = None
@@ -83,7 +83,7 @@ def moving_errors(frame: Callable[..., FrameSet], cloud: Tensor) -> float:
         Moving(len(cloud)).to(x), frame, ("points", "vector"), ("invariant", "vector", "invariant", "points")
     )
     motion = random_motion(3, mirrored=True)
-    still = motion._replace(shift=torch.zeros(3, dtype=torch.float64))
+    still = motion._replace(translation=torch.zeros(3, dtype=torch.float64))
     found = errors(net(motion(x), still(v)), moved_outputs(net(x, v), motion))
     return max(float(found[name].max()) for name in ("invariant", "vector", "points"))
 
@@ -116,7 +116,7 @@ def test_vectors_of_every_shape(shape: tuple[int, ...], device: torch.device) ->
         return linear(v).tanh() * v, (linear(x).tanh() * x * mask[..., None]).sum(1)
 
     net = FrameAverage(module, PointFrame(), ("points", "vector", "mask"), ("vector", "vector"))
-    turn = random_motion(3, "O", mirrored=True).turn.to(x)
+    turn = random_motion(3, "O", mirrored=True).rotation.to(x)
     for got, want in zip(net(x @ turn.mT, v @ turn.mT, mask), net(x, v, mask), strict=True):
         torch.testing.assert_close(got, want @ turn.mT, rtol=0, atol=1e-14)
 
@@ -127,7 +127,7 @@ def test_tensor_inputs_need_all_axes(device: torch.device) -> None:
 
     net = FrameAverage(module, PointFrame(), ("points", "tensor"), "invariant")
     a = torch.randn(1, 3, 3, dtype=torch.float64).to(device)
-    x, turn = H2O[None].to(device), random_motion(3, "O").turn.to(device)
+    x, turn = H2O[None].to(device), random_motion(3, "O").rotation.to(device)
     torch.testing.assert_close(net(x @ turn.mT, turn @ a @ turn.mT), net(x, a), rtol=0, atol=1e-14)
     with pytest.raises(DegenerateFrameError, match=r"inputs\[1\].*sample 1"):
         net(torch.stack((H2O, CO2)).to(device), a.expand(2, 3, 3))
@@ -143,7 +143,7 @@ def test_nests_of_inputs_and_outputs(device: torch.device) -> None:
     net = FrameAverage(module, PointFrame(), ins, outs)
     x, v = torch.randn(2, 2, 4, 3, dtype=torch.float64).to(device)
     charge = torch.tensor([2, 3]).to(device)
-    turn = random_motion(3, mirrored=True).turn.to(x)
+    turn = random_motion(3, mirrored=True).rotation.to(x)
     got = net({"x": x @ turn.mT + 1, "v": v @ turn.mT, "charge": charge, "steps": 3})
     want = net({"x": x, "v": v, "charge": charge, "steps": 3})
     torch.testing.assert_close(got["energy"], want["energy"], rtol=0, atol=1e-13)
@@ -166,7 +166,7 @@ def test_actions_of_your_own(device: torch.device) -> None:
 
     x = torch.randn(2, 4, 3, dtype=torch.float64).to(device)
     net = FrameAverage(module, PointFrame("O"), "points", Axial())
-    turn = random_motion(3, "O", mirrored=True).turn.to(x)
+    turn = random_motion(3, "O", mirrored=True).rotation.to(x)
     torch.testing.assert_close(net(x @ turn.mT), -net(x) @ turn.mT, rtol=0, atol=1e-13)
 
 
@@ -181,7 +181,7 @@ def test_bfloat16_autocast_is_around_the_module_only(device: torch.device) -> No
         return y
 
     net = FrameAverage(module, PointFrame(), "points", "vector")
-    turn = random_motion(3, mirrored=True).turn.to(x)
+    turn = random_motion(3, mirrored=True).rotation.to(x)
     moved = x @ turn.mT
     with torch.autocast(device.type, torch.bfloat16), torch.no_grad():
         upright, turned = net(x), net(moved)
@@ -190,7 +190,7 @@ def test_bfloat16_autocast_is_around_the_module_only(device: torch.device) -> No
     assert upright.dtype == torch.float32
     with torch.no_grad():
         exact = net(x)
-    # What bfloat16 costs the module is not lost in equivariance: the coordinates it sees are the same.
+    # The module's bfloat16 error does not break equivariance: it is given the same coordinates both times.
     assert float((turned - upright @ turn.mT).abs().max()) <= 1e-5
     assert float((upright - exact).abs().max()) > 1e-4
     assert float((inside - moved).abs().max()) > 1e-3

@@ -1,4 +1,4 @@
-"""The check of frames: it accepts frames and rejects what is none, however alike in sum."""
+"""The check of frames accepts valid frames and rejects broken ones, even those with the right sums."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -75,7 +75,7 @@ def test_masked_points_do_not_count(device: torch.device) -> None:
 
 
 def broken(change: Callable[[FrameSet], SimpleNamespace | FrameSet]) -> Callable[..., SimpleNamespace | FrameSet]:
-    """The point frame with something wrong."""
+    """The point frame with a fault."""
 
     def frame(x: Tensor, mask: Tensor | None, vectors: Vectors) -> SimpleNamespace | FrameSet:
         return change(PointFrame()(x, mask, vectors))
@@ -89,7 +89,7 @@ def parts(found: FrameSet, **changed: Tensor) -> SimpleNamespace:
 
 
 def no_element(found: FrameSet) -> SimpleNamespace:
-    """The first element is left out; the others share its weight."""
+    """Drop the first element and distribute its weight over the others."""
     weights = found.weights.clone()
     weights[:, 0] = 0
     return parts(found, weights=weights / weights.sum(1, keepdim=True))
@@ -102,7 +102,7 @@ def first_element(found: FrameSet) -> SimpleNamespace:
 
 
 def tilted_weights(found: FrameSet) -> SimpleNamespace:
-    """Heavier where the last axis looks to the right."""
+    """Weights that are larger where the last axis points to the right."""
     weights = found.weights * (1 + 1e-6 * found.rotations[:, :, 0, 2])
     return parts(found, weights=weights / weights.sum(1, keepdim=True))
 
@@ -111,7 +111,7 @@ BROKEN = {
     "rows for columns": lambda found: parts(found, rotations=found.rotations.mT),
     "an element missing": no_element,
     "one element only": first_element,
-    "weights that see the room": tilted_weights,
+    "weights that depend on the orientation": tilted_weights,
     "origin left behind": lambda found: parts(found, translations=torch.zeros_like(found.translations)),
     "not orthogonal": lambda found: parts(found, rotations=1.001 * found.rotations),
     "weights do not sum to 1": lambda found: parts(found, weights=1.001 * found.weights),
@@ -138,7 +138,7 @@ def test_rejects_broken_frames(fault: str, name: str, device: torch.device) -> N
 
 
 def test_rejects_what_a_sum_over_signs_hides(device: torch.device) -> None:
-    # With all signs of any axes the sum of the elements is zero before and after, whatever the axes are.
+    # With all signs, the sum of the elements is zero, whatever the axes are.
     def fixed_axes(x: Tensor, mask: Tensor | None, vectors: Vectors) -> FrameSet:
         good = PCAFrame()(x)
         signs = torch.cartesian_prod(*[torch.tensor([1.0, -1.0])] * 3).to(x)
@@ -157,7 +157,7 @@ def test_rejects_what_a_sum_over_signs_hides(device: torch.device) -> None:
 
 
 def test_rejects_the_choice_of_one_maximum(device: torch.device) -> None:
-    # Canonicalisation by "the farthest point", the first of several: fine on a generic cloud, none on methane.
+    # Canonicalization by the first of the farthest points: a frame on a generic cloud, not on methane.
     def farthest(x: Tensor, mask: Tensor | None, vectors: Vectors) -> FrameSet:
         middle = x.mean(1, keepdim=True)
         y = x - middle
@@ -264,4 +264,4 @@ def test_half_precision(rank: int | None, device: torch.device) -> None:
     x = torch.randn(2, 5, 3).to(device, torch.bfloat16)
     v = torch.randn(2, 4, 3).to(device, torch.bfloat16)
     error = frame_equivariance_error(PointFrame(delta=0.5), x, group="O", vectors=[v], rank=rank)
-    assert float(error.max()) <= 0.2  # the rounding of moved coordinates, times the steepness of the weights
+    assert float(error.max()) <= 0.2  # rounding of the moved coordinates, times the slope of the weights

@@ -23,7 +23,7 @@ class Listed:
         return self.frame(x, mask, vectors)
 
 
-# delta=0.5 has many elements of different weights, which move with the points.
+# delta=0.5 gives many elements with different weights, which depend on the points.
 FRAMES = {
     "axis by axis": PointFrame(delta=0.5),
     "from the list": Listed(PointFrame(delta=0.5)),
@@ -32,7 +32,7 @@ FRAMES = {
 
 
 def scores(draws: Tensor, expected: Tensor) -> Tensor:
-    """How many standard errors the means of ``[n, ...]`` are from what they should be; 0 where nothing varies."""
+    """The z-scores of the means of ``[n, ...]``; 0 where nothing varies."""
     spread = draws.std(0)
     difference = draws.mean(0) - expected
     assert bool((difference.abs()[spread < 1e-9] < 1e-9).all())
@@ -61,7 +61,7 @@ def test_unbiased_in_value_and_gradient(frame: str, name: str, device: torch.dev
     (values, gradients), (value, gradient) = draws_and_average(net, cloud)
     assert float(values.std(0).max()) > 1e-3
     assert float(scores(values, value).abs().max()) < 4
-    if name != "CO2":  # where the gradient of a vector exists
+    if name != "CO2":  # the gradient of a vector output does not exist at collinear points
         assert float(scores(gradients, gradient).abs().max()) < 4.5
 
 
@@ -85,7 +85,7 @@ def test_weights_are_shares(frame: str, count: int, device: torch.device) -> Non
     x = torch.randn(3, 6, 3, dtype=torch.float64).to(device)
     found: list[Tensor] = []
     net = FrameAverage(lambda x: found.append(x) or x, FRAMES[frame], "points", "points", train_samples=count)
-    # The identity is equivariant: whatever is drawn, it comes back.
+    # The identity is equivariant: every draw returns the input.
     torch.testing.assert_close(net.train()(x), x, rtol=0, atol=1e-13)
     assert len(found[-1]) == 3 * count
     net.eval()(x)
@@ -99,7 +99,7 @@ def test_more_draws_vary_less(device: torch.device) -> None:
     for count in (1, 16):
         net = FrameAverage(lambda x: inner(x).vector, PointFrame(), "points", "vector", train_samples=count)
         spread[count] = float(net.train()(cloud.expand(1000, 6, 3)).std(0).norm().detach())
-    assert 3 < spread[1] / spread[16] < 5.3  # 4 in the mean
+    assert 3 < spread[1] / spread[16] < 5.3  # 4 in expectation
 
 
 @pytest.mark.parametrize("frame", FRAMES)
@@ -130,7 +130,7 @@ def test_frames_that_always_draw(device: torch.device) -> None:
 
 
 def test_drawn_axes_have_the_listed_weights(device: torch.device) -> None:
-    # The first axis of a draw is among those listed, as often as their weights say.
+    # Every draw is one of the listed elements, with a frequency equal to its weight.
     cloud = THREE["chiral"].to(device)
     frame = PointFrame("SE", delta=0.7)
     listed = frame(cloud[None])

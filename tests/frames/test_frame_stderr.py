@@ -1,4 +1,4 @@
-"""The standard error of averages over drawn elements: true, covering, and 0 where nothing is drawn."""
+"""The standard error of averages over draws: its size, its coverage, and 0 where nothing is drawn."""
 
 import pytest
 import torch

@@ -93,7 +93,7 @@ def test_mean_frame_is_exact_for_translations_and_for_nothing_else(name: str, de
     x, d = cloud[None], cloud.shape[-1]
     inner = module("flat", cloud)
     net = FrameAverage(inner, MeanFrame(), "points", OUTPUTS)
-    # The closed form: Phi(x) = phi(x - mean) + mean.
+    # The closed form: <Phi>_F(x) = Phi(x - mean) + mean.
     mean = cloud.mean(0)
     expected = inner(x - mean)
     shifted = net(x + 5)
@@ -113,7 +113,7 @@ def test_all_molecules_of_g2(
 ) -> None:
     molecules = read_extxyz(shared_data("molecules") / "g2.extxyz")
     assert len(molecules) == 148
-    # Padding is NaN: whatever reads it shows.
+    # Padding is NaN, so that any read of it shows.
     x, mask = padded(list(molecules.values()), fill=float("nan"))
     x, mask = x.to(device, dtype), mask.to(device)
     inner = Flat(x.shape[1], extra=x.shape[1]) if kind == "flat" else Pairs()
@@ -132,7 +132,7 @@ def test_pca_fails_on_a_third_of_g2(device: torch.device, shared_data: Callable[
 
 @pytest.mark.parametrize("name", [*THREE, "cube and more"])
 def test_far_from_the_origin_only_the_digits_of_the_coordinates_are_lost(name: str, device: torch.device) -> None:
-    # Coordinates are multiples of 2^-20, so that adding 2^20 loses nothing: what is lost, the frame loses.
+    # Coordinates are multiples of 2^-20, so adding 2^20 is exact: any loss of digits is the frame's.
     cloud = (THREE | {"cube and more": torch.cat((THREE["cube"], THREE["generic"]))})[name]
     cloud = ((cloud * 2**20).round() / 2**20).to(device)
     net = FrameAverage(module("flat", cloud), PointFrame(lmax=3), "points", OUTPUTS)

@@ -1,4 +1,4 @@
-"""Gradients through frames: finite, equivariant, and equal to finite differences; what detaching loses."""
+"""Gradients through frames: finite, equivariant, equal to finite differences, and wrong when detached."""
 
 import math
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Energy = Callable[[Tensor], Tensor]
 
 
 def energy_of(x: Tensor, frame: object = None, **options: object) -> FrameAverage:
-    """An averaged energy, from a module that knows positions and the order of the points."""
+    """An averaged energy, of a module that depends on positions and on the order of the points."""
     inner = Flat(x.shape[-2], x.shape[-1]).to(x)
     return FrameAverage(lambda x: inner(x).invariant, frame or PointFrame(), "points", "invariant", **options)
 
@@ -39,15 +39,15 @@ def test_agrees_with_finite_differences(name: str, device: torch.device) -> None
     cloud = THREE[name].to(device)
     energy = energy_of(cloud)
     if name in ("one point", "two coincident points", "five coincident points"):
-        # All elements are alike there, and the energy is a function of differences: its gradient sums to zero.
+        # The energy is a function of differences between points, so its gradient sums to zero.
         assert float(gradient(energy, cloud[None])[0].sum(0).abs().max()) <= 1e-14
         return
     torch.testing.assert_close(gradient(energy, cloud[None])[0], finite_differences(energy, cloud), rtol=0, atol=1e-8)
 
 
 def test_gradcheck_on_exact_methane(device: torch.device) -> None:
-    # Exactly degenerate and, with the last axis from minors, wrong by 1.5 %: the gradient of det is zero at singular
-    # matrices. Vectors, points and a generic cloud too.
+    # Methane is exactly degenerate. With the last axis from minors its gradient was wrong by 1.5 %, since torch's
+    # gradient of det is zero at singular matrices. Vectors, points and a generic cloud are checked too.
     inner = Flat(5).double().to(device)
     kinds = ("invariant", "vector", "points")
 
@@ -68,7 +68,7 @@ def test_gradgradcheck_for_training_on_forces(device: torch.device) -> None:
 
 
 def test_four_dimensions(device: torch.device) -> None:
-    # The last axis is made orthogonal from a basis vector there.
+    # In four dimensions the last axis is an orthogonalized basis vector.
     x = torch.randn(1, 5, 4, dtype=torch.float64).to(device)
     energy = energy_of(x, PointFrame("E", 4))
     torch.testing.assert_close(gradient(energy, x)[0], finite_differences(energy, x[0]), rtol=0, atol=1e-8)
@@ -79,7 +79,9 @@ def test_gradients_of_energies_are_equivariant(name: str, device: torch.device) 
     cloud = THREE[name].to(device)
     energy, motion = energy_of(cloud), random_motion(3, mirrored=True)
     moved = gradient(energy, motion(cloud)[None])[0]
-    torch.testing.assert_close(moved, gradient(energy, cloud[None])[0] @ motion.turn.to(cloud).mT, rtol=0, atol=1e-13)
+    torch.testing.assert_close(
+        moved, gradient(energy, cloud[None])[0] @ motion.rotation.to(cloud).mT, rtol=0, atol=1e-13
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
@@ -119,7 +121,7 @@ def loop_work(energy: Energy, center: Tensor, size: float, points: int = 64) -> 
 
 @pytest.mark.parametrize("name", ["H2O", "chiral", "generic"])
 def test_forces_do_no_net_work_and_turn_nothing(name: str, device: torch.device) -> None:
-    # A small loop, so that no weight begins or ends on it and the quadrature converges to the last digit.
+    # The loop is so small that no weight becomes zero on it, and the quadrature converges to the last digit.
     cloud = THREE[name].to(device)
     whole, cut = energy_of(cloud), quiet(energy_of(cloud, detach=True))
     assert loop_work(whole, cloud, 1e-3) <= 1e-12
@@ -130,18 +132,18 @@ def test_forces_do_no_net_work_and_turn_nothing(name: str, device: torch.device)
         torque[energy] = float(turn)
         assert float(forces.sum(0).norm() / forces.norm()) <= 1e-13 or energy is cut
     assert torque[whole] <= 1e-13
-    assert torque[cut] > 1e-2  # what detaching loses
+    assert torque[cut] > 1e-2  # detaching the frame breaks this
 
 
 def test_detached_forces_do_net_work(device: torch.device) -> None:
-    # Through methane, where the frame changes fast: a loop that gains energy each time round.
+    # Through methane, where the frame changes fast: a loop on which detached forces gain energy.
     cloud = CH4.to(device)
     assert loop_work(quiet(energy_of(cloud, detach=True)), cloud, 0.1) > 1e-2
     assert loop_work(energy_of(cloud), cloud, 0.1, points=1024) <= 1e-5
 
 
 def quiet(energy: Energy) -> Energy:
-    """An energy without its warning that the frame is detached."""
+    """An energy that asserts, and thereby silences, the warning about the detached frame."""
 
     def call(x: Tensor) -> Tensor:
         with pytest.warns(UserWarning, match="detach=True"):

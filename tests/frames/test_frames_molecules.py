@@ -18,14 +18,14 @@ from gconv_ga.frames import Frame, FrameAverage, PCAFrame, PointFrame, assert_fr
 
 NAMED = {"pyridine": PYRIDINE, "benzene": BENZENE, "methane": CH4}
 ORDERS = {"pyridine": 4, "benzene": 24, "methane": 24}  # of C2v, D6h, T_d
-ALIKE = 1e-4  # the file's six decimals, and lengths of angstroms
+ALIKE = 1e-4  # the file has six decimals, and lengths are some angstroms
 
 
 def symmetries(cloud: Tensor) -> Tensor:
-    """The orthogonal maps about the mean that map the points to themselves, by trying all images of three of them.
+    """The orthogonal maps about the mean that map the points to themselves, found by trying all images of three points.
 
-    Three points (two of a planar cloud and a mirror) fix the map: it is found by solving linear equations, and kept if
-    it is orthogonal and every point has an image.
+    Three points (two and a reflection, for a planar cloud) determine the map. It is found by solving linear equations
+    and kept if it is orthogonal and maps every point to a point.
     """
     y = cloud - cloud.mean(0)
     planar = int(torch.linalg.matrix_rank(y, atol=1e-6)) == 2
@@ -50,7 +50,7 @@ def symmetries(cloud: Tensor) -> Tensor:
 
 
 def different(rotations: Tensor) -> Tensor:
-    """Which of the matrices are the same: the number of the first like it, ``[K]``."""
+    """For each matrix the index of the first one equal to it, ``[K]``."""
     return (torch.cdist(rotations.flatten(1), rotations.flatten(1)) < 100 * ALIKE).int().argmax(1)
 
 
@@ -99,7 +99,7 @@ def test_exact(name: str, rank: int | None, device: torch.device) -> None:
 
 
 def steps_through(frame: Frame, clouds: list[Tensor], device: torch.device, size: float) -> Tensor:
-    """How far the averaged vector of each molecule goes when its atoms go by ``size`` in a random direction."""
+    """The change of the averaged vector of each molecule when its atoms move by ``size`` in a random direction."""
     x, mask = padded(clouds)
     x, mask = x.to(device), mask.to(device)
     inner = Flat(x.shape[1], extra=x.shape[1]).to(x)
@@ -116,7 +116,7 @@ def test_continuous_at_all_molecules(lmax: int, device: torch.device, shared_dat
     near = steps_through(PointFrame(lmax=lmax), clouds, device, 1e-9)
     assert len(near) == 151
     assert float(near.max()) <= 1e-7
-    # So small since the steps are: the same modules do see the atoms move.
+    # The changes above are small because the steps are: the same modules do respond to larger ones.
     assert float(steps_through(PointFrame(lmax=lmax), clouds, device, 1e-2).median()) > 1e-3
 
 
@@ -144,5 +144,5 @@ def test_the_pyridine_example_runs_without_ase() -> None:
         check=False,
     )
     assert ran.returncode == 0, ran.stderr
-    assert "elements in the frame of pyridine: [4]" in ran.stdout
+    assert "elements of the frame of pyridine: [4]" in ran.stdout
     assert ran.stdout.rstrip().endswith("torch.Size([1])")

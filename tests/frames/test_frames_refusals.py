@@ -1,4 +1,4 @@
-"""Every refusal names the argument, and the samples it is about."""
+"""Error messages name the argument and the samples."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""What is in a frame: how many elements, with which weights, and that they move continuously."""
+"""The contents of a frame: number of elements, weights, and continuity."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gconv_ga.frames import FrameAverage, FrameSet, PCAFrame, PointFrame
 
-# The orders of the point groups, where the farthest points are one orbit and the ones farthest from their axes are too.
+# Orders of point groups for which the farthest points are one orbit, and so are those farthest from their axes.
 ORDERS = {"CH4": 24, "SF6": 48, "NH3": 12, "pyridine": 4, "chiral": 2}
 
 
@@ -21,7 +21,7 @@ def test_number_of_elements_in_space(name: str, order: int, device: torch.device
     frames = PointFrame("E")(x)
     assert frames.counts.tolist() == [order]
     assert PointFrame("SE")(x).counts.tolist() == [order // 2]
-    # Symmetric clouds: all elements alike.
+    # In symmetric clouds all elements have the same weight.
     torch.testing.assert_close(frames.weights, torch.full_like(frames.weights, 1 / order))
 
 
@@ -35,7 +35,7 @@ def test_number_of_elements_of_polygons(n: int, device: torch.device) -> None:
 @pytest.mark.parametrize("lmax", [1, 3])
 @pytest.mark.parametrize("group", ["E", "SE"])
 def test_number_of_elements_where_axes_are_free(group: str, lmax: int, device: torch.device) -> None:
-    # One point: all signs of three axes, or the octahedral group. CO2: for both ends the same of two axes.
+    # One point: all signs of three axes, or the octahedral group. CO2: the same for two axes, for each of its ends.
     expected = {("E", 1): (8, 8), ("SE", 1): (4, 4), ("E", 3): (48, 16), ("SE", 3): (24, 8)}[group, lmax]
     frame = PointFrame(group, lmax=lmax)
     found = tuple(int(frame(THREE[name][None].to(device)).counts) for name in ("one point", "CO2"))
@@ -53,7 +53,7 @@ def test_average_number_of_elements_on_g2(device: torch.device, shared_data: Cal
     counts = [int(PointFrame()(cloud[None].to(device)).counts) for cloud in molecules.values()]
     lines = sum(on_one_line(cloud) for cloud in molecules.values())
     assert lines == 36
-    assert sum(counts) / len(counts) < 10  # PCA needs 8, where it can
+    assert sum(counts) / len(counts) < 10  # PCA has 8, where it is defined
     assert max(counts) == 48
 
 
@@ -76,7 +76,7 @@ def test_elements_are_in_the_group(name: str, group: str, device: torch.device) 
 
 
 def test_weights_of_a_near_tie_by_hand(device: torch.device) -> None:
-    # d=2, two points at squared distances 1 and 0.97 from the origin: the formula of the weights, in plain numbers.
+    # d=2, two points at squared distances 1 and 0.97 from the origin: the formula of the weights, evaluated by hand.
     x = torch.tensor([[[1.0, 0.0], [0.0, 0.97**0.5]]], dtype=torch.float64, device=device)
     frames = PointFrame("SO", 2, delta=0.1, power=32)(x)
     largest = (1 + 0.97**33) / (1 + 0.97**32)
@@ -177,7 +177,7 @@ def test_the_search_finds_jumps(frame: Callable[..., FrameSet], name: str, devic
 
 
 def test_draws_never_list_all(device: torch.device) -> None:
-    # On a sphere nearly everything ties: tens of thousands of elements.
+    # On a sphere nearly all points are tied: tens of thousands of elements.
     points = torch.randn(1, 256, 3, dtype=torch.float64)
     sphere = (points / points.norm(dim=-1, keepdim=True)).to(device)
     frame = PointFrame("O", max_frames=512)

@@ -1,4 +1,4 @@
-"""The geometric network: equivariant on every cloud, in batches with padding, and with true gradients."""
+"""FrameAveragedGNN: equivariance on every cloud, batches with padding, and gradients."""
 
 import copy
 import pickle
@@ -22,7 +22,7 @@ from gconv_ga.frames import (
 )
 
 AVERAGES = ("whole", "updates")
-MOTIONS = {"turn": False, "mirror": True}
+MOTIONS = {"rotation": False, "reflection": True}
 
 
 def network(average: str = "whole", **options: object) -> FrameAveragedGNN:
@@ -30,18 +30,18 @@ def network(average: str = "whole", **options: object) -> FrameAveragedGNN:
     net = FrameAveragedGNN(3, average=average, **arguments).double()
     with torch.no_grad():
         for parameter in net.parameters():
-            parameter.mul_(2)  # random weights of torch's default make nearly linear networks
+            parameter.mul_(2)  # with torch's default initialization the network is nearly linear
     return net
 
 
 def species(cloud: Tensor, kinds: int = 3) -> Tensor:
-    """A one-hot kind for each point: the first point's, or by the distance from it, which no symmetry of it changes."""
+    """A one-hot species for each point, by its distance from the first point, which is invariant."""
     distance = (cloud - cloud[:1]).square().sum(-1)
     return torch.eye(kinds, dtype=cloud.dtype, device=cloud.device)[(distance > 1e-6).long() + (distance > 4).long()]
 
 
 def moved(outputs: PointOutputs, motion: Motion) -> PointOutputs:
-    turn = motion.turn.to(outputs.vectors)
+    turn = motion.rotation.to(outputs.vectors)
     return PointOutputs(motion(outputs.points), outputs.vectors @ turn.mT, outputs.invariants)
 
 
@@ -65,7 +65,7 @@ def test_equivariant_on_every_cloud(average: str, name: str, motion: str, device
     net = network(average).to(device)
     assert equivariance_error(net, x[None], species(x)[None], mirrored=MOTIONS[motion]) <= TOLERANCES[torch.float64]
     if name not in LINES_OR_POINTS:
-        # Its vectors and moves are no zeros.
+        # Its vectors and displacements are not zero.
         outputs = net(x[None], species(x)[None])
         assert float((outputs.points - x).detach().abs().max()) > 1e-3
         assert float(outputs.vectors.detach().abs().max()) > 1e-3
@@ -111,13 +111,13 @@ def test_vectors_turn_with_the_cloud(average: str, name: str, vectors: int, devi
     net = network(average, in_vectors=vectors).to(device)
     v = torch.randn(1, len(x), vectors, 3, dtype=torch.float64).to(device)
     motion = random_motion(3, mirrored=True)
-    still = motion._replace(shift=torch.zeros(3, dtype=torch.float64))
+    still = motion._replace(translation=torch.zeros(3, dtype=torch.float64))
     upright = net(x[None], species(x)[None], v)
     turned = net(motion(x[None]), species(x)[None], still(v))
     assert error(turned, moved(upright, motion)) <= 1e-10
     if vectors == 1:
         assert error(net(x[None], species(x)[None], v[:, :, 0]), upright) == 0
-    assert error(net(x[None], species(x)[None], 2 * v), upright) > 1e-3  # they are looked at
+    assert error(net(x[None], species(x)[None], 2 * v), upright) > 1e-3  # the vectors have an effect
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -171,7 +171,7 @@ def test_forces_are_gradients(average: str, cloud: Tensor, device: torch.device)
     motion = random_motion(3, mirrored=True)
     y = motion(x.detach()).requires_grad_()
     (turned,) = torch.autograd.grad(energy(net, y).sum(), y)
-    torch.testing.assert_close(turned, gradient @ motion.turn.to(x).mT, rtol=0, atol=1e-9)
+    torch.testing.assert_close(turned, gradient @ motion.rotation.to(x).mT, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("average", AVERAGES)
@@ -187,7 +187,7 @@ def test_training_on_forces_reaches_all_weights(average: str, device: torch.devi
 
 
 def test_lengths_are_told_apart(device: torch.device) -> None:
-    # A pair energy with a period of about 1. Gaussians all about 0 leave 3 % to 50 % of it after these steps.
+    # A pair energy with a period of about 1. With all Gaussians centred at 0, a loss of 3 % to 50 % remains.
     net = FrameAveragedGNN(1, width=16, depth=1, frame=MeanFrame()).to(device)
     distance = torch.linspace(0.5, 4, 64)
     x = torch.stack((torch.zeros(64, 3), distance[:, None] * torch.tensor([0.6, 0.8, 0.0])), 1).to(device)
@@ -248,7 +248,7 @@ def test_messages_written_out(average: str) -> None:
 
 
 def test_updates_pass_messages_once() -> None:
-    # The edge network of "updates" sees one sample, that of "whole" every element of its frame.
+    # The message network runs once for "updates", and for every element of the frame for "whole".
     sizes = {}
     for average in AVERAGES:
         net = network(average)

@@ -64,7 +64,7 @@ def test_the_matrices_are_orthogonal_and_all_different(group):
 
 @given(groups_and_elements(1))
 def test_the_matrices_are_the_ones_that_the_indices_promise(case):
-    """Written out: a counter-clockwise turn by ``2 pi i / n`` after the mirror ``x -> -x``."""
+    """Written out: a counter-clockwise rotation by ``2 pi i / n`` after the reflection ``x -> -x``."""
     group, (g,) = case
     angle = 2 * math.pi * (g % group.n) / group.n
     turn = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]], dtype=torch.float64)
@@ -116,7 +116,7 @@ def test_a_subgroup_is_closed_and_its_embedding_is_a_homomorphism(case):
         (CyclicGroup(8), CyclicGroup(3)),
         (CyclicGroup(4), DihedralGroup(1)),
         (CyclicGroup(4), CyclicGroup(8)),
-        (DihedralGroup(1), CyclicGroup(2)),  # of the same order, but no mirror is a half turn
+        (DihedralGroup(1), CyclicGroup(2)),  # of the same order, but a reflection is not a rotation by 180 degrees
         (DihedralGroup(6), DihedralGroup(4)),
         (DihedralGroup(4), "C3"),
         (CyclicGroup(8), [0, 1, 2, 3]),

@@ -1,4 +1,4 @@
-"""Groups as Python objects: names, equality, and that nobody can change them."""
+"""Groups as Python objects: names, equality, immutability."""
 
 import copy
 import dataclasses

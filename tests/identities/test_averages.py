@@ -1,4 +1,4 @@
-"""Statements 1, 2 and 7 of the derivation: both sides, a slow loop, and what must fail."""
+"""Statements 1, 2 and 7 of the derivation: both sides, a slow loop, and cases that must fail."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ ELEMENTS = pytest.mark.parametrize(
 
 
 class Strided(nn.Module):
-    """No symmetry at all: a stride, an even kernel, a ramp."""
+    """A network without any symmetry: a stride, an even kernel, a ramp."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ def slow_average(net: nn.Module, group: str, x: Tensor, invariant: bool = False)
 
 
 def corner(x: Tensor) -> Tensor:
-    """Depends on how the image lies; one vector for each image."""
+    """One vector for each image, which depends on its orientation."""
     return torch.tanh(x[..., 0, 0] + 2 * x[..., 0, 1])
 
 
@@ -106,8 +106,8 @@ def test_statement_1_fails_for_a_wrong_action(net: nn.Module, device: torch.devi
 
 
 def symmetric(group: str, device: torch.device) -> nn.Module:
-    """Equivariant by construction: a kernel that the group leaves as it is, and a ReLU."""
-    # Five taps: a 3 x 3 kernel that C4 leaves as it is has all of D4's symmetry.
+    """Equivariant by design: a kernel that is invariant under the group, and a ReLU."""
+    # Five taps: a 3 x 3 kernel that is invariant under C4 is invariant under D4 too.
     conv = nn.Conv2d(3, 2, 5, padding=2, dtype=torch.float64)
     with torch.no_grad():
         conv.weight.copy_(sum(turn(conv.weight, g) for g in matrices(group)) / len(matrices(group)))
@@ -145,7 +145,7 @@ def test_invariant_average(group: str, element: int, size: tuple[int, int], devi
 def test_statement_7_fails_for_a_wrong_inverse(size: tuple[int, int], device: torch.device) -> None:
     x = image(size, device)
     assert invariant_average(corner, NeverBackByAQuarter(4), x, 1).error > 0.1
-    # The wrong direction alone is no mistake here: the sum is over the same elements, and nothing turns upright.
+    # A wrong direction alone is no fault here: the sum is over the same elements, and the output is not transformed.
     assert invariant_average(corner, WrongInverse(4), x, 1).error <= TIGHT
 
 

@@ -1,4 +1,4 @@
-"""Statements 3 to 6 of the derivation: both sides, a slow loop, and what must fail."""
+"""Statements 3 to 6 of the derivation: both sides, a slow loop, and cases that must fail."""
 
 from collections.abc import Callable
 
@@ -132,9 +132,9 @@ def test_statement_6_fails_for_a_wrong_inverse_and_for_other_groups(
     kernel, image = pair((3, 3), size, device)
     assert mean_of_lifting_is_group_average(kernel, image, WrongInverse(4), padding=padding).error > 0.1
     left = mean_of_lifting_is_group_average(kernel, image, "C4", padding=padding).left
-    for wrong in ("C1", "C2"):  # not D4: a mean over C4 of 3 x 3 taps has all of its symmetry
+    for wrong in ("C1", "C2"):  # not D4: the C4 mean of a 3 x 3 kernel is invariant under D4 too
         assert Sides(left, mean_of_lifting_is_group_average(kernel, image, wrong, padding=padding).right).error > 0.05
-    assert Sides(left, lift(kernel, image, "C4", padding).amax(2)).error > 0.1  # another way of pooling
+    assert Sides(left, lift(kernel, image, "C4", padding).amax(2)).error > 0.1  # another reduction
 
 
 def test_single_precision(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""Statement 8: the equation that fails, against closed forms and a plain loop; and the two sides themselves."""
+"""Statement 8: the equation that fails, against closed forms and a plain loop; and the classes of sides."""
 
 import math
 
@@ -16,7 +16,7 @@ def test_wrong_by_the_determinant(scale: float | tuple[float, float], device: to
     assert sides.determinant == pytest.approx(determinant, rel=1e-15)
     assert abs(sides.factor / determinant - 1) <= 1e-10
     assert sides.corrected_error <= 1e-10
-    # The equation without the factor is off by just that.
+    # The error of the equation without the factor is exactly that of the factor.
     assert sides.error == pytest.approx(1 - min(determinant, 1 / determinant), abs=1e-10)
     assert sides.error > 0.3
 
@@ -69,7 +69,7 @@ def test_agrees_with_a_plain_loop(device: torch.device) -> None:
 
 @pytest.mark.parametrize("determinant", [1.0, 2.0, 3.99, 8.0])
 def test_another_determinant_is_rejected(determinant: float, device: torch.device) -> None:
-    # 1: distributed without a factor; 2: the factor of a line; 8: that of space.
+    # 1: no factor; 2: the factor in one dimension; 8: that in three dimensions.
     sides = scaling_counterexample(2.0, points=4, device=device)._replace(determinant=determinant)
     assert sides.corrected_error > 1e-3
 
