@@ -14,9 +14,8 @@ Example:
     True
 """
 
-from ._convert import convert
+from ._convert import convert, register
 from ._fold import fold
 from ._network import ConversionReport, ConvertedNetwork, NotConvertible
-from ._rules import register
 
 __all__ = ["ConversionReport", "ConvertedNetwork", "NotConvertible", "convert", "fold", "register"]

@@ -1,8 +1,9 @@
-"""From a plain network to the G-CNN that is its group average."""
+"""`convert` and its rules: which module of a plain network becomes what."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from copy import deepcopy
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,13 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
-from ._network import ConvertedNetwork
-from ._orbit import check_in_action
-from ._rules import Modules, Rewiring, as_wanted
-from ._verify import Trial
+from ._layers import ConjugatedForward, OrbitConv2d, OrbitConvTranspose2d, TiedForward, grid_moves
+from ._network import REQUESTED, ConversionReport, ConvertedNetwork, NotConvertible, Row, check_in_action
+from ._verify import Verification
+
+Action = Literal["keep", "swap", "conjugate", "refuse"]
+Modules = str | type[nn.Module] | Iterable[str | type[nn.Module]]
+Rule = str | Callable[[nn.Module, Group], nn.Module]
 
 
 def convert(
@@ -30,36 +34,39 @@ def convert(
     verify: bool = True,
     tolerance: float = 1e-8,
 ) -> ConvertedNetwork:
-    r"""The G-CNN that equals ``GroupAverage(model, group)`` on every input, and can be trained beyond it.
+    r"""Convert a CNN to the G-CNN that equals ``GroupAverage(model, group)`` on every input.
 
-    ``L_g (f_n o ... o f_1) L_g^-1 = prod_i (L_g f_i L_g^-1)``: each operation is conjugated by itself. Convolutions get
-    turned kernels, each orientation on its own grid; pointwise layers and norms stay as they are; everything else from
-    image to image runs in each orientation's own frame. No image is turned on the way in or out, images need not be
-    square, and batch norm sees all orientations in one batch. Afterwards `ConvertedNetwork.open_taps` lets orientations
-    mix, starting from zero.
+    ``L_g (f_n o ... o f_1) L_g^-1 = prod_i (L_g f_i L_g^-1)``: each operation is conjugated by itself. The kernels of
+    convolutions are rotated, and each orientation has its own sampling grid. Pointwise layers and norms stay as they
+    are. Every other module from images to images runs in each orientation's own frame. No image is rotated on the way
+    in or out, images need not be square, and batch norm sees all orientations in one batch. Afterwards
+    `ConvertedNetwork.open_taps` lets orientations mix, starting from zero, so that the network can be trained beyond
+    the average.
 
     The result is compared with the group average in float64 on ``example``, and refused if it differs. The comparison
-    is of structures, not of weights: trainable parameters that are constant (a branch that starts at zero, say) are
-    replaced by random numbers for it, and the statistics of batch norms by those of the example, since what such
-    numbers hide would come out in training.
+    is of structures, not of weights. For it, trainable parameters that are constant, such as those of a branch that
+    starts at zero, are replaced by random numbers, and the statistics of batch norms by those of the example. Otherwise
+    they could hide a difference that shows only after training.
 
-    A network that never saw turned images can do badly on them, and its average with it: then train the average.
+    A network that was never trained on rotated images may do badly on them, and so may its average. Then train the
+    average.
 
     Args:
-        model: A network from images to anything; it is copied, and its parameters with it.
+        model: A network from images to anything. It is copied with its parameters.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        example: An image batch for the model, or a tuple of its arguments; varied, and best not square. The
-            verification holds for what the model does at this size.
+        example: A batch of images for the model, or a tuple of its arguments. The images should be varied, and
+            preferably not square. The verification holds for what the model does at this size.
         conjugate: Paths, class names or classes of modules to run whole in each orientation's frame: the way out for a
             block that mixes positions and channels. Such a block cannot be opened.
         keep: Paths, class names or classes of modules to leave alone.
         in_action: As in `GroupAverage`: "scalar" for images, "vector", "regular", "labels" or "invariant".
-        out_action: As in `GroupAverage`; one that knows the image's size is given that of the example.
-        reduce: "mean" for the group average, "none" for the maps on the group; see `ConvertedNetwork`.
-        dropout: "independent" draws a mask for each orientation, "tied" one for all of them, so that training too is
-            equivariant. It concerns torch's dropouts and modules named StochasticDepth or DropPath.
+        out_action: As in `GroupAverage`. An action that knows the image's size takes that of the example.
+        reduce: "mean" for the group average, "none" for the feature maps on the group; see `ConvertedNetwork`.
+        dropout: "independent" draws a mask for each orientation. "tied" draws one for all of them, so that the network
+            is equivariant in training too; this concerns torch's dropouts and modules named StochasticDepth or
+            DropPath.
         verify: Whether to compare with the group average.
-        tolerance: The largest difference allowed; see `ConversionReport`.
+        tolerance: Largest difference allowed; see `ConversionReport`.
 
     Returns:
         The network; see `ConvertedNetwork`. ``print(net.report)`` lists what became of each module.
@@ -78,10 +85,10 @@ def convert(
         >>> net = convert(plain, "C4", torch.randn(1, 3, 24, 32))
         >>> print(net.report)  # doctest: +ELLIPSIS
         module  class   action  why
-        ------  ------  ------  ------------
-        0       Conv2d  swap    kernels turn
+        ------  ------  ------  --------------
+        0       Conv2d  swap    kernels rotate
         1       ReLU    keep    commutes
-        2       Conv2d  swap    kernels turn
+        2       Conv2d  swap    kernels rotate
         C4: 1 keep, 2 swap, 0 conjugate; differs from the group average by ...
 
     References:
@@ -95,30 +102,30 @@ def convert(
     if not isinstance(model, nn.Module):
         raise invalid("model", "a torch.nn.Module", model)
     one_of("dropout", dropout, ("independent", "tied"))
-    inputs = _checked(example)
+    inputs = _as_arguments(example)
     actions = as_actions(in_action, "in_action"), as_actions(out_action, "out_action")
     check_in_action(actions[0])
-    for name, each in nest_leaves(actions[1], "out_action"):
-        if isinstance(each, LabelMask):
-            raise invalid(name, "an action on something that has a mean; class indices have none", each)
+    for name, action in nest_leaves(actions[1], "out_action"):
+        if isinstance(action, LabelMask):
+            raise invalid(name, "an action on something that has a mean; class indices have none", action)
     tied = dropout == "tied"
-    rewiring = Rewiring(symmetry, as_wanted("conjugate", conjugate), as_wanted("keep", keep), tied)
+    converter = ModuleConverter(symmetry, _as_tuple("conjugate", conjugate), _as_tuple("keep", keep), tied)
 
-    def rewired(plain: nn.Module) -> ConvertedNetwork:
-        net = ConvertedNetwork(rewiring.run(plain), symmetry, *actions, reduce, tied, rewiring.report)
+    def convert_in_place(plain: nn.Module) -> ConvertedNetwork:
+        net = ConvertedNetwork(converter.run(plain), symmetry, *actions, reduce, tied, converter.report)
         # Not net.train(): the parts keep their own modes.
         net.training = plain.training
         return net
 
-    lifting = Trial(model, inputs, rewired).run(verify, tolerance)
-    net = rewired(deepcopy(model))
+    lifting = Verification(model, inputs, convert_in_place).run(verify, tolerance)
+    net = convert_in_place(deepcopy(model))
     for path, module in net.convolutions().items():
         module.lifts = path in lifting
     return net
 
 
-def _checked(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
-    """The arguments of the model.
+def _as_arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
+    """Return the arguments of the model.
 
     Raises:
         ValueError: They do not start with a batch of images that can show a difference.
@@ -131,3 +138,216 @@ def _checked(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
     if bool((inputs[0] == inputs[0].flatten()[0]).all()) or not bool(torch.isfinite(inputs[0]).all()):
         raise invalid("example", "finite images with some contrast", inputs[0], "a constant one proves nothing")
     return inputs
+
+
+def _as_tuple(argument: str, modules: Modules) -> tuple[str | type[nn.Module], ...]:
+    """Return paths, names and classes as a tuple; a single one need not be in a list.
+
+    Raises:
+        ValueError: An entry is none of these.
+    """
+    entries = (modules,) if isinstance(modules, str | type) else tuple(modules)
+    for entry in entries:
+        if not isinstance(entry, str) and not (isinstance(entry, type) and issubclass(entry, nn.Module)):
+            raise invalid(argument, "paths, class names or classes of modules", entry)
+    return entries
+
+
+_registered: dict[type[nn.Module], Rule] = {}
+
+
+def register(module_class: type[nn.Module], rule: Rule) -> None:
+    """Register what `convert` does with a class of modules.
+
+    Args:
+        module_class: The class. Subclasses have their own rules, or none.
+        rule: "keep" if the module commutes with the group when images lie in the batch; "conjugate" to run it in each
+            orientation's frame, which is right for any module from images to images; or a function of the module and
+            the group that returns its replacement: a module for orbits ``[B |G|, C, H, W]``, or a `torch.nn.Conv2d` or
+            `torch.nn.ConvTranspose2d`, which is then swapped like any other and can be opened.
+
+    Raises:
+        ValueError: ``module_class`` is not a class of modules, or ``rule`` is none of the above.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.conversion import register
+        >>> class Roll(torch.nn.Module):
+        ...     def forward(self, x):
+        ...         return x.roll(1, -1)
+        >>> register(Roll, "conjugate")
+    """
+    if not (isinstance(module_class, type) and issubclass(module_class, nn.Module)):
+        raise invalid("module_class", "a class of torch.nn.Module", module_class)
+    if not callable(rule):
+        one_of("rule", rule, ("keep", "conjugate"))
+    _registered[module_class] = rule
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What becomes of a module, and why; ``make`` returns its replacement."""
+
+    action: Action
+    why: str
+    make: Callable[[Any, Group], nn.Module] | None = None
+
+
+# They act on each channel or each sample alone.
+_COMMUTING: tuple[type[nn.Module], ...] = (
+    nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm,
+    nn.LocalResponseNorm, nn.Linear, nn.Bilinear, nn.Identity, nn.Unflatten, nn.Embedding, nn.Dropout, nn.Dropout1d,
+    nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout, nn.ChannelShuffle, nn.Softmax, nn.Softmax2d, nn.LogSoftmax,
+    nn.Softmin, nn.MultiheadAttention,
+)  # fmt: skip
+# OrbitMode handles the functions that these call, where they do not commute.
+_WINDOWED = (nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.Upsample)
+_REORDERING = (nn.PixelShuffle, nn.PixelUnshuffle, nn.Flatten)
+_PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d, nn.CircularPad2d)
+_ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+# Modules of torch's activations, and of the activations of timm.
+_ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
+_COMMUTING_NAMES = ("Permute", "StochasticDepth", "DropPath")
+# With tied dropout, these have one mask for all orientations; the others add something to it and cannot be tied.
+_TIED_NAMES = ("StochasticDepth", "DropPath")
+_UNTIEABLE = (nn.AlphaDropout, nn.FeatureAlphaDropout)
+
+
+def decide(module: nn.Module, group: Group) -> Decision | None:
+    """Return the rule for a module; None for a container whose children are decided one by one."""
+    kind = type(module)
+    if kind in _registered:
+        rule = _registered[kind]
+        if callable(rule):
+            return Decision("swap", "registered", rule)
+        return Decision("keep" if rule == "keep" else "conjugate", "registered")
+    decision = _decide_convolution(module) or _decide_by_window(module, group)
+    if decision is not None:
+        return decision
+    if isinstance(module, nn.LayerNorm):
+        if len(module.normalized_shape) == 1:
+            return Decision("keep", "normalizes channels")
+        return Decision("conjugate", "weights depend on the position")
+    if isinstance(module, _COMMUTING) or kind.__module__ in _ACTIVATIONS or kind.__name__ in _COMMUTING_NAMES:
+        return Decision("keep", "commutes")
+    if any(True for _ in module.children()) or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
+        return None
+    return Decision("conjugate", "unknown class")
+
+
+def _decide_convolution(module: nn.Module) -> Decision | None:
+    # Weights that are computed before each call (old-style weight norm, pruning) are not parameters.
+    has_weight = isinstance(module._parameters.get("weight"), nn.Parameter)  # noqa: SLF001  torch has no public name
+    if type(module) is nn.Conv2d and has_weight:
+        return Decision("swap", "kernels rotate", OrbitConv2d.of)
+    if type(module) is nn.ConvTranspose2d and has_weight:
+        return Decision("swap", "kernels rotate", OrbitConvTranspose2d.of)
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        return Decision("conjugate", "a convolution that computes its weight or padding")
+    return None
+
+
+def _decide_by_window(module: nn.Module, group: Group) -> Decision | None:
+    transposes = any(move.transpose for move in grid_moves(group))
+    if isinstance(module, _WINDOWED):
+        return Decision("keep", "each orientation starts at its own edge")
+    if isinstance(module, _REORDERING):
+        return Decision("keep", "each orientation is rotated upright first")
+    if isinstance(module, _ADAPTIVE_POOLS):
+        size = module.output_size
+        rows, columns = size if isinstance(size, tuple | list) else (size, size)
+        if transposes and rows != columns:
+            why = f"a rotation by 90 degrees would change output_size={(rows, columns)}; C2, D1 and D2 have none"
+            return Decision("refuse", why)
+        return Decision("keep", "commutes")
+    if isinstance(module, _PADS):
+        left, right, top, bottom = module.padding
+        if left == right and top == bottom and (left == top or not transposes):
+            return Decision("keep", "commutes")
+        return Decision("conjugate", "each orientation pads its own side")
+    return None
+
+
+class ModuleConverter:
+    """Replaces the modules of a model in place by layers on orbits.
+
+    Args:
+        group: The group.
+        conjugate: The modules that the user wants conjugated.
+        keep: The modules that the user wants left alone.
+        tied: Whether random drops are drawn once for all orientations.
+    """
+
+    def __init__(self, group: Group, conjugate: tuple[Any, ...], keep: tuple[Any, ...], tied: bool) -> None:
+        self.group = group
+        self.requests: dict[Action, tuple[Any, ...]] = {"conjugate": conjugate, "keep": keep}
+        self.tied = tied
+        self.report = ConversionReport(group.name)
+        self._found: set[Any] = set()
+        self._replacements: dict[nn.Module, nn.Module] = {}
+
+    def run(self, model: nn.Module) -> nn.Module:
+        """Return the converted model, which is ``model`` itself unless that is a single layer.
+
+        Raises:
+            ValueError: The model has no module that the user named.
+            NotConvertible: A module cannot have a group average.
+        """
+        self._found.clear()
+        self._replacements.clear()
+        self.report.rows.clear()
+        converted = self._visit("", model)
+        for argument, entries in self.requests.items():
+            for entry in entries:
+                if entry not in self._found:
+                    raise invalid(argument, "paths, class names or classes of modules of the model", entry)
+        refused = [row for row in self.report.rows if row.action == "refuse"]
+        if refused:
+            named = "; ".join(f"{row.path or '(model)'} ({row.kind}): {row.why}" for row in refused)
+            raise NotConvertible(f"the model has modules without a group average: {named}.", self.report)
+        return converted
+
+    def _visit(self, path: str, module: nn.Module) -> nn.Module:
+        if module in self._replacements:
+            return self._replacements[module]
+        decision = self._requested(path, module) or decide(module, self.group)
+        if decision is None:
+            self._replacements[module] = module
+            # Not named_children(): that leaves out the second name of a module that has two.
+            for name, child in list(module._modules.items()):  # noqa: SLF001
+                if child is not None:
+                    setattr(module, name, self._visit(f"{path}.{name}" if path else name, child))
+            return module
+        kind = type(module).__name__  # a swapped module changes its class in place
+        replacement, decision = self._apply(decision, module)
+        self.report.rows.append(Row(path, kind, decision.action, decision.why))
+        self._replacements[module] = self._replacements[replacement] = replacement
+        return replacement
+
+    def _requested(self, path: str, module: nn.Module) -> Decision | None:
+        for action, entries in self.requests.items():
+            for entry in entries:
+                if entry in (path, type(module).__name__, type(module)):
+                    self._found.add(entry)
+                    return Decision(action, REQUESTED)
+        return None
+
+    def _apply(self, decision: Decision, module: nn.Module) -> tuple[nn.Module, Decision]:
+        if self.tied and isinstance(module, _UNTIEABLE):
+            return module, Decision("refuse", "dropout='tied' is for masks that only multiply; use 'independent'")
+        if decision.make is not None:
+            try:
+                return self._swap_plain(decision.make(module, self.group)), decision
+            except ValueError as error:
+                return module, Decision("refuse", str(error).rstrip("."))
+        if decision.action == "conjugate":
+            module.forward = ConjugatedForward(module, self.group)
+        elif self.tied and type(module).__name__ in _TIED_NAMES:
+            module.forward = TiedForward(module, self.group)
+        return module, decision
+
+    def _swap_plain(self, module: nn.Module) -> nn.Module:
+        """Swap a plain convolution that a registered rule has returned like any other."""
+        if type(module) is nn.Conv2d:
+            return OrbitConv2d.of(module, self.group)
+        return OrbitConvTranspose2d.of(module, self.group) if type(module) is nn.ConvTranspose2d else module

@@ -1,22 +1,39 @@
-"""What `convert` did to each module, as a table."""
+"""The converted network: it runs the plain network's ``forward`` on all orientations at once and averages."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .._validate import invalid, one_of, wrong_shape
-from ..actions import Leaf, pair_inputs, pair_leaves, rebuild_nest
+from ..actions import (
+    Action,
+    GridMove,
+    Invariant,
+    LabelMask,
+    Leaf,
+    ScalarField,
+    leftover,
+    move_grid,
+    nest_leaves,
+    pair_inputs,
+    pair_leaves,
+    rebuild_nest,
+)
 from ..groups import Group
-from ._mode import OrbitMode
-from ._orbit import in_the_image_frame, orbit_of
-from ._orbit_layers import OrbitConvolution
+from ..nn.authoring import apply_per_orientation
+from ._layers import OrbitConvolution, conjugate, drop_tied, grid_moves, join_planes
+
+REQUESTED = "requested"  # why a module was kept or conjugated that the user named
 
 
 @dataclass(frozen=True)
 class Row:
-    """One module: its path, its class, what became of it and why."""
+    """One module in a `ConversionReport`: its path, its class, what became of it and why."""
 
     path: str
     kind: str
@@ -26,14 +43,14 @@ class Row:
 
 @dataclass
 class ConversionReport:
-    """The table of a conversion; ``print(net.report)`` shows it.
+    """What `convert` did to each module; ``print(net.report)`` shows it as a table.
 
     Args:
         group: The group's name.
-        rows: One for each module that was decided on, in the model's order.
-        defect: The largest difference from the group average on the example, relative to the average's largest
-            number, or to how far the output moves when the image is another one, if that is less; None if it was not
-            verified.
+        rows: One row for each module that was decided on, in the model's order.
+        defect: Largest difference from the group average on the example. It is relative to the largest number of the
+            average, or to how far the output moves when the image is replaced by another, if that is less. If None, the
+            network was not verified.
 
     Example:
         >>> from gconv_ga.conversion import ConversionReport
@@ -50,7 +67,7 @@ class ConversionReport:
     defect: float | None = None
 
     def count(self, action: str) -> int:
-        """How many modules were kept, swapped, conjugated or refused: "keep", "swap", "conjugate", "refuse"."""
+        """Return the number of modules with an action: "keep", "swap", "conjugate" or "refuse"."""
         return sum(row.action == action for row in self.rows)
 
     def __str__(self) -> str:
@@ -67,12 +84,12 @@ class ConversionReport:
         return "\n".join([*table, f"{self.group}: {counts}; {verdict}"])
 
 
-class NotConvertible(TypeError):  # noqa: N818  the name says it; its users read "except NotConvertible"
-    """A network that `convert` cannot turn into one equal to its group average; the message says where and why.
+class NotConvertible(TypeError):  # noqa: N818  users read "except NotConvertible"
+    """Raised for a network that `convert` cannot make equal to its group average; the message says where and why.
 
     Args:
         message: Where, why, and what to do.
-        report: What was decided on each module, those refused among them; None if it did not come to that.
+        report: What was decided on each module, with those refused. If None, nothing was decided yet.
 
     Example:
         >>> import torch
@@ -94,18 +111,19 @@ class NotConvertible(TypeError):  # noqa: N818  the name says it; its users read
 
 
 class ConvertedNetwork(nn.Module):
-    """What `convert` returns: the plain network, run on all orientations at once and averaged.
+    """The result of `convert`: the plain network, run on all orientations at once and averaged.
 
-    ``state_dict`` keys are the plain network's, so weights load before or after converting. It trains as any other
-    network: batch norm sees all orientations in one batch.
+    ``state_dict`` keys are the plain network's, so weights can be loaded before or after converting. It trains like any
+    other network, and batch norm sees all orientations in one batch.
 
     Args:
-        model: The network with its modules changed.
+        model: The network with its modules replaced.
         group: The group.
         in_action: The resolved actions of the inputs.
         out_action: The resolved actions of the output.
-        reduce: "mean" for the average, "none" for the maps on the group, with the element axis third for images,
-            ``[B, C, |G|, H, W]``, and last for vectors, ``[B, K, |G|]``. The attribute may be changed at any time.
+        reduce: "mean" for the average, "none" for the feature maps on the group, with the element axis third for
+            images, ``[B, C, |G|, H, W]``, and last for vectors, ``[B, K, |G|]``. The attribute may be changed at any
+            time.
         tied: Whether dropout draws once for all orientations.
         report: What was done to each module.
 
@@ -146,12 +164,13 @@ class ConvertedNetwork(nn.Module):
         self.reduce = reduce
         self.tied = tied
         self.report = report
-        self.register_state_dict_post_hook(_without_prefix)
-        self.register_load_state_dict_pre_hook(_with_prefix)
+        self._moves = grid_moves(group)
+        self.register_state_dict_post_hook(_remove_prefix)
+        self.register_load_state_dict_pre_hook(_add_prefix)
 
     @property
     def reduce(self) -> str:
-        """What becomes of the element axis: "mean" or "none".
+        """How the element axis is reduced: "mean" or "none".
 
         Raises:
             ValueError: It is set to something else.
@@ -166,8 +185,8 @@ class ConvertedNetwork(nn.Module):
         inputs = (input, *more)
         leaves = pair_inputs(inputs, self.in_action)
         batch = _common_batch(leaves)
-        orbit = (orbit_of(leaf, self.group) for leaf in leaves)
-        with OrbitMode(self.group, batch * self.group.order, self.tied):
+        orbit = (_input_orbit(leaf, self.group) for leaf in leaves)
+        with OrbitMode(self._moves, batch * self.group.order, self.tied):
             output = self.model(*rebuild_nest(inputs, orbit))
         return rebuild_nest(output, self._reduced(pair_leaves(output, self.out_action, "output", "out_action")))
 
@@ -179,11 +198,11 @@ class ConvertedNetwork(nn.Module):
             if leaf.value.ndim == 0 or leaf.value.shape[0] % self.group.order:
                 axes = f"[B |G|, ...] with |G|={self.group.order}"
                 raise wrong_shape(leaf.name, axes, leaf.value, "the model must keep the batch axis, first")
-            maps = in_the_image_frame(leaf, self.group)
+            maps = _outputs_in_image_frame(leaf, self.group)
             yield maps.mean(1) if self.reduce == "mean" else maps.movedim(1, min(2, maps.ndim - 1))
 
     def convolutions(self) -> dict[str, OrbitConvolution]:
-        """The convolutions that can be opened, by path; the first layer is not among them."""
+        """Return the convolutions that can be opened, by path; the first layer is not among them."""
         return {
             path: module
             for path, module in self.model.named_modules()
@@ -197,17 +216,17 @@ class ConvertedNetwork(nn.Module):
     ) -> None:
         """Let convolutions mix orientations: add kernels for more elements, which start at zero.
 
-        The output stays what it was, and equivariant whatever the new kernels become in training. The first layer is
-        left alone: all orientations show it the same image, so that further kernels there would say nothing new. Make
-        the optimiser afterwards, and open a network before loading the weights of an opened one.
+        The output does not change, and it stays equivariant whatever the new kernels become in training. The first
+        layer is left alone: its input is the same image for all orientations, so further kernels would add nothing.
+        Create the optimizer afterwards, and open a network before loading the weights of an opened one.
 
         Args:
-            layers: Paths of convolutions, as in `convolutions`, or a function of path and module that says which; None
-                for all.
-            group_kernel_size: How many elements, nearest the identity first, as in `GroupConv2d`; None for all.
+            layers: Paths of convolutions, as in `convolutions`, or a function that takes path and module and returns
+                whether to open it. If None, all are opened.
+            group_kernel_size: Number of elements, nearest the identity first, as in `GroupConv2d`. If None, all.
 
         Raises:
-            ValueError: A path is none of those that can be opened, or the number is out of range.
+            ValueError: A path is not one of those that can be opened, or the number is out of range.
 
         Example:
             >>> import torch
@@ -218,25 +237,27 @@ class ConvertedNetwork(nn.Module):
             >>> sorted(net.state_dict())
             ['0.bias', '0.weight', '2.bias', '2.taps', '2.weight']
         """
-        able = self.convolutions()
+        available = self.convolutions()
         if layers is None:
-            chosen = list(able)
+            chosen = list(available)
         elif callable(layers):
-            chosen = [path for path, module in able.items() if layers(path, module)]
+            chosen = [path for path, module in available.items() if layers(path, module)]
         else:
             chosen = [layers] if isinstance(layers, str) else list(layers)
         for path in chosen:
-            if path not in able:
-                raise invalid("layers", f"paths among those of .convolutions(), {list(able)}", path)
+            if path not in available:
+                raise invalid("layers", f"paths among those of .convolutions(), {list(available)}", path)
         for path in chosen:
-            able[path].open(self.group.order if group_kernel_size is None else group_kernel_size)
+            available[path].open(self.group.order if group_kernel_size is None else group_kernel_size)
 
     def param_groups(self, lr: float, tap_scale: float | None = None) -> list[dict[str, Any]]:
-        """Parameter groups for an optimiser: taps learn slower, since ``|G|`` times as many numbers move together.
+        """Return parameter groups for an optimizer, in which taps have a lower learning rate.
+
+        Opened layers have ``|G|`` times as many parameters that move together.
 
         Args:
-            lr: The learning rate of the plain network's parameters.
-            tap_scale: The taps' learning rate over ``lr``; None for ``1 / |G|``.
+            lr: Learning rate of the plain network's parameters.
+            tap_scale: Learning rate of the taps over ``lr``. If None, ``1 / |G|``.
 
         Returns:
             One group, or two if there are taps.
@@ -249,8 +270,8 @@ class ConvertedNetwork(nn.Module):
             if not number > 0:
                 raise invalid(name, "a positive number", number)
         taps = [m.taps for m in self.modules() if isinstance(m, OrbitConvolution) and m.taps is not None]
-        apart = {id(parameter) for parameter in taps}
-        rest = [parameter for parameter in self.parameters() if id(parameter) not in apart]
+        tap_ids = {id(parameter) for parameter in taps}
+        rest = [parameter for parameter in self.parameters() if id(parameter) not in tap_ids]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": lr}]
         return [*groups, {"params": taps, "lr": lr * scale}] if taps else groups
 
@@ -258,21 +279,21 @@ class ConvertedNetwork(nn.Module):
         return f"group={self.group.name!r}, reduce={self.reduce!r}"
 
 
-def _without_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
-    _rename(state, prefix + "model.", prefix)
+def _remove_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+    _rename_keys(state, prefix + "model.", prefix)
 
 
-def _with_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
-    _rename(state, prefix, prefix + "model.")
+def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
+    _rename_keys(state, prefix, prefix + "model.")
 
 
-def _rename(state: dict[str, Any], old: str, new: str) -> None:
+def _rename_keys(state: dict[str, Any], old: str, new: str) -> None:
     for key in [key for key in state if key.startswith(old)]:
         state[new + key[len(old) :]] = state.pop(key)
 
 
 def _common_batch(leaves: list[Leaf]) -> int:
-    """The size of the batch axis that all tensors share."""
+    """Return the size of the batch axis that all tensors share."""
     tensors = [leaf for leaf in leaves if isinstance(leaf.value, Tensor) and leaf.value.ndim]
     if not tensors:
         values = [leaf.value for leaf in leaves]
@@ -282,3 +303,220 @@ def _common_batch(leaves: list[Leaf]) -> int:
         if leaf.value.shape[0] != batch:
             raise wrong_shape(leaf.name, f"[B={batch}, ...] like {tensors[0].name}", leaf.value, "batches come first")
     return batch
+
+
+def check_in_action(actions: Any) -> None:
+    """Refuse actions on inputs that move something other than pixels and components.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, action in nest_leaves(actions, "in_action"):
+        if not isinstance(action, ScalarField | LabelMask | Invariant):
+            advice = "coordinates of a rotated frame do not fit an image that is not rotated; use GroupAverage"
+            raise invalid(name, "an action on images, or 'invariant'", action, advice)
+
+
+def _input_orbit(leaf: Leaf, group: Group) -> Any:
+    """Return an input for all orientations, ``[B |G|, ...]``; anything but a tensor is returned as it is."""
+    x, action = leaf.value, leaf.action
+    if not isinstance(x, Tensor) or x.ndim == 0:
+        return x
+    if not isinstance(action, ScalarField) or type(action) is ScalarField:
+        # In memory of its own: a module may write into its input.
+        repeated = x.unsqueeze(1).expand(-1, group.order, *x.shape[1:])
+        return repeated.clone(memory_format=torch.contiguous_format).flatten(0, 1)
+    return join_planes([_rotate_components(action, x, group, group.inverse(g)) for g in range(group.order)])
+
+
+def _outputs_in_image_frame(leaf: Leaf, group: Group) -> Tensor:
+    """Return the output of each orientation, with its components in the image's frame.
+
+    Shape:
+        - leaf: ``[B |G|, ...]``
+        - output: ``[B, |G|, ...]``
+    """
+    maps: Tensor = leaf.value.unflatten(0, (-1, group.order))
+    action = leaf.action
+    if isinstance(action, Invariant) or type(action) is ScalarField:
+        return maps
+    rotated = []
+    for g, y in enumerate(maps.unbind(1)):
+        if isinstance(action, ScalarField):
+            rotated.append(_rotate_components(action, y, group, g))
+        else:
+            # The model saw an image rotated back by g: an action that knows the image's size starts from there.
+            rotated.append(action.after(group, group.inverse(g))(y, group, g))
+    return torch.stack(rotated, dim=1)
+
+
+def _rotate_components(action: Action, x: Tensor, group: Group, element: int) -> Tensor:
+    """Apply ``L_g`` to the components of every pixel, each as an image of one pixel."""
+    pixels = x.movedim((-2, -1), (1, 2))
+    return action(pixels[..., None, None], group, element)[..., 0, 0].movedim((1, 2), (-2, -1))
+
+
+_MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
+_AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
+_ARGUMENT_NAMES: dict[Any, tuple[str, ...]] = {
+    F.max_pool2d: _MAX,
+    F.max_pool2d_with_indices: _MAX,
+    torch.max_pool2d: _MAX,
+    F.avg_pool2d: _AVG,
+    F.lp_pool2d: ("norm_type", "kernel_size", "stride", "ceil_mode"),
+    F.interpolate: ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias"),
+}
+_POOLS = {func for func in _ARGUMENT_NAMES if func is not F.interpolate}
+_SUBPIXEL_SHUFFLES = {F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle}
+_RESHAPES = {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape}
+_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout}
+_PADS = {F.pad, torch.constant_pad_nd}
+_HANDLED = _SUBPIXEL_SHUFFLES | _RESHAPES | _DROPOUTS | _POOLS | _PADS | {F.interpolate}
+
+
+class OrbitMode(TorchFunctionMode):
+    """Makes the functions that a ``forward`` calls right for an orbit in the batch.
+
+    Pools, interpolation and one-sided padding start at the edge that each orientation has been rotated to. Sub-pixel
+    shuffles run on upright images, and an image that is flattened for a linear layer is rotated upright first.
+    Everything else is left alone: it commutes, or verification finds it.
+
+    Args:
+        moves: The index moves of each element.
+        length: The orbit's length, ``B |G|``. Tensors of other lengths are left alone.
+        tied: Whether dropout draws once for all orientations of a sample.
+    """
+
+    def __init__(self, moves: Sequence[GridMove], length: int, tied: bool) -> None:
+        super().__init__()
+        self.moves = moves
+        self.length = length
+        self.tied = tied
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        x = args[0] if args else kwargs.get("input")
+        # A parameter is not an orbit, even if it has as many rows.
+        if func not in _HANDLED or not isinstance(x, Tensor) or isinstance(x, nn.Parameter):
+            return func(*args, **kwargs)
+        rest = args[1:]
+        kwargs = {name: value for name, value in kwargs.items() if name != "input"}
+        if func in _DROPOUTS:
+            return self._drop(func, x, rest, kwargs)
+        if func in _RESHAPES:
+            return self._reshape(func, x, rest, kwargs)
+        if x.ndim != 4 or x.shape[0] != self.length:
+            return func(x, *rest, **kwargs)
+        if func in _SUBPIXEL_SHUFFLES:
+            return conjugate(lambda upright: func(upright, *rest, **kwargs), x, self.moves)
+        if func in _POOLS:
+            return _pool(func, x, _Arguments(func, rest, kwargs), self.moves)
+        if func is F.interpolate:
+            arguments = _Arguments(func, rest, kwargs)
+            flip = not _interpolation_commutes(x, arguments)
+            return _apply_from_own_edges(lambda flipped: func(flipped, **arguments), x, self.moves, flip, flip)
+        left, right, top, bottom = [*(rest[0] if rest else kwargs["pad"]), 0, 0, 0, 0][:4]
+        sides = top != bottom, left != right
+        return _apply_from_own_edges(lambda flipped: func(flipped, *rest, **kwargs), x, self.moves, *sides)
+
+    def _drop(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        training = kwargs.get("training", kwargs.get("train", rest[1] if len(rest) > 1 else True))
+        if not (self.tied and training and x.ndim and x.shape[0] == self.length):
+            return func(x, *rest, **kwargs)
+        return drop_tied(lambda ones: func(ones, *rest, **kwargs), x, len(self.moves))
+
+    def _reshape(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        plain = func(x, *rest, **kwargs)
+        makes_vectors = x.ndim == 4 and isinstance(plain, Tensor) and plain.ndim == 2
+        if not makes_vectors or not (x.shape[0] == plain.shape[0] == self.length) or x.shape[-2:] == (1, 1):
+            return plain
+        # Not `view`, even if that was called: upright images are copies with other strides.
+        return conjugate(lambda upright: upright.flatten(1), x, self.moves)
+
+
+class _Arguments(dict[str, Any]):
+    """The arguments of a call after its input, by name."""
+
+    def __init__(self, func: Callable[..., Any], rest: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(zip(_ARGUMENT_NAMES[func], rest, strict=False))
+        self.update(kwargs)
+
+    def pair(self, name: str, default: Any) -> tuple[Any, Any]:
+        """Return an argument for rows and columns."""
+        value = self.get(name)
+        value = default if value is None or value == [] else value
+        return (value[0], value[-1]) if isinstance(value, tuple | list | torch.Size) else (value, value)
+
+
+def _apply_from_own_edges(
+    operation: Callable[[Tensor], Tensor], x: Tensor, moves: Sequence[GridMove], rows: bool, columns: bool
+) -> Tensor:
+    """Do the same as `conjugate` for an operation that treats rows and columns alike: flips are enough.
+
+    Args:
+        operation: A function from images to images that treats channels and samples alike.
+        x: The orbit.
+        moves: The index moves of each element.
+        rows: Whether flipping the rows matters. It does not where windows leave nothing over.
+        columns: Whether flipping the columns matters.
+
+    Shape:
+        - x: ``[B |G|, C, H, W]``
+        - output: ``[B |G|, C', H', W']``
+    """
+    if not (rows or columns):
+        return operation(x)
+    maps = x.unflatten(0, (-1, len(moves)))
+    return apply_per_orientation(operation, maps, moves, False, rows, columns, dim=1).flatten(0, 1)
+
+
+def _pool(func: Callable[..., Any], x: Tensor, arguments: _Arguments, moves: Sequence[GridMove]) -> Any:
+    """Pool with windows that start, for each orientation, at the edge that it has been rotated to."""
+    kernel, padding = arguments.pair("kernel_size", 0), arguments.pair("padding", 0)
+    stride, dilation = arguments.pair("stride", kernel), arguments.pair("dilation", 1)
+    if any(pair[0] != pair[1] for pair in (kernel, stride, padding, dilation)):
+        return conjugate(lambda upright: func(upright, **arguments), x, moves)
+    if func is F.max_pool2d_with_indices or arguments.get("return_indices"):
+        return _pool_with_indices(func, x, arguments, moves)
+    # An exported program must not depend on the size, since it is to run at other sizes.
+    always = torch.compiler.is_exporting() and stride[0] > 1
+    window = kernel[0], stride[0], padding[0], dilation[0]
+    rows, columns = (always or leftover(n, *window) > 0 for n in x.shape[-2:])
+    return _apply_from_own_edges(lambda flipped: func(flipped, **arguments), x, moves, rows, columns)
+
+
+def _pool_with_indices(
+    func: Callable[..., Any], x: Tensor, arguments: _Arguments, moves: Sequence[GridMove]
+) -> tuple[Tensor, Tensor]:
+    values, indices = [], []
+    for plane, move in zip(x.unflatten(0, (-1, len(moves))).unbind(1), moves, strict=True):
+        flip = move._replace(transpose=False)
+        value, index = func(move_grid(plane, flip), **arguments)
+        values.append(move_grid(value, flip))
+        indices.append(_unflip_indices(move_grid(index, flip), flip, x.shape[-2], x.shape[-1]))
+    return join_planes(values), join_planes(indices)
+
+
+def _unflip_indices(indices: Tensor, flip: GridMove, height: int, width: int) -> Tensor:
+    """Convert indices of pixels of a flipped image to those of the image as it is."""
+    row, column = indices // width, indices % width
+    row = height - 1 - row if flip.flip_rows else row
+    return row * width + (width - 1 - column if flip.flip_columns else column)
+
+
+def _interpolation_commutes(x: Tensor, arguments: _Arguments) -> bool:
+    """Return whether an interpolation treats both ends of an axis alike."""
+    nearest = arguments.get("mode", "nearest") in ("nearest", "nearest-exact")
+    sizes = x.shape[-2:]
+    if arguments.get("size") is not None:
+        wanted = arguments.pair("size", None)
+        # An exported program must not depend on the size, since it is to run at other sizes.
+        exporting = torch.compiler.is_exporting()
+        return not nearest or (not exporting and all(n % m == 0 for n, m in zip(wanted, sizes, strict=True)))
+    factors = arguments.pair("scale_factor", 1)
+    if all(factor == int(factor) for factor in factors):
+        return True
+    # A size that is not a whole number is cut, and then the scale counts from one end.
+    return not nearest and all(n * factor == int(n * factor) for n, factor in zip(sizes, factors, strict=True))

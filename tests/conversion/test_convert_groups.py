@@ -59,7 +59,7 @@ def test_without_the_phase_rule_it_is_refused(busy, monkeypatch):
         real(self)
 
     # Layers that turn their maps need no phases; here all kernels turn.
-    monkeypatch.setattr("gconv_ga.conversion._orbit_layers.MAPS_FOR_A_KERNEL", {"kept": 0.0, "turned": 0.0})
+    monkeypatch.setattr("gconv_ga.conversion._layers.MAP_NUMBERS_PER_WEIGHT", {"cached": 0.0, "rotated": 0.0})
     x = image(1, 3, 36, 36, seed=7)
     assert relative(convert(busy, "C4", x)(x), slow_average(busy, "C4", x)) <= TIGHT
     monkeypatch.setattr(Geometry, "__post_init__", shared)
@@ -69,12 +69,13 @@ def test_without_the_phase_rule_it_is_refused(busy, monkeypatch):
     assert relative(net(x), slow_average(busy, "C4", x)) > 1e-3
 
 
-@pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels turn", "maps turn"])
+@pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps turn"])
 @pytest.mark.parametrize("size", [(32, 32), (36, 41)], ids=str)
 @torch.no_grad()
 def test_both_ways_to_compute_a_layer_agree(busy, threshold, size, monkeypatch):
     net = convert(busy, "D4", image(1, 3, 33, 40))
-    monkeypatch.setattr("gconv_ga.conversion._orbit_layers.MAPS_FOR_A_KERNEL", {"kept": threshold, "turned": threshold})
+    thresholds = {"cached": threshold, "rotated": threshold}
+    monkeypatch.setattr("gconv_ga.conversion._layers.MAP_NUMBERS_PER_WEIGHT", thresholds)
     x = image(1, 3, *size, seed=7)
     assert relative(net(x), slow_average(busy, "D4", x)) <= TIGHT
 

@@ -138,7 +138,7 @@ HARMLESS = {"channel shuffle", "max pool, a line", "nearest"}
 @torch.no_grad()
 def test_parts_fail_where_functions_are_not_caught(name, monkeypatch):
     model = between(name)
-    monkeypatch.setattr("gconv_ga.conversion._mode._CAUGHT", set())
+    monkeypatch.setattr("gconv_ga.conversion._network._HANDLED", set())
 
     def convert_at_every_size():
         for size in [(17, 17), (18, 18), (19, 19), (16, 16)]:
@@ -279,7 +279,7 @@ def test_a_norm_whose_weights_have_positions():
         nn.Sequential(nn.Conv2d(3, 4, 3), nn.LayerNorm([4, 10, 10]), nn.Conv2d(4, 2, 3)), image(1, 3, 12, 12)
     )
     net = convert(model, "D4", image(1, 3, 12, 12))
-    assert net.report.rows[1].why == "weights have positions"
+    assert net.report.rows[1].why == "weights depend on the position"
     x = image(2, 3, 12, 12, seed=7)
     assert relative(net(x), slow_average(model, "D4", x)) <= TIGHT
 

@@ -75,7 +75,7 @@ def test_the_way_out_is_to_conjugate_the_block(name):
         net = convert(model, "C4", X, conjugate=wanted)
         x = image(2, 3, 18, 14, seed=7)
         assert relative(net(x), slow_average(model, "C4", x)) <= TOLERANCES[torch.float64]
-    assert {row.path: row.why for row in net.report.rows}["stem"] == "asked for"
+    assert {row.path: row.why for row in net.report.rows}["stem"] == "requested"
 
 
 def test_conjugating_the_wrong_block_does_not_help():
@@ -93,7 +93,7 @@ def test_a_wrong_keep_is_refused(keep):
 
 def test_a_right_keep_is_taken():
     net = convert(nn.Sequential(conv(padding=1), nn.Sigmoid()), "C4", X, keep="1")
-    assert [row.why for row in net.report.rows] == ["kernels turn", "asked for"]
+    assert [row.why for row in net.report.rows] == ["kernels rotate", "requested"]
 
 
 def test_two_refused_at_once():
@@ -102,7 +102,7 @@ def test_two_refused_at_once():
         convert(model, "C4", X)
     message = str(caught.value)
     assert "0 (Conv2d): stride must be the same for rows and columns under C4, but got stride=(2, 1)" in message
-    assert "1 (AdaptiveMaxPool2d): a quarter turn would change output_size=(2, None)" in message
+    assert "1 (AdaptiveMaxPool2d): a rotation by 90 degrees would change output_size=(2, None)" in message
     assert [row.action for row in caught.value.report.rows] == ["refuse", "refuse"]
     assert str(caught.value.report).endswith("C4: 0 keep, 0 swap, 0 conjugate, 2 refuse; not verified")
 
@@ -207,7 +207,7 @@ class Lost(nn.Module):
 
 
 def test_an_answer_that_does_not_depend_on_the_image_proves_nothing():
-    with pytest.raises(ValueError, match="example must be one that the model's answer depends on"):
+    with pytest.raises(ValueError, match="example must be one that the model's output depends on"):
         convert(Lost(lambda y: torch.ones_like(y)).double(), "C4", X)
     # Nearly so is seen as well: the difference is measured by what the image does.
     faint = Lost(lambda y: 1 + 1e-12 * y.roll(1, -1)).double()

@@ -16,7 +16,7 @@ X = image(1, 3, 16, 16)
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
     """Each test teaches its own pupil."""
-    monkeypatch.setattr("gconv_ga.conversion._rules._registered", {})
+    monkeypatch.setattr("gconv_ga.conversion._convert._registered", {})
 
 
 class Standardised(nn.Conv2d):
@@ -161,11 +161,11 @@ def test_the_table():
     lines = str(convert(model, "D4", X).report).splitlines()
     assert lines[:-1] == [
         "module  class              action     why",
-        "------  -----------------  ---------  ----------------------------------",
-        "0       Conv2d             swap       kernels turn",
-        "1       MaxPool2d          keep       each orientation from its own edge",
-        "2       Smooth             conjugate  unknown",
+        "------  -----------------  ---------  -----------------------------------------",
+        "0       Conv2d             swap       kernels rotate",
+        "1       MaxPool2d          keep       each orientation starts at its own edge",
+        "2       Smooth             conjugate  unknown class",
         "3.0     AdaptiveAvgPool2d  keep       commutes",
-        "3.1     Flatten            keep       each orientation from its own edge",
+        "3.1     Flatten            keep       each orientation is rotated upright first",
     ]
     assert lines[-1].startswith("D4: 3 keep, 1 swap, 1 conjugate; differs from the group average by ")

@@ -416,7 +416,7 @@ class TestTaps:
             for g in elements(group):
                 assert relative(net(turn(x, g)), turn(y, g)) <= TIGHT
 
-    @pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels turn", "maps turn"])
+    @pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps turn"])
     @pytest.mark.parametrize("count", [2, 4])
     @torch.no_grad()
     def test_both_ways_to_compute_an_opened_layer_agree(self, count, threshold, monkeypatch):
@@ -424,8 +424,8 @@ class TestTaps:
         net.open_taps(group_kernel_size=count)
         perturb(net)
         expected = net(X)
-        thresholds = {"kept": threshold, "turned": threshold}
-        monkeypatch.setattr("gconv_ga.conversion._orbit_layers.MAPS_FOR_A_KERNEL", thresholds)
+        thresholds = {"cached": threshold, "rotated": threshold}
+        monkeypatch.setattr("gconv_ga.conversion._layers.MAP_NUMBERS_PER_WEIGHT", thresholds)
         assert relative(net(X), expected) <= TIGHT
 
     @pytest.mark.parametrize(

@@ -1,0 +1,391 @@
+"""What the modules of a plain network become: layers on the orbit in the batch.
+
+The orbit of a batch is ``[B |G|, C, H, W]``: all orientations of the first sample, then those of the second. Every
+feature map lies in the image's frame: that of element ``g`` is ``L_g`` of what the plain network computes on
+``L_g^-1 x``. So every operation becomes ``L_g o operation o L_g^-1``, all feature maps keep the height and width of the
+image, and nothing has to be rotated back at the end. A map rotated back, ``L_g^-1 x_g``, is called upright here.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Self
+
+import torch
+import torch.nn.functional as F
+from torch import SymInt, Tensor, nn
+from torch.overrides import handle_torch_function, has_torch_function
+
+from .._validate import invalid
+from ..actions import GridMove, grid_move, move_grid, nest_leaves, rebuild_nest
+from ..filters import GridFilters
+from ..groups import Group
+from ..nn.authoring import (
+    Geometry,
+    KeepsKernels,
+    correlate,
+    correlate_transposed,
+    least_size,
+    make_geometry,
+    nearest_elements,
+)
+
+# A layer rotates its maps in place of its kernels where the maps have fewer numbers than this for each number of the
+# kernels. Measured on a CPU with benchmarks/conversion.py. Cached kernels need no rotation, only more memory traffic.
+MAP_NUMBERS_PER_WEIGHT = {"cached": 4.0, "rotated": 8.0}
+
+
+class OrbitConvolution(KeepsKernels):
+    """A plain convolution changed in place into one on orbits; the parameters stay, under their names.
+
+    The maps of orientation ``g`` are correlated with ``L_g k``. Where kernels are large and maps are small, the same
+    result is computed the other way round: the maps are rotated upright, correlated with the kernel as it is, and
+    rotated back.
+    """
+
+    neighbours: Tensor
+    weight: Tensor
+    stride: tuple[int, ...]
+    kernel_size: tuple[int, ...]
+    groups: int
+    taps: nn.Parameter | None
+    group: Group
+    geometry: Geometry
+    filters: GridFilters
+    table_names: tuple[str, ...]
+    # Whether all orientations of the example's input are equal, as they are for the image itself.
+    lifts: bool = False
+
+    @classmethod
+    def of(cls, plain: Any, group: Group) -> Self:
+        """Make ``plain`` itself a layer on orbits, so that every reference to it stays valid.
+
+        Raises:
+            ValueError: A rotation by 90 degrees would change the output's size.
+        """
+        geometry = make_geometry(group, plain.kernel_size, plain.stride, plain.padding, plain.dilation)
+        filters = GridFilters(group, plain.kernel_size)
+        tables = filters.tables()
+        plain.__class__ = cls
+        plain.group, plain.geometry, plain.filters, plain.table_names = group, geometry, filters, tuple(tables)
+        device = plain.weight.device
+        for name, table in tables.items():
+            plain.register_buffer(name, table.to(device), persistent=False)
+        plain.register_parameter("taps", None)
+        # With one plane, every orientation depends on itself alone.
+        itself = torch.arange(group.order, device=device).unsqueeze(1)
+        plain.register_buffer("neighbours", itself, persistent=False)
+        return plain
+
+    @property
+    def plane_count(self) -> int:
+        """The number of elements that the kernel has planes for."""
+        return 1 if self.taps is None else 1 + self.taps.shape[0] // self.weight.shape[0]
+
+    def open(self, count: int) -> None:
+        """Add planes of zeros for the ``count`` elements nearest the identity; existing planes are kept.
+
+        Raises:
+            ValueError: ``count`` is not within ``1 .. |G|``, or it is less than the number of planes.
+        """
+        elements = nearest_elements(self.group, count)
+        if count < self.plane_count:
+            raise invalid("group_kernel_size", f"at least {self.plane_count}, the planes that are open", count)
+        if count == self.plane_count:
+            return
+        table = [[self._neighbour(g, u) for u in elements] for g in range(self.group.order)]
+        self.neighbours = torch.tensor(table, device=self.weight.device)
+        # Four axes: `.to(memory_format=torch.channels_last)` takes no more.
+        taps = self.weight.new_zeros(((count - 1) * self.weight.shape[0], *self.weight.shape[1:]))
+        if self.taps is not None:
+            taps[: self.taps.shape[0]] = self.taps.detach()
+        self.taps = nn.Parameter(taps)
+
+    def _neighbour(self, g: int, u: int) -> int:
+        """Return the orientation that plane ``u`` reads to compute orientation ``g``."""
+        raise NotImplementedError
+
+    def planes(self) -> Tensor:
+        """Return the kernel with all its planes, ``[rows, columns, m, kh, kw]``."""
+        weights = self.weight if self.taps is None else torch.cat((self.weight, self.taps))
+        return weights.unflatten(0, (self.plane_count, -1)).permute(1, 2, 0, 3, 4)
+
+    def rotated_kernels(self, shifted: bool) -> Tensor:
+        """Return the kernels rotated by every element, ``[rows, |G|, J, kh kw]`` with J = (column, plane).
+
+        Args:
+            shifted: Whether plane ``h`` belongs to orientation ``h`` of the input, ``k_(g^-1 h)``, rather than to
+                ``g u``. This takes a plane for every element.
+        """
+        tables = {name: getattr(self, name) for name in self.table_names}
+        if shifted:
+            return self.filters.turn_and_shift(self.planes(), tables)
+        return self.filters.turn(self.planes().flatten(1, 2), tables)
+
+    @property
+    def _mixes_all(self) -> bool:
+        return self.taps is not None and self.plane_count == self.group.order and self.groups == 1
+
+    @property
+    def _weights(self) -> tuple[Tensor, ...]:
+        return (self.weight,) if self.taps is None else (self.weight, self.taps)
+
+    def _kernels(self) -> Tensor:
+        return self._cached(self._kernels_by_element, *self._weights)
+
+    def _kernels_by_element(self) -> Tensor:
+        """Return `rotated_kernels` with elements first in memory, the order in which a convolution reads them."""
+        return self.rotated_kernels(self._mixes_all).transpose(0, 1).contiguous().transpose(0, 1)
+
+    def _rotates_maps(self, numbers: int) -> bool:
+        """Return whether rotating maps of so many numbers costs less than rotating the kernel.
+
+        An exported program always rotates the maps of a layer whose orientations have windows of their own, since it
+        is to run at other sizes than the example's.
+        """
+        if torch.compiler.is_exporting():
+            rows, columns = self.geometry.rows, self.geometry.columns
+            return max(self.stride) > 1 or rows != columns or rows.low != rows.high
+        trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights)
+        kernel = sum(weight.numel() for weight in self._weights)
+        return numbers < kernel * MAP_NUMBERS_PER_WEIGHT["rotated" if self.training or trains else "cached"]
+
+    def _repr_with_group(self, plain: str) -> str:
+        text = f"{plain}, group={self.group.name!r}"
+        return text if self.taps is None else f"{text}, taps={self.plane_count}"
+
+
+class OrbitConv2d(OrbitConvolution, nn.Conv2d):
+    """`torch.nn.Conv2d` on an orbit: ``out_g = sum_u (L_g k_u) * x_(g u)``, each orientation on its own grid.
+
+    At first the identity is the only ``u`` and orientations do not mix: the layer is the plain one, conjugated.
+    `open` adds kernels ``k_u`` that start at zero.
+
+    Shape:
+        - input: ``[B |G|, C_in, H, W]``
+        - output: ``[B |G|, C_out, H', W']``
+        - weight: ``[C_out, C_in / groups, kh, kw]``; taps: ``[(m - 1) C_out, C_in / groups, kh, kw]``
+    """
+
+    def _neighbour(self, g: int, u: int) -> int:
+        return self.group.products[g][u]
+
+    def _kernels_by_element(self) -> Tensor:
+        if not self._mixes_all:
+            return super()._kernels_by_element()
+        # The maps lie beside each other element by element: planes come before columns.
+        stack = self.rotated_kernels(True).unflatten(2, (-1, self.group.order))
+        return stack.permute(1, 0, 3, 2, 4).flatten(2, 3).transpose(0, 1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if self.taps is None and self.kernel_size == self.stride == (1, 1):
+            # A single tap does not change when it is rotated.
+            return super().forward(input)
+        if self._rotates_maps(self._rotated_numbers(input)):
+            return self._convolve_upright(input)
+        maps = input.unflatten(0, (-1, self.group.order))
+        x = maps.flatten(1, 2) if self._mixes_all else self._gather_neighbours(maps)
+        y = correlate(x, self._kernels(), self.bias, self.geometry, self.groups, self.padding_mode, elements_first=True)
+        return y.flatten(0, 1)
+
+    def _gather_neighbours(self, maps: Tensor) -> Tensor:
+        """Return the maps that each orientation depends on, ``[B, |G|, C m, H, W]``."""
+        if self.taps is None:
+            return maps
+        return maps[:, self.neighbours].transpose(2, 3).flatten(2, 3)
+
+    def _convolve_upright(self, input: Tensor) -> Tensor:
+        maps = self._gather_neighbours(input.unflatten(0, (-1, self.group.order))).flatten(0, 1)
+        kernel = self.planes().flatten(1, 2)
+        y: Tensor = conjugate(lambda upright: self._conv_forward(upright, kernel, self.bias), maps, self.geometry.moves)
+        return y
+
+    def _rotated_numbers(self, input: Tensor) -> int:
+        """Return how many numbers `_convolve_upright` rotates."""
+        height, width = self.geometry.output_size(input.shape[-2], input.shape[-1])
+        return input.numel() * self.plane_count + input.shape[0] * self.out_channels * height * width
+
+    def extra_repr(self) -> str:
+        return self._repr_with_group(super().extra_repr())
+
+
+class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d` on an orbit: each orientation goes back to its own grid; see `OrbitConv2d`.
+
+    Shape:
+        - input: ``[B |G|, C_in, H, W]``
+        - output: ``[B |G|, C_out, H', W']``
+        - weight: ``[C_in, C_out / groups, kh, kw]``; taps: ``[(m - 1) C_in, C_out / groups, kh, kw]``
+    """
+
+    def _neighbour(self, g: int, u: int) -> int:
+        return self.group.products[g][self.group.inverse(u)]
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        least = least_size(self.geometry, input.shape[-2], input.shape[-1])
+        rows, columns = self.output_padding
+        if output_size is not None:
+            # torch's own check of which sizes are possible.
+            stride, kernel, dilation = list(self.stride), list(self.kernel_size), list(self.dilation)
+            padding = [self.geometry.rows.low, self.geometry.columns.low]
+            rows, columns = self._output_padding(input, list(output_size), stride, padding, kernel, 2, dilation)
+        extra = rows, columns
+        size = (least[0] + rows) * (least[1] + columns)
+        numbers = input.numel() + input.shape[0] * self.out_channels * size
+        if self.taps is None and rows == columns and self._rotates_maps(numbers):
+            return self._convolve_upright(input, rows)
+        maps = input.unflatten(0, (-1, self.group.order))
+        sources = None if self._mixes_all else self.neighbours
+        y = correlate_transposed(maps, self._kernels(), self.geometry, extra, self.groups, sources, True)
+        y = y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        return y.flatten(0, 1)
+
+    def _convolve_upright(self, input: Tensor, extra: int) -> Tensor:
+        stride, dilation = tuple(self.stride), tuple(self.dilation)
+        padding = self.geometry.rows.low, self.geometry.columns.low
+
+        def transposed(upright: Tensor) -> Tensor:
+            return F.conv_transpose2d(upright, self.weight, self.bias, stride, padding, extra, self.groups, dilation)
+
+        y: Tensor = conjugate(transposed, input, self.geometry.moves)
+        return y
+
+    def extra_repr(self) -> str:
+        return self._repr_with_group(super().extra_repr())
+
+
+class ConjugatedForward:
+    """Replacement of a module's ``forward``: ``L_g module(L_g^-1 x_g)`` for all images among its arguments.
+
+    It is exact for every module from images to images or to numbers. A call without images is left to the module. So is
+    one with a size among its arguments, which belongs to images that are not upright; there `OrbitMode` does what it
+    can. The instance's ``forward`` is replaced, so that class, parameters, names and hooks stay.
+    """
+
+    def __init__(self, module: nn.Module, group: Group) -> None:
+        self.module = module
+        self.moves = grid_moves(group)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        images = [x for _, x in nest_leaves((args, kwargs), "input") if is_image(x)]
+        if not images or _contains_size((args, kwargs)):
+            return type(self.module).forward(self.module, *args, **kwargs)
+        return _forward_upright(images[0], self.module, self.moves, args, kwargs)
+
+
+def _forward_upright(image: Tensor, module: nn.Module, moves: Sequence[GridMove], args: Any, kwargs: Any) -> Any:
+    """Run a module on upright images, outside of `OrbitMode`, which is for images that are not upright."""
+    if has_torch_function((image,)):
+        return handle_torch_function(_forward_upright, (image,), image, module, moves, args, kwargs)
+    return conjugate(lambda nest: type(module).forward(module, *nest[0], **nest[1]), (args, kwargs), moves)
+
+
+def _contains_size(nest: Any) -> bool:
+    """Return whether a nest contains a sequence of ints."""
+    if isinstance(nest, Mapping):
+        return any(_contains_size(part) for part in nest.values())
+    if isinstance(nest, tuple | list):
+        is_size = len(nest) > 1 and all(isinstance(part, int | SymInt) for part in nest)
+        return is_size or any(_contains_size(part) for part in nest)
+    return False
+
+
+class TiedForward:
+    """Replacement of a random drop's ``forward``: one draw for each sample, shared by all its orientations."""
+
+    def __init__(self, module: nn.Module, group: Group) -> None:
+        self.module = module
+        self.order = group.order
+
+    def __call__(self, x: Tensor) -> Any:
+        def drop(ones: Tensor) -> Any:
+            return type(self.module).forward(self.module, ones)
+
+        return drop_tied(drop, x, self.order) if self.module.training else drop(x)
+
+
+def drop_tied(drop: Callable[[Tensor], Any], x: Tensor, order: int) -> Tensor:
+    """Multiply an orbit by one random mask for each sample.
+
+    Args:
+        drop: A function that multiplies a tensor by a random mask.
+        x: The orbit, ``[B |G|, ...]``.
+        order: The number of elements, ``|G|``.
+    """
+    first = x.unflatten(0, (-1, order))[:, 0]
+    mask: Tensor = drop(first.new_ones(first.shape))
+    return x * mask.repeat_interleave(order, 0)
+
+
+def grid_moves(group: Group) -> tuple[GridMove, ...]:
+    """Return the index moves of every element of a group of quarter turns and reflections."""
+    return tuple(grid_move(group, g) for g in range(group.order))
+
+
+def conjugate(operation: Callable[..., Any], nest: Any, moves: Sequence[GridMove]) -> Any:
+    """Compute ``L_g operation(L_g^-1 x_g)`` for every orientation in the batch, which is right for any operation.
+
+    All upright images of one shape go through the operation in one batch, so that batch statistics are shared. Under
+    quarter turns, images that are not square come in two shapes.
+
+    Args:
+        operation: A function of the nest with upright images. Images in its result are rotated back; tensors with other
+            axes are not, since they belong to no pixel.
+        nest: A tensor, or tensors and others in dicts, tuples and lists. Images are the tensors ``[B |G|, C, H, W]``.
+        moves: The index moves of each element.
+
+    Shape:
+        - images in ``nest``: ``[B |G|, C, H, W]``
+        - output: tensors ``[B |G|, ...]``
+    """
+    order = len(moves)
+    values = [value for _, value in nest_leaves(nest, "input")]
+    length = next(value.shape[0] for value in values if is_image(value))
+    planes = [value.unflatten(0, (-1, order)).unbind(1) if _has_length(value, length) else None for value in values]
+    outputs: dict[int, list[Any]] = {}
+    for elements in _group_by_shape(values, moves):
+        upright = (
+            value if maps is None else join_planes([_move_image(maps[g], moves[g].inverse) for g in elements])
+            for value, maps in zip(values, planes, strict=True)
+        )
+        result = operation(rebuild_nest(nest, iter(list(upright))))
+        leaves = [value for _, value in nest_leaves(result, "output")]
+        parts = [
+            leaf.unflatten(0, (-1, len(elements))).unbind(1) if isinstance(leaf, Tensor) and leaf.ndim else None
+            for leaf in leaves
+        ]
+        for i, g in enumerate(elements):
+            outputs[g] = [
+                leaf if part is None else _move_image(part[i], moves[g])
+                for leaf, part in zip(leaves, parts, strict=True)
+            ]
+    joined = (
+        join_planes(column) if isinstance(column[0], Tensor) and column[0].ndim else column[0]
+        for column in map(list, zip(*(outputs[g] for g in range(order)), strict=True))
+    )
+    return rebuild_nest(result, joined)
+
+
+def _group_by_shape(values: list[Any], moves: Sequence[GridMove]) -> list[list[int]]:
+    """Return lists of elements whose upright images have the same shape."""
+    everything = list(range(len(moves)))
+    # An exported program must not depend on the size, since it is to run at other sizes.
+    if not torch.compiler.is_exporting() and all(v.shape[-2] == v.shape[-1] for v in values if is_image(v)):
+        return [everything]
+    halves = [[g for g in everything if moves[g].transpose == transpose] for transpose in (False, True)]
+    return [half for half in halves if half]
+
+
+def is_image(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.ndim == 4
+
+
+def _has_length(value: Any, length: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == length
+
+
+def _move_image(plane: Tensor, move: GridMove) -> Tensor:
+    return move_grid(plane, move) if plane.ndim == 4 else plane
+
+
+def join_planes(planes: Sequence[Tensor]) -> Tensor:
+    """Join one plane ``[B, ...]`` for each orientation to an orbit ``[B |G|, ...]``."""
+    return torch.stack(list(planes), dim=1).flatten(0, 1)
