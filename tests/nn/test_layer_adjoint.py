@@ -10,7 +10,7 @@ import gconv_ga.nn as gnn
 
 
 def sides(group, window, groups=1, taps=None, size=(11, 8), sampling="per_orientation"):
-    """Both inner products, for a convolution with random weights and its transposed twin."""
+    """Return both inner products, for a convolution with random weights and its transposed counterpart."""
     k, s, p, d = window
     order = ORDERS[group] * (2 if group[0] == "D" else 1)
     options = {
@@ -30,7 +30,7 @@ def sides(group, window, groups=1, taps=None, size=(11, 8), sampling="per_orient
 @pytest.mark.parametrize("group", GROUPS)
 @pytest.mark.parametrize("window", [(3, 1, 1, 1), (3, 2, 1, 1), (2, 3, 0, 1), (3, 2, 2, 2)], ids=str)
 def test_both_inner_products_agree(group, window, taps):
-    """Sizes at which pixels are left over: each orientation puts its samples back where it has taken them."""
+    """Sizes at which pixels are left over: each orientation returns its samples to where they were taken."""
     left, right, scale = sides(group, window, taps=taps)
     assert abs(left - right) <= TOLERANCES[torch.float64] * scale
 

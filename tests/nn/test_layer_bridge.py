@@ -1,4 +1,4 @@
-"""The bridge inside road 1: with one tap and mean pooling a stack of layers is the group average of the plain stack."""
+"""The bridge inside road 1: layers with one tap, pooled by the mean, are the group average of the plain layers."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ EXACT = TOLERANCES[torch.float64]
 
 
 def twins(group, taps=1):
-    """A plain network with strides and pools, and the equivariant one with the same kernels."""
+    """Return a plain network with strides and pools, and the equivariant one with the same kernels."""
     plain = nn.Sequential(
         nn.Conv2d(2, 4, 3, 2, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2),
         nn.Conv2d(4, 4, (1, 3), padding="same", groups=2), nn.GELU(), nn.AvgPool2d(3, 2, 1),
@@ -63,7 +63,7 @@ def test_pooling_d4_to_c4_pools_the_mirror_pairs(reduction, device):
     y = pool(f)
     assert y.shape == (2, 3, 4, 5, 6)
     for i in range(4):
-        # Element 4 + i is r^i m, the mirror image of r^i.
+        # Element 4 + i is r^i m, the reflection of r^i.
         pair = f[:, :, i], f[:, :, 4 + i]
         expected = (pair[0] + pair[1]) / 2 if reduction == "mean" else torch.maximum(*pair)
         assert torch.equal(y[:, :, i], expected)

@@ -1,11 +1,12 @@
-"""Each public layer against its slow reference, and under every element; what is wrong must be seen."""
+"""Each public layer against its slow reference, and under every group element; faults must be detected."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from house import declared_names
-from layer_catalogue import CATALOGUE, GROUPS, SIZES, scrambled
+from layer_catalogue import CATALOGUE, GROUPS, SIZES, USES, lacking, scrambled
 from slow_average import relative
 from slow_layers import act_on_map, product_table
 from tolerances import TOLERANCES
@@ -18,9 +19,9 @@ EXACT = TOLERANCES[torch.float64]
 
 
 def layers_without_entry(names, catalogue):
-    """The public modules that no entry is about."""
+    """Return the public layers that have no entry."""
     classes = {name for name in names if isinstance(getattr(gnn, name), type)}
-    return classes - {entry.layer.__name__ for entry in catalogue.values()}
+    return classes - set(catalogue)
 
 
 def test_every_public_layer_has_an_entry():
@@ -30,12 +31,36 @@ def test_every_public_layer_has_an_entry():
 
 
 def test_a_layer_without_an_entry_is_seen():
-    fewer = {name: entry for name, entry in CATALOGUE.items() if entry.layer is not gnn.MaxPool2d}
+    fewer = {name: entry for name, entry in CATALOGUE.items() if name != "MaxPool2d"}
     assert layers_without_entry(["MaxPool2d", "AvgPool2d", "functional"], fewer) == {"MaxPool2d"}
 
 
-def equivariance(layer, entry, group, x, seed=None):
-    """The largest relative error of ``layer(L_g x) = L_g layer(x)`` over the elements; NaN if there is one."""
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_every_entry_is_complete_and_about_its_layer(name):
+    entry = CATALOGUE[name]
+    assert lacking(entry) == []
+    assert {use.layer for use in entry.uses.values()} == {getattr(gnn, name)}
+    assert {use.grouped for use in entry.uses.values()} == {entry.grouped}
+    assert set(entry.representatives) <= set(entry.uses)
+
+
+@pytest.mark.parametrize(
+    ("field", "empty"),
+    [
+        ("refused", []), ("refused_inputs", []), ("texts", []), ("any_angle", {}), ("resizing", None),
+        ("representatives", ()),
+    ],
+)  # fmt: skip
+def test_an_entry_that_lacks_something_is_seen(field, empty):
+    assert lacking(replace(CATALOGUE["GroupConvTranspose2d"], **{field: empty})) == [field]
+
+
+def test_uses_have_names_of_their_own():
+    assert len(USES) == sum(len(entry.uses) for entry in CATALOGUE.values())
+
+
+def equivariance(layer, use, group, x, seed=None):
+    """Return the largest relative error of ``layer(L_g x) = L_g layer(x)`` over the elements, or NaN if any is NaN."""
 
     def run(x):
         if seed is not None:
@@ -43,41 +68,41 @@ def equivariance(layer, entry, group, x, seed=None):
         return layer(x)
 
     y, errors = run(x), []
-    for acting, h, g in entry.symmetry(group):
-        errors.append(relative(run(entry.act_in(x, group, g)), entry.act_out(y, acting, h)))
+    for acting, h, g in use.symmetry(group):
+        errors.append(relative(run(use.act_in(x, group, g)), use.act_out(y, acting, h)))
     return torch.tensor(errors).max()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_layer_is_its_slow_reference(name, group, size, device):
-    entry = CATALOGUE[name]
-    layer, x = scrambled(entry.make(group)).to(device), entry.input(group, size).to(device)
-    assert relative(layer(x), entry.reference(layer, x, group)) <= EXACT
+    use = USES[name]
+    layer, x = scrambled(use.make(group)).to(device), use.input(group, size).to(device)
+    assert relative(layer(x), use.reference(layer, x, group)) <= EXACT
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("group", GROUPS)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_output_turns_with_the_input(name, group, size, device):
-    entry = CATALOGUE[name]
-    layer, x = scrambled(entry.make(group)).to(device), entry.input(group, size).to(device)
-    assert equivariance(layer, entry, group, x) <= EXACT
+    use = USES[name]
+    layer, x = scrambled(use.make(group)).to(device), use.input(group, size).to(device)
+    assert equivariance(layer, use, group, x) <= EXACT
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_output_turns_while_the_layer_trains(name, device):
-    entry = CATALOGUE[name]
-    layer, x = scrambled(entry.make("D4")).to(device).train(), entry.input("D4", (8, 11)).to(device)
-    assert equivariance(layer, entry, "D4", x, seed=1) <= EXACT
+    use = USES[name]
+    layer, x = scrambled(use.make("D4")).to(device).train(), use.input("D4", (8, 11)).to(device)
+    assert equivariance(layer, use, "D4", x, seed=1) <= EXACT
 
 
 @pytest.mark.parametrize("name", ["BatchNorm2d", "InstanceNorm2d"])
 def test_norms_are_their_slow_reference_while_they_train(name, device):
-    entry = CATALOGUE[name]
-    layer, x = scrambled(entry.make("C4")).to(device).train(), entry.input("C4", (8, 11)).to(device)
-    assert relative(layer(x), entry.reference(layer, x, "C4")) <= EXACT
+    use = USES[name]
+    layer, x = scrambled(use.make("C4")).to(device).train(), use.input("C4", (8, 11)).to(device)
+    assert relative(layer(x), use.reference(layer, x, "C4")) <= EXACT
 
 
 def test_running_statistics_are_those_of_the_maps(device):
@@ -104,7 +129,7 @@ def test_the_tables_of_the_references_are_those_of_the_groups(group):
 
 
 class Broken(nn.Module):
-    """A layer that forgets one thing."""
+    """A layer with one fault."""
 
     def __init__(self, fault: str) -> None:
         super().__init__()
@@ -114,7 +139,7 @@ class Broken(nn.Module):
     def forward(self, f):
         if self.fault == "shift":  # two elements of the output change places
             return self.layer(f)[:, :, [1, 0, 2, 3]]
-        if self.fault == "kernel":  # kernels that do not turn
+        if self.fault == "kernel":  # kernels that are not transformed
             return nn.functional.conv3d(f, self.layer.weight[:, :, :1], padding=(0, 1, 1))
         if self.fault == "phase":  # one grid for all orientations
             return nn.functional.max_pool3d(f, (1, 2, 2))
@@ -123,19 +148,19 @@ class Broken(nn.Module):
 
 @pytest.mark.parametrize("fault", ["shift", "kernel", "phase", "nothing", "nan"])
 def test_a_broken_layer_is_seen(fault):
-    entry = CATALOGUE["GroupConv2d"]
-    error = equivariance(Broken(fault), entry, "C4", entry.input("C4", (9, 9)))
+    use = USES["GroupConv2d"]
+    error = equivariance(Broken(fault), use, "C4", use.input("C4", (9, 9)))
     assert not error <= EXACT
 
 
 def test_wrong_values_are_seen():
-    """A layer may be equivariant and still be another one: the references see a kernel that is turned too far."""
-    entry = CATALOGUE["GroupConv2d"]
-    layer, f = scrambled(entry.make("C4")), entry.input("C4", (9, 9))
-    expected = entry.reference(layer, f, "C4")
+    """A layer may be equivariant and still be wrong: the references detect a kernel that is rotated too far."""
+    use = USES["GroupConv2d"]
+    layer, f = scrambled(use.make("C4")), use.input("C4", (9, 9))
+    expected = use.reference(layer, f, "C4")
     with torch.no_grad():
         layer.weight.copy_(torch.rot90(layer.weight, 1, (-2, -1)))
-    assert equivariance(layer, entry, "C4", f) <= EXACT
+    assert equivariance(layer, use, "C4", f) <= EXACT
     assert relative(layer(f), expected) > 0.1
 
 

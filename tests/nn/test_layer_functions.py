@@ -1,11 +1,11 @@
-"""The functional forms compute what the layers do, and what the formulas say pixel by pixel."""
+"""The functional forms agree with the layers, and with the formulas pixel by pixel."""
 
 import copy
 
 import pytest
 import slow_loops
 import torch
-from layer_catalogue import CATALOGUE, GROUPS, scrambled
+from layer_catalogue import GROUPS, USES, scrambled
 from slow_average import relative
 from slow_layers import inverse, product_table
 from tolerances import TOLERANCES
@@ -18,7 +18,7 @@ EXACT = TOLERANCES[torch.float64]
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_lifting_is_the_formula(group):
-    """``[k * f](g) = (L_g k) * f``, turned and summed pixel by pixel."""
+    """``[k * f](g) = (L_g k) * f``, transformed and summed pixel by pixel."""
     x, k = torch.randn(1, 2, 5, 6, dtype=torch.float64), torch.randn(3, 2, 3, 3, dtype=torch.float64)
     assert relative(lifting_conv2d(x, k, group, padding=1), slow_loops.lift(k, x, group, padding=1)) <= EXACT
 
@@ -61,15 +61,15 @@ def test_functions_are_the_layers(group, fields, taps, options, device):
         assert torch.equal(group_pool(f, group, "max", to=to), gnn.GroupPool(group, "max", to=to)(f))
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if name.endswith("gathered")])
+@pytest.mark.parametrize("name", [name for name in USES if name.endswith("gathered")])
 @pytest.mark.parametrize("group", ["C4", "D4"])
 def test_gathered_taps_are_the_dense_ones(group, name):
-    """Which way a layer goes is a matter of speed; both must be there in the catalogue, and agree."""
-    gathering = scrambled(CATALOGUE[name].make(group).double())
+    """The layer chooses between two ways by their speed; both are in the catalogue, and they must agree."""
+    gathering = scrambled(USES[name].make(group).double())
     dense = copy.deepcopy(gathering)
     dense._mixes_all = True
     assert not gathering._mixes_all
-    f = CATALOGUE[name].input(group, (9, 8))
+    f = USES[name].input(group, (9, 8))
     assert relative(gathering(f), dense(f)) <= EXACT
     gathering.neighbours = gathering.neighbours.roll(1, 0)
     assert relative(gathering(f), dense(f)) > 0.1
@@ -85,7 +85,7 @@ def test_functions_take_weights_that_learn(function):
 
 @pytest.mark.parametrize("reduction", ["mean", "max"])
 def test_the_gradient_of_a_pool_turns_too(reduction):
-    """Equal maps share the gradient: a maximum that favoured one orientation would break the symmetry of training."""
+    """Equal maps share the gradient: a maximum that favoured one orientation would break equivariance in training."""
     f = torch.ones(1, 1, 4, 2, 2, dtype=torch.float64, requires_grad=True)
     group_pool(f, "C4", reduction).sum().backward()
     assert torch.equal(f.grad, torch.full_like(f, 0.25))

@@ -2,32 +2,32 @@
 
 import pytest
 import torch
-from layer_catalogue import CATALOGUE, CONVOLUTIONS, scrambled
+from layer_catalogue import CATALOGUE, CONVOLUTIONS, LEARNING, REPRESENTATIVES, USES, scrambled
 from torch.autograd import gradcheck, gradgradcheck
 from torch.func import functional_call
 
 
 def function_and_arguments(name, group, size):
-    """The layer as a function of its input and its parameters, all in need of a gradient."""
-    entry = CATALOGUE[name]
-    layer = scrambled(entry.make(group))
+    """Return the layer as a function of its input and its parameters, all of which require gradients."""
+    use = USES[name]
+    layer = scrambled(use.make(group))
     names, parameters = zip(*layer.named_parameters(), strict=True) if list(layer.parameters()) else ((), ())
 
     def function(x, *parameters):
         return functional_call(layer, dict(zip(names, parameters, strict=True)), (x,))
 
-    x = entry.input(group, size, batch=1)
+    x = use.input(group, size, batch=1)
     return function, tuple(t.detach().requires_grad_() for t in (x, *parameters))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_gradients_are_finite_differences(name):
     # Even and not square: each orientation has its own grid.
     function, arguments = function_and_arguments(name, "C4", (4, 5) if "dilation" not in name else (6, 5))
     assert gradcheck(function, arguments, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", ["LiftingConv2d, stride 2", "GroupConv2d, stride 2", "GroupConvTranspose2d"])
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_every_entry_of_the_jacobian_is_right(name):
     function, (x, *parameters) = function_and_arguments(name, "C2", (2, 3))
     assert gradcheck(function, (x, *parameters))
@@ -39,12 +39,12 @@ def test_second_gradients_are_finite_differences(name):
     assert gradgradcheck(function, arguments, fast_mode=True)
 
 
-@pytest.mark.parametrize("name", [*CONVOLUTIONS, "BatchNorm2d", "InstanceNorm2d"])
+@pytest.mark.parametrize("name", LEARNING)
 def test_every_parameter_learns(name, device):
-    """No parameter is without a gradient: what DistributedDataParallel would refuse."""
-    entry = CATALOGUE[name]
-    layer = entry.make("D4").to(device).train()
-    x = entry.input("D4", (8, 11), dtype=torch.float32).to(device)
+    """No parameter is without a gradient, which DistributedDataParallel would refuse."""
+    use = USES[name]
+    layer = use.make("D4").to(device).train()
+    x = use.input("D4", (8, 11), dtype=torch.float32).to(device)
     y = layer(x)
     (y * torch.randn(y.shape).to(device)).sum().backward()
     gradients = {key: parameter.grad for key, parameter in layer.named_parameters()}
@@ -53,15 +53,17 @@ def test_every_parameter_learns(name, device):
 
 
 def test_every_layer_with_parameters_is_asked_whether_it_learns():
-    learning = [name for name, entry in CATALOGUE.items() if list(entry.make("C4").parameters())]
-    assert learning == [name for name in CATALOGUE if name in (*CONVOLUTIONS, "BatchNorm2d", "InstanceNorm2d")]
+    learning = {name for name, entry in CATALOGUE.items() if set(entry.uses) & set(LEARNING)}
+    convolutions = {"LiftingConv2d", "GroupConv2d", "GroupConvTranspose2d"}
+    assert learning == convolutions | {"BatchNorm2d", "InstanceNorm2d"}
+    assert set(LEARNING) == {*CONVOLUTIONS, "BatchNorm2d", "InstanceNorm2d"}
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_step_down_the_gradient_lowers_the_loss(name, device):
-    entry = CATALOGUE[name]
-    layer = entry.make("C4").to(device)
-    x = entry.input("C4", (8, 11), dtype=torch.float32).to(device)
+    use = USES[name]
+    layer = use.make("C4").to(device)
+    x = use.input("C4", (8, 11), dtype=torch.float32).to(device)
     optimizer = torch.optim.SGD(layer.parameters(), lr=1e-3)
     losses = []
     for _ in range(4):

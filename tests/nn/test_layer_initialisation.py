@@ -1,4 +1,4 @@
-"""Initialisation holds the variance through deep stacks, for every group, kernel and number of taps."""
+"""Initialisation preserves the variance through deep stacks, for every group, kernel and number of taps."""
 
 import math
 
@@ -16,10 +16,10 @@ MAKERS = [gnn.LiftingConv2d, gnn.GroupConv2d, gnn.GroupConvTranspose2d]
 
 
 def deviations(group, taps, kernel, fields, seed, scale=1.0):
-    """The standard deviation after the lifting and after each of nine group convolutions with ReLU before them.
+    """Return the standard deviation after the lifting and after each of nine group convolutions with ReLU before them.
 
-    Behind a few ReLUs maps are nearly constant over pixels and elements: then there are as many independent numbers as
-    fields, and with few of them the deviation drifts at random, as it does in a plain network of as few channels.
+    After a few ReLUs the maps are nearly constant over pixels and elements. Then there are only as many independent
+    numbers as fields, and with few of them the deviation drifts at random, as in a plain network of as few channels.
     """
     torch.manual_seed(seed)
     # Circular, so that no border fades what passes through.
@@ -50,7 +50,7 @@ def test_ten_layers_hold_the_deviation(group, taps, kernel, fields, seed):
 
 
 def test_another_scale_is_seen():
-    """Weights that forget the ReLU are short of a factor of sqrt(2) in each layer."""
+    """Weights that ignore the ReLU lack a factor of sqrt(2) in each layer."""
     assert deviations("C4", None, 3, 64, 0, scale=1 / math.sqrt(2))[-1] < 0.1
 
 
@@ -77,16 +77,14 @@ def test_up_sampling_holds_the_deviation(taps, kernel, stride, padding, seed):
     ids=lambda layer: type(layer).__name__,
 )
 def test_the_variance_is_hes(layer):
-    """One (an image) or two (after a ReLU) over the numbers that an output sums over."""
+    """One (for an image) or two (after a ReLU) over the count of numbers that an output sums over."""
     numbers = {"LiftingConv2d": 3 * 9, "GroupConv2d": 3 * 2 * 9 / 2, "GroupConvTranspose2d": 6 * 1 * 1 / 2}
     expected = 1 / numbers[type(layer).__name__]
     assert relative(layer.weight.var(), torch.tensor(expected)) < 0.1
     assert layer.bias.count_nonzero() == 0
 
 
-@pytest.mark.parametrize(
-    "make", [gnn.LiftingConv2d, gnn.GroupConv2d, gnn.GroupConvTranspose2d], ids=lambda m: m.__name__
-)
+@pytest.mark.parametrize("make", MAKERS, ids=lambda make: make.__name__)
 def test_the_seed_decides_and_global_state_stays(make):
     torch.manual_seed(5)
     first = make(2, 3, 3, group="C4")
@@ -110,7 +108,7 @@ def test_the_seed_decides_and_global_state_stays(make):
     ids=["lifting", "group", "transposed"],
 )
 def test_steerable_kernels_begin_smooth(make):
-    """The function that answers most to photographs begins with the largest weights, as ``smoothing`` says."""
+    """The function with the largest output on photographs has the largest initial weights, as ``smoothing`` says."""
     torch.manual_seed(0)
     for smoothing in (0.0, 0.25):
         filters = SteerableFilters(as_group("C8"), (5, 5), smoothing=smoothing)

@@ -1,4 +1,4 @@
-"""What layers save, copy and carry over; layers made on the meta device or on devices that are not there."""
+"""Saving, copying and moving of layers; layers on the meta device and on devices that are absent."""
 
 import copy
 import io
@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from layer_catalogue import CATALOGUE, CONVOLUTIONS, scrambled
+from layer_catalogue import CONVOLUTIONS, USES, scrambled
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -14,11 +14,11 @@ LEARNT = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"
 
 
 def layer_and_input(name, group="C4", size=(8, 11)):
-    entry = CATALOGUE[name]
-    return scrambled(entry.make(group)), entry.input(group, size)
+    use = USES[name]
+    return scrambled(use.make(group)), use.input(group, size)
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_state_is_what_was_learnt_in_both_modes(name):
     layer, x = layer_and_input(name)
     keys = list(layer.train().state_dict())
@@ -31,7 +31,7 @@ def test_the_state_is_what_was_learnt_in_both_modes(name):
 
 
 @pytest.mark.parametrize("modes", [("train", "eval"), ("eval", "train"), ("eval", "eval")], ids="-".join)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_saved_in_one_mode_and_loaded_in_another(name, modes):
     layer, x = layer_and_input(name)
     other, _ = layer_and_input(name)
@@ -52,7 +52,7 @@ def pickled(layer):
 
 
 @pytest.mark.parametrize("copied", [copy.deepcopy, pickled], ids=["deepcopy", "pickle"])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_copies_compute_the_same_and_live_on_their_own(name, copied):
     layer, x = layer_and_input(name)
     with torch.no_grad():
@@ -71,11 +71,11 @@ def test_a_whole_layer_is_saved_and_loaded(tmp_path):
     assert torch.equal(torch.load(tmp_path / "layer.pt", weights_only=False)(x), layer(x))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_a_layer_made_on_the_meta_device_comes_to_life(name):
-    entry = CATALOGUE[name]
+    use = USES[name]
     with torch.device("meta"):
-        layer = entry.make("C4")
+        layer = use.make("C4")
     assert {tensor.device.type for tensor in [*layer.parameters(), *layer.buffers()]} <= {"meta"}
     alive = layer.to_empty(device="cpu")
     for module in alive.modules():
@@ -83,7 +83,7 @@ def test_a_layer_made_on_the_meta_device_comes_to_life(name):
             torch.manual_seed(3)
             module.reset_parameters()
     torch.manual_seed(3)
-    twin, x = entry.make("C4"), entry.input("C4", (8, 11), dtype=torch.float32)
+    twin, x = use.make("C4"), use.input("C4", (8, 11), dtype=torch.float32)
     assert torch.equal(alive.eval()(x), twin.eval()(x))
 
 
@@ -91,7 +91,7 @@ def test_a_layer_made_on_the_meta_device_comes_to_life(name):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_a_layer_made_on_the_meta_device_is_loaded(name, assign):
     layer, x = layer_and_input(name)
-    empty = CATALOGUE[name].make("C4", device="meta", dtype=torch.float64)
+    empty = USES[name].make("C4", device="meta", dtype=torch.float64)
     if not assign:
         empty.to_empty(device="cpu")
     empty.load_state_dict(layer.state_dict(), assign=assign)
@@ -100,13 +100,13 @@ def test_a_layer_made_on_the_meta_device_is_loaded(name, assign):
 
 @pytest.mark.usefixtures("fake_cuda")
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_every_tensor_is_where_the_layer_is(name, mode):
-    """On a device that need not be there: a table left on the CPU would stop the layer on an accelerator."""
-    entry = CATALOGUE[name]
+    """On a fake device: a table left on the CPU would stop the layer on an accelerator."""
+    use = USES[name]
     with FakeTensorMode():
-        layer = getattr(entry.make("D4", device="cuda"), mode)()
-        x = torch.empty(entry.shape("D4", (8, 11)), device="cuda")
+        layer = getattr(use.make("D4", device="cuda"), mode)()
+        x = torch.empty(use.shape("D4", (8, 11)), device="cuda")
         found = [*layer.parameters(), *layer.buffers(), layer(x)]
         with torch.no_grad():
             found.append(layer(x))
@@ -117,16 +117,16 @@ def test_every_tensor_is_where_the_layer_is(name, mode):
 @pytest.mark.parametrize("table", ["turn_and_shift_index", "bias"])
 def test_a_tensor_left_behind_is_seen(table):
     with FakeTensorMode():
-        layer = CATALOGUE["GroupConv2d"].make("C4", device="cuda")
+        layer = USES["GroupConv2d"].make("C4", device="cuda")
         holder = layer._buffers if table in layer._buffers else layer._parameters
         holder[table] = holder[table].cpu()
         with pytest.raises(RuntimeError, match="device"):
             layer(torch.empty(2, 2, 4, 8, 8, device="cuda"))
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_a_moved_layer_leaves_nothing_behind(name):
-    layer = CATALOGUE[name].make("C4").to("meta", torch.bfloat16)
+    layer = USES[name].make("C4").to("meta", torch.bfloat16)
     tensors = [*layer.parameters(), *layer.buffers()]
     assert {tensor.device.type for tensor in tensors} <= {"meta"}
     assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} <= {torch.bfloat16}

@@ -1,10 +1,10 @@
-"""Layers under torch's own tools: compilers, export, autocast, memory formats, odd inputs, repr."""
+"""Layers under torch's tools: compilers, export, autocast, memory formats, unusual inputs, repr."""
 
 import shutil
 
 import pytest
 import torch
-from layer_catalogue import CATALOGUE, CONVOLUTIONS, scrambled
+from layer_catalogue import CONVOLUTIONS, REPRESENTATIVES, USES, each_item, scrambled
 from slow_average import relative
 from tolerances import TOLERANCES
 from torch import nn
@@ -15,8 +15,8 @@ EXACT = TOLERANCES[torch.float64]
 
 
 def layer_and_input(name, group="C4", size=(8, 11), device="cpu"):
-    entry = CATALOGUE[name]
-    return scrambled(entry.make(group)).to(device), entry.input(group, size).to(device)
+    use = USES[name]
+    return scrambled(use.make(group)).to(device), use.input(group, size).to(device)
 
 
 @pytest.fixture(autouse=True)
@@ -24,19 +24,19 @@ def _no_graph_of_another_test():
     torch.compiler.reset()
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_layer_compiles_whole(name, device):
     layer, x = layer_and_input(name, device=device)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     with torch.no_grad():
-        layer(x)  # keeps kernels, which a graph must not
+        layer(x)  # caches kernels, which must not end up in the graph
         assert relative(compiled(x), layer(x)) <= EXACT
         for parameter in layer.parameters():
             parameter.mul_(3)
         assert relative(compiled(x), layer(x)) <= EXACT
 
 
-@pytest.mark.parametrize("name", ["LiftingConv2d", "GroupConv2d, stride 2", "GroupConvTranspose2d, two taps"])
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_the_gradient_compiles(name, device):
     layer, x = layer_and_input(name, device=device)
     compiled = torch.compile(layer.train(), fullgraph=True, backend="aot_eager")
@@ -74,7 +74,7 @@ def test_a_network_compiles_with_inductor():
         assert relative(torch.compile(net, fullgraph=True)(x), net(x)) <= TOLERANCES[torch.float32]
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_layer_exports(name):
     layer, x = layer_and_input(name)
     program = torch.export.export(layer, (x,))
@@ -91,9 +91,9 @@ def test_a_network_exports_with_free_sizes():
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_autocast_gives_the_dtype_that_torch_gives(name, mode, device):
-    entry = CATALOGUE[name]
+    use = USES[name]
     layer, x = layer_and_input(name, device=device)
     layer, x = getattr(layer.float(), mode)(), x.float()
     torch.manual_seed(1)
@@ -101,12 +101,12 @@ def test_autocast_gives_the_dtype_that_torch_gives(name, mode, device):
     torch.manual_seed(1)
     with torch.autocast(device.type, dtype=torch.bfloat16):
         y = layer(x)
-    assert y.dtype == (torch.bfloat16 if entry.bf16 else torch.float32)
+    assert y.dtype == (torch.bfloat16 if use.bf16 else torch.float32)
     assert relative(y.float(), expected) <= TOLERANCES[torch.bfloat16]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_other_dtypes(name, dtype, device):
     layer, x = layer_and_input(name, device=device)
     expected = layer(x)
@@ -116,7 +116,7 @@ def test_other_dtypes(name, dtype, device):
 
 
 def strided(x):
-    """The same numbers at every other place of a larger tensor, its last two axes swapped."""
+    """Return the same numbers at every other place of a larger tensor, with its last two axes swapped."""
     larger = x.new_full((*x.shape[:-2], 2 * x.shape[-1], x.shape[-2]), torch.nan)
     larger[..., ::2, :] = x.transpose(-2, -1)
     return larger[..., ::2, :].transpose(-2, -1)
@@ -131,7 +131,7 @@ def expanded(x):
 
 
 @pytest.mark.parametrize("layout", [strided, channels_last, expanded], ids=lambda layout: layout.__name__)
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_strides_change_no_number(name, layout, device):
     layer, x = layer_and_input(name, device=device)
     other = layout(x)
@@ -139,7 +139,7 @@ def test_strides_change_no_number(name, layout, device):
     assert relative(layer(other), layer(other.contiguous())) <= EXACT
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_layer_moves_to_channels_last(name, device):
     layer, x = layer_and_input(name, device=device)
     expected = layer(x)
@@ -147,18 +147,18 @@ def test_the_layer_moves_to_channels_last(name, device):
     assert all(parameter.is_leaf for parameter in layer.parameters())
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_an_empty_batch_has_an_empty_output(name, device):
-    entry = CATALOGUE[name]
+    use = USES[name]
     layer, x = layer_and_input(name, device=device)
     x = x[:0].requires_grad_()
     y = layer(x)
-    assert y.shape == (0, *layer(entry.input("C4", (8, 11)).to(device)).shape[1:])
+    assert y.shape == (0, *layer(use.input("C4", (8, 11)).to(device)).shape[1:])
     y.sum().backward()
     assert x.grad.shape == x.shape
 
 
-@pytest.mark.parametrize("name", CATALOGUE)
+@pytest.mark.parametrize("name", USES)
 def test_the_input_is_left_alone(name, device):
     layer, x = layer_and_input(name, device=device)
     before = x.clone()
@@ -166,46 +166,23 @@ def test_the_input_is_left_alone(name, device):
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("name", [name for name in CATALOGUE if "steerable" not in name])
+@pytest.mark.parametrize("name", [name for name in USES if "steerable" not in name])
 def test_the_repr_can_be_typed(name):
-    entry = CATALOGUE[name]
-    layer = entry.make("D4")
+    use = USES[name]
+    layer = use.make("D4")
     typed = eval(repr(layer), vars(gnn).copy())
-    assert type(typed) is entry.layer
+    assert type(typed) is use.layer
     assert repr(typed) == repr(layer)
     states = [{key: value.shape for key, value in each.state_dict().items()} for each in (typed, layer)]
     assert states[0] == states[1]
 
 
-REPRS = [
-    (gnn.LiftingConv2d(3, 8, 3, group="C4"), "3, 8, kernel_size=(3, 3), stride=(1, 1), group='C4'"),
-    (
-        gnn.GroupConv2d(4, 8, 3, 2, 0, 2, 4, False, "reflect", group="D2", group_kernel_size=3, sampling="shared"),
-        (
-            "4, 8, kernel_size=(3, 3), stride=(2, 2), dilation=(2, 2), groups=4, bias=False, padding_mode='reflect', "
-            "sampling='shared', group='D2', group_kernel_size=3"
-        ),
-    ),
-    (
-        gnn.GroupConvTranspose2d(4, 2, 3, 2, 1, 1, group="C4"),
-        "4, 2, kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), output_padding=(1, 1), group='C4'",
-    ),
-    (gnn.GroupPool("D4", "max", to="C4"), "'D4', reduction='max', to='C4'"),
-    (
-        gnn.AvgPool2d(3, 2, 1, count_include_pad=False, group="C4"),
-        "kernel_size=(3, 3), stride=(2, 2), padding=(1, 1), count_include_pad=False, group='C4'",
-    ),
-    (gnn.MaxBlurPool2d("C4"), "'C4'"),
-    (gnn.Upsample(2, "bilinear", group="C4"), "scale_factor=2, mode='bilinear', group='C4'"),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("layer", "text"), REPRS, ids=[type(layer).__name__ for layer, _ in REPRS])
+@pytest.mark.parametrize(("layer", "text"), each_item("texts"))
 def test_the_repr_says_what_is_not_the_default(layer, text):
-    assert repr(layer) == f"{type(layer).__name__}({text})"
+    assert repr(text.arguments.make(layer)) == f"{layer.__name__}({text.text})"
 
 
 def test_every_convolution_is_here():
-    assert {CATALOGUE[name].layer for name in CONVOLUTIONS} == {
+    assert {USES[name].layer for name in CONVOLUTIONS} == {
         gnn.LiftingConv2d, gnn.GroupConv2d, gnn.GroupConvTranspose2d,
     }  # fmt: skip

@@ -1,10 +1,10 @@
-"""Groups of other angles: their quarter turns, half turns and mirrors are exact at every size, in every layer."""
+"""Groups of other angles: rotations by multiples of 90 degrees and reflections are exact at every size."""
 
 import warnings
 
 import pytest
 import torch
-from layer_catalogue import scrambled
+from layer_catalogue import CATALOGUE, scrambled
 from slow_average import relative
 from slow_layers import turn
 from tolerances import TOLERANCES
@@ -17,7 +17,7 @@ SIZES = [(16, 16), (17, 17), (16, 19), (15, 18)]
 
 
 def exact_elements(group):
-    """``(element, (quarter turns, mirrored))`` of the elements that move pixels to pixels."""
+    """Return ``(element, (rotations by 90 degrees, reflected))`` of the elements that map pixels to pixels."""
     n = as_group(group).n
     quarters = [(i, 4 * i // n) for i in range(n) if 4 * i % n == 0]
     rotations = [(i, (q, False)) for i, q in quarters]
@@ -25,7 +25,7 @@ def exact_elements(group):
 
 
 def act(f, group, element, quarters):
-    """On a map; images have no element axis."""
+    """Transform a feature map on the group, or an image, which has no element axis."""
     if f.ndim == 4:
         return turn(f, quarters)
     symmetry = as_group(group)
@@ -33,33 +33,20 @@ def act(f, group, element, quarters):
     return torch.stack([turn(f[:, :, symmetry.product(back, h)], quarters) for h in range(symmetry.order)], dim=2)
 
 
-LAYERS = {
-    "LiftingConv2d": lambda group: gnn.LiftingConv2d(1, 1, 5, 2, 2, group=group),
-    "GroupConv2d": lambda group: gnn.GroupConv2d(1, 1, 3, 2, 1, group=group),
-    "GroupConv2d, stride 3": lambda group: gnn.GroupConv2d(1, 20, 5, 3, group=group),
-    "GroupConv2d, three taps": lambda group: gnn.GroupConv2d(1, 1, 3, 2, 1, group=group, group_kernel_size=3),
-    "GroupConv2d, one tap, gathered": lambda group: gnn.GroupConv2d(1, 48, 3, 2, 1, group=group, group_kernel_size=1),
-    "GroupConvTranspose2d": lambda group: gnn.GroupConvTranspose2d(1, 1, 3, 2, 1, 1, group=group),
-    "GroupConvTranspose2d, one tap": lambda group: gnn.GroupConvTranspose2d(
-        1, 1, 3, 2, 0, 1, group=group, group_kernel_size=1
-    ),
-    "GroupPool": lambda group: gnn.GroupPool(group),
-    "MaxPool2d": lambda group: gnn.MaxPool2d(3, 2, 1, group=group),
-    "MaxBlurPool2d": lambda group: gnn.MaxBlurPool2d(group),
-    "AvgPool2d": lambda group: gnn.AvgPool2d(2, group=group),
-    "Upsample": lambda group: gnn.Upsample(2, "bilinear", group=group),
-}
+# By name, the entry and the arguments.
+CASES = {name: (entry, given) for entry in CATALOGUE.values() for name, given in entry.any_angle.items()}
 
 
 @pytest.mark.parametrize("group", ["C8", "D8", "C6", "D6", "C12", "D3"])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", CASES)
 def test_what_moves_pixels_to_pixels_is_exact(name, group, device):
-    layer = scrambled(LAYERS[name](group)).to(device)
+    entry, given = CASES[name]
+    layer = scrambled(given.make(entry.layer, group)).to(device)
     elements = exact_elements(group)
     assert len(elements) == {"C8": 4, "D8": 8, "C6": 2, "D6": 4, "C12": 4, "D3": 2}[group]
     with torch.no_grad():
         for size in SIZES:
-            axes = () if name == "LiftingConv2d" else (as_group(group).order,)
+            axes = () if entry.image_in else (as_group(group).order,)
             f = torch.randn(1, 1, *axes, *size, dtype=torch.float64).to(device)
             y = layer(f)
             for element, quarters in elements:

@@ -17,7 +17,7 @@ import gconv_ga.nn as gnn
 EXACT = TOLERANCES[torch.float64]
 # All sizes, square and not: with a stride of up to 4 every pair of remainders is among them.
 SIZES = [(n, n) for n in range(8, 41)] + [(n, 8 + (5 * n + 3) % 33) for n in range(8, 41)]
-# A quarter turn and a mirror make all of D4; that every element is a product of them is what the group tests show.
+# A rotation by 90 degrees and a reflection: every element of D4 is a product of them, as the group tests show.
 GENERATORS = (1, 4)
 WINDOWS = [
     (k, s, p, d)
@@ -26,11 +26,8 @@ WINDOWS = [
 ]
 
 
-TRANSPOSED = [((2, 2, 0, 1), 0), ((2, 2, 0, 1), 1), ((3, 2, 1, 1), 1), ((2, 3, 0, 1), 2), ((3, 2, 1, 3), 2)]
-
-
 def assert_exact(run, act_in, act_out, x, *size):
-    """Under both generators; a wanted size turns with the quarter turn."""
+    """Check both generators; a requested size is transposed with the image."""
     y = run(x, *size)
     for g in GENERATORS:
         turned = [wanted[::-1] if g == 1 else wanted for wanted in size]
@@ -118,11 +115,11 @@ def test_a_wanted_size_is_the_slow_references(size, device):
         assert relative(transposed(f, output_size=wanted), expected) <= EXACT
 
 
-# --- One grid for all orientations, as other libraries have it.
+# --- One grid for all orientations, as in other libraries.
 
 
 def one_grid_is_exact(n, k, s, p, d):
-    """Whether a strided correlation of random numbers commutes with a flip: by trying."""
+    """Return whether a strided correlation of random numbers commutes with a flip, by computing both."""
     x, kernel = torch.randn(1, 1, n, dtype=torch.float64), torch.randn(1, 1, k, dtype=torch.float64)
     y = F.conv1d(x, kernel, None, s, p, d)
     return torch.allclose(F.conv1d(x.flip(-1), kernel.flip(-1), None, s, p, d).flip(-1), y)

@@ -1,70 +1,68 @@
-"""Turned kernels are made once in eval mode, and anew after whatever changes the weights."""
+"""Transformed kernels are computed once in eval mode, and again after any change of the weights."""
 
 import copy
 
 import pytest
 import torch
-from layer_catalogue import CATALOGUE, scrambled
+from layer_catalogue import REPRESENTATIVES, USES, scrambled
 from torch import nn
 from torch.func import functional_call
 from torch.nn.utils import parametrizations
 
-NAMES = ["LiftingConv2d, stride 2", "GroupConv2d", "GroupConv2d, one tap, stride 2", "GroupConvTranspose2d"]
 
-
-@pytest.fixture(params=NAMES)
+@pytest.fixture(params=[name for name in REPRESENTATIVES if USES[name].is_convolution])
 def case(request, device, monkeypatch):
-    """A layer in eval mode, an input, and the list that each turning adds to."""
-    entry = CATALOGUE[request.param]
-    layer, x = scrambled(entry.make("C4")).to(device), entry.input("C4", (8, 8)).to(device)
-    turnings, turn = [], entry.layer._transform
+    """A layer in eval mode, an input, and a list that grows by one at each computation of the kernels."""
+    use = USES[request.param]
+    layer, x = scrambled(use.make("C4")).to(device), use.input("C4", (8, 8)).to(device)
+    computations, transform = [], use.layer._transform
 
     def counted(self, weight):
-        turnings.append(weight)
-        return turn(self, weight)
+        computations.append(weight)
+        return transform(self, weight)
 
-    monkeypatch.setattr(entry.layer, "_transform", counted)
-    return layer, x, turnings
+    monkeypatch.setattr(use.layer, "_transform", counted)
+    return layer, x, computations
 
 
 def truth(layer, x):
-    """What the layer computes with nothing kept."""
+    """Return the output of the layer without cached kernels."""
     return copy.deepcopy(layer).train()(x).detach()
 
 
-def test_kernels_are_turned_once_in_eval_mode(case):
-    layer, x, turnings = case
+def test_kernels_are_computed_once_in_eval_mode(case):
+    layer, x, computations = case
     with torch.no_grad():
         first = layer(x)
         assert all(torch.equal(layer(x), first) for _ in range(3))
-    assert len(turnings) == 1
+    assert len(computations) == 1
     with torch.inference_mode():
         layer(x)
-    assert len(turnings) == 1
+    assert len(computations) == 1
 
 
-def test_kernels_are_turned_at_each_call_while_the_weights_learn(case):
-    layer, x, turnings = case
+def test_kernels_are_computed_at_each_call_while_the_weights_learn(case):
+    layer, x, computations = case
     layer.train()
     with torch.no_grad():
         layer(x), layer(x)
-    assert len(turnings) == 2
+    assert len(computations) == 2
     layer.eval()  # fine-tuning with frozen statistics
     y = layer(x)
     assert y.requires_grad
     layer(x)
-    assert len(turnings) == 4
+    assert len(computations) == 4
 
 
-def test_frozen_weights_are_turned_once_although_the_input_learns(case):
-    layer, x, turnings = case
+def test_kernels_of_frozen_weights_are_computed_once_although_the_input_learns(case):
+    layer, x, computations = case
     layer.requires_grad_(False)
     with torch.inference_mode():
         layer(x)
     x.requires_grad_()
     for _ in range(2):
         layer(x).sum().backward()
-    assert len(turnings) == 1
+    assert len(computations) == 1
     assert x.grad.abs().max() > 0
 
 
@@ -116,7 +114,7 @@ CHANGES = [
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__)
-def test_kept_kernels_go_when_the_weights_change(case, change):
+def test_cached_kernels_go_when_the_weights_change(case, change):
     layer, x, _ = case
     with torch.no_grad():
         before = layer(x)
@@ -142,7 +140,7 @@ def data_assigned(layer):
 def test_edits_through_data_are_seen_on_the_cpu(case, change):
     layer, x, _ = case
     if x.device.type != "cpu" and change is not data_assigned:
-        pytest.skip("such an edit leaves no trace, and comparing numbers would make an accelerator wait: see the docs")
+        pytest.skip("such an edit leaves no trace, and comparing numbers would make an accelerator wait (see the docs)")
     with torch.no_grad():
         before = layer(x)
         change(layer)
@@ -150,7 +148,7 @@ def test_edits_through_data_are_seen_on_the_cpu(case, change):
         assert not torch.equal(layer(x), before)
 
 
-def test_kept_kernels_follow_the_dtype(case):
+def test_cached_kernels_follow_the_dtype(case):
     layer, x, _ = case
     with torch.no_grad():
         layer(x)
@@ -172,7 +170,7 @@ def test_other_weights_for_one_call_leave_nothing_behind(case):
         assert not torch.equal(mine, theirs)
 
 
-def test_what_is_kept_does_not_depend_on_autocast(case):
+def test_what_is_cached_does_not_depend_on_autocast(case):
     layer, x, _ = case
     layer, x = layer.float(), x.float()
     with torch.no_grad():
@@ -182,7 +180,7 @@ def test_what_is_kept_does_not_depend_on_autocast(case):
 
 
 def test_an_ensemble_shares_one_layer(case):
-    """torch.func.vmap over stacked weights: nothing batched may be kept."""
+    """torch.func.vmap over stacked weights: nothing batched may be cached."""
     layer, x, _ = case
     with torch.no_grad():
         mine = layer(x)
