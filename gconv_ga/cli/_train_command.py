@@ -31,9 +31,10 @@ def train(*, context: typer.Context, **values: Any) -> None:
     convolutional encoder such as resnet18 or tu-convnext_atto. Without --open-taps it is the group average of the
     plain network and has the same number of weights.
 
-    The options of a run are stored in RUN/config.json, for use with --config; options that are typed take
-    precedence. Several processes share each batch, and the result is that of one process up to rounding. PSPNet has
-    weights that it does not use; with several processes it needs --strategy ddp_find_unused_parameters_true.
+    The options of a run are stored in RUN/config.json, for use with --config; options that are typed take precedence.
+    RUN/sources.json holds the absolute paths of its images and masks, for --resume. Several processes share each
+    batch, and the result is that of one process up to rounding. PSPNet has weights that it does not use; with several
+    processes it needs --strategy ddp_find_unused_parameters_true.
 
     Example: [bold]gconv-ga train --images images --masks masks --out run --steps 2000[/bold]
 

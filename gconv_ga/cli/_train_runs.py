@@ -232,7 +232,7 @@ def _check_arch(context: typer.Context, arch: str) -> None:
             if is_typed(context, name):
                 refuse(option_name(name), "it is for --arch unet; networks of smp have their own")
     elif context.params["open_taps"]:
-        refuse("--open-taps", "it is for --arch smp:NAME:ENCODER; a unet has no taps to open")
+        refuse("--open-taps", "it is for --arch smp:NAME:ENCODER; the taps of a unet are always open")
     elif context.params["pretrained"] is not None:
         refuse("--pretrained", "it is for --arch smp:NAME:ENCODER")
 
@@ -400,8 +400,8 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
         _refuse_difference("init", "other initial weights")
     if "steps" in typed and typed["steps"] < config.steps:
         refuse("--steps", f"the run has {config.steps}; it can be extended, not shortened")
-    for name in typed.keys() - {"colors", "ignore_index", "split", "init", "steps"}:
-        if typed[name] != settings[name]:
+    for name, value in typed.items():
+        if name not in ("colors", "ignore_index", "split", "init", "steps") and value != settings[name]:
             _refuse_difference(name, settings[name])
 
 

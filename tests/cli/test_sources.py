@@ -1,4 +1,4 @@
-"""Tables, masks in colours and pixels that count nowhere, at the command line."""
+"""Tables, masks in colours and ignored pixels, at the command line."""
 
 import json
 import shutil
@@ -103,7 +103,7 @@ def test_colours_name_the_classes_and_are_kept(invoke, folders, tmp_path):
     typed = ["--colors", tmp_path / "colors.json"]
     invoke("train", *folders, *typed, "--out", tmp_path / "run", *TINY)
     assert load_checkpoint(tmp_path / "run/model.safetensors").config.classes == ("glass", "cell")
-    assert read_run(tmp_path / "run").mask_code.ignore_index == 255
+    assert read_run(tmp_path / "run").mask_encoding.ignore_index == 255
     invoke("evaluate", "--run", tmp_path / "run", *folders, "--out", tmp_path / "report")
     assert list(json.loads((tmp_path / "report/report.json").read_text())["dice"]) == ["glass", "cell"]
     assert ">ignored<" in (tmp_path / "report/report.html").read_text()

@@ -1,5 +1,6 @@
 """``gconv-ga train``: other networks, first weights, half precision, patience, logs, options from a file, processes."""
 
+import importlib.util
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ import torch
 
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.cli import main
-from gconv_ga.segmenter import SegmenterConfig, load_checkpoint
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, plain_smp
 from gconv_ga.train import initial_weights, read_run
 
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
@@ -72,10 +73,20 @@ class PowerCutError(BaseException):
 
 
 @pytest.mark.parametrize(
-    ("kind", "write"), [("patience", 2), ("patience", 4), ("patience", 6), ("half", 5), ("smp", 6), ("smp, open", 4)]
+    ("kind", "write"),
+    [
+        ("patience", 1),
+        ("patience", 3),
+        ("patience", 4),
+        ("patience", 6),
+        ("patience", 8),
+        ("half", 7),
+        ("smp", 8),
+        ("smp, open", 6),
+    ],
 )
 def test_a_run_cut_in_the_middle_of_a_write_ends_the_same(kind, write, invoke, whole, data, tmp_path, monkeypatch):
-    """The power goes in the middle of one of the files: the configuration, the log, then checkpoints and states."""
+    """The power goes in the middle of a file: config.json, sources.json, run.json, the log, checkpoints and states."""
     expected, done = whole(kind), []
     sync = os.fsync
 
@@ -139,8 +150,6 @@ def test_a_converted_network_is_checked_predicted_evaluated_and_exported(whole, 
 
 
 def test_closed_taps_are_the_group_average_of_the_plain_network(whole, generator):
-    from gconv_ga.segmenter._smp import plain_smp
-
     model, *_ = load_checkpoint(whole("smp") / "model.safetensors")
     plain = plain_smp("PSPNet", "tu-test_resnet", 1, 2)
     plain.load_state_dict(model.state_dict())
@@ -199,14 +208,14 @@ def test_a_pickle_of_first_weights_is_refused_and_nothing_in_it_runs(invoke, dat
 @pytest.mark.parametrize(
     ("option", "typed", "said"),
     [
-        ("--arch", ["--arch", "resnet"], "not of the form unet or smp:NAME:ENCODER"),
-        ("--arch", ["--arch", "smp:Unet"], "not of the form unet or smp:NAME:ENCODER"),
+        ("--arch", ["--arch", "resnet"], "does not have the form unet or smp:NAME:ENCODER"),
+        ("--arch", ["--arch", "smp:Unet"], "does not have the form unet or smp:NAME:ENCODER"),
         ("--arch", ["--arch", "smp:MAnet:resnet18"], "name must be one of 'Unet'"),
         ("--arch", ["--arch", "smp:Unet:resnet81"], "The closest is 'resnet18'"),
-        ("--arch", ["--arch", "smp:Unet:tu-hf-hub:a/b"], "not of the form unet or smp:NAME:ENCODER"),
+        ("--arch", ["--arch", "smp:Unet:tu-hf-hub:a/b"], "does not have the form unet or smp:NAME:ENCODER"),
         ("--group", ["--arch", "smp:PSPNet:tu-test_resnet", "--group", "C8"], "group must be one of C1, C2"),
         ("--width", ["--arch", "smp:PSPNet:tu-test_resnet", "--width", "4"], "it is for --arch unet"),
-        ("--open-taps", ["--open-taps"], "the taps of a unet are open"),
+        ("--open-taps", ["--open-taps"], "the taps of a unet are always open"),
         ("--pretrained", ["--pretrained", "imagenet"], "it is for --arch smp:NAME:ENCODER"),
         ("--init", ["--init", "nowhere.safetensors"], "There is no such file"),
         ("--precision", ["--precision", "8"], "precision must be one of '32', 'bf16-mixed', '16-mixed'"),
@@ -269,15 +278,15 @@ def test_paths_of_a_file_begin_at_the_data_folder(invoke, data, tmp_path, monkey
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"stpes": 3}, "'stpes' is no option; did you mean 'steps'?"),
-        ({"out": "elsewhere"}, "'out' is no option"),
+        ({"stpes": 3}, "'stpes' is not an option; did you mean 'steps'?"),
+        ({"out": "elsewhere"}, "'out' is not an option"),
         ({"steps": [3]}, "steps is [3]; it takes one string, number or truth value"),
         ({"steps": 3.5}, "'--steps': Input should be a valid integer"),
         ({"steps": True}, "'--steps': Input should be a valid integer"),
         ({"open_taps": "perhaps"}, "'--open-taps': Input should be a valid boolean"),
-        ({"images": "../images"}, "is_main_process out of"),
-        ({"images": "/etc"}, "is_main_process out of"),
-        ({"init": "link/model.safetensors"}, "is_main_process out of"),
+        ({"images": "../images"}, "leads out of"),
+        ({"images": "/etc"}, "leads out of"),
+        ({"init": "link/model.safetensors"}, "leads out of"),
         ([1], "holds a list"),
     ],
 )
@@ -313,7 +322,10 @@ def test_the_log_for_tensorboard_is_the_log(invoke, data, tmp_path):
 
 
 def test_tensorboard_that_is_missing_is_named(invoke, data, tmp_path, monkeypatch):
-    monkeypatch.setattr("gconv_ga.train._run.find_spec", lambda name: None)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "tensorboard" else find(name, *rest)
+    )
     result = invoke("train", *data, "--out", tmp_path / "run", *UNET, "--tensorboard", code=2)
     assert 'pip install "gconv_ga[tensorboard]"' in result.stderr
 

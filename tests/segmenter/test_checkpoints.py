@@ -7,8 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
 from gconv_ga._files import write_atomically
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture

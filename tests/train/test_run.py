@@ -14,7 +14,7 @@ from gconv_ga.evaluate import dice
 from gconv_ga.images import MaskEncoding, PairFiles, find_images, match_masks, read_mask
 from gconv_ga.predict import Tiled, predict_image, predict_labels
 from gconv_ga.segmenter import load_checkpoint
-from gconv_ga.train import RunConfig, train_run
+from gconv_ga.train import RunConfig, read_run, train_run
 from gconv_ga.train._state import CsvLog, LogRow, read_log, read_state
 
 SAMPLE = Path(gconv_ga.images.__file__).parent / "sample" / "nuclei"
@@ -39,8 +39,10 @@ def test_how_masks_say_their_classes_goes_to_json_and_back(run):
     code = MaskEncoding({"none": (0, 0, 0), "cell": (9, 8, 7), "ignore": (1, 1, 1)}, ignore_index=-1)
     coded = dataclasses.replace(run, mask_encoding=code)
     assert RunConfig.from_json(coded.to_json()) == coded
-    older = json.loads(run.to_json())
-    del older["mask_encoding"]
+    older = json.loads(coded.to_json())
+    older["mask_code"] = older.pop("mask_encoding")
+    assert RunConfig.from_json(json.dumps(older)) == coded
+    del older["mask_code"]
     assert RunConfig.from_json(json.dumps(older)) == run
 
 
@@ -73,6 +75,10 @@ def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
         ({"steps": 0}, "steps must be a positive int"),
         ({"batch_size": 0}, "batch_size must be a positive int"),
         ({"crop": 0}, "crop must be a positive int"),
+        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"every": 0}, "every must be a positive int"),
+        ({"precision": "8"}, "precision must be one of '32', 'bf16-mixed', '16-mixed'"),
+        ({"patience": 2, "split": {"a": "train"}}, "patience must be None where no image is for validation"),
         ({"seed": -1}, "seed must be an int of at least 0"),
         ({"augmentation": "E4"}, "augmentation must be a group"),
         ({"split": {"a": "val"}}, "split must be one that has images for training"),
@@ -101,11 +107,13 @@ def test_a_run_without_validation_images_logs_no_score(run, pairs, tmp_path):
     assert [row.dice for row in read_log(tmp_path / "log.csv")] == [None]
 
 
-def test_another_configuration_in_the_same_folder_is_refused(run, pairs, tmp_path):
-    train_run(tmp_path, run, pairs)
-    other = RunConfig(run.segmenter, run.split, steps=3, batch_size=2, crop=32)
-    with pytest.raises(ValueError, match="config must be that of the run in"):
-        train_run(tmp_path, other, pairs)
+@pytest.mark.parametrize("change", [{"steps": 1}, {"crop": 16}, {"steps": 3, "crop": 16}, {"split": {"00": "train"}}])
+def test_another_configuration_in_the_same_folder_is_refused(change, run, pairs, tmp_path):
+    (tmp_path / "run.json").write_text(run.to_json())
+    with pytest.raises(ValueError, match=r"config must be that of the run in .*, or the same with more steps"):
+        train_run(tmp_path, dataclasses.replace(run, **change), pairs)
+    assert read_run(tmp_path) == run
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_missing_file_is_refused(run, pairs, tmp_path):
