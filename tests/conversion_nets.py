@@ -1,4 +1,4 @@
-"""Plain networks to convert, with nothing about them that hides a fault."""
+"""Plain networks to convert, made so that they hide no fault."""
 
 from collections.abc import Callable
 from typing import Any
@@ -49,7 +49,7 @@ def orbit_of(x: Tensor, group: str) -> Tensor:
 
 
 def mean_over_orbit(y: Tensor, group: str) -> Tensor:
-    """The mean of what a module says of `orbit_of`, turned back to where the image is."""
+    """The mean of a module's output on `orbit_of`, rotated back to the image's frame."""
     parts = y.chunk(len(elements(group)))
     turned = [turn(part, g) if part.ndim == 4 else part for part, g in zip(parts, elements(group), strict=True)]
     return sum(turned[1:], turned[0]) / len(turned)

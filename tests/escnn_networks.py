@@ -1,4 +1,4 @@
-"""Layers and networks of escnn for the tests of the room interop; who imports it where escnn is missing is skipped."""
+"""Layers and networks of escnn for the tests of interop; importing it skips a test file if escnn is missing."""
 
 import math
 
@@ -20,7 +20,7 @@ PLANES = {
     "D3": lambda: gspaces.flipRot2dOnR2(3),
     "D4": lambda: gspaces.flipRot2dOnR2(4),
     "D6": lambda: gspaces.flipRot2dOnR2(6),
-    # Its mirror alone exchanges the axes, so that the elements come in another order than ours.
+    # Its reflection exchanges the axes, so the elements come in another order than ours.
     "D4, diagonal axis": lambda: gspaces.flipRot2dOnR2(4, axis=math.pi / 4),
 }
 EXACT = ["C1", "C2", "C4", "D1", "D2", "D4", "D4, diagonal axis"]
@@ -55,15 +55,15 @@ def random(module, dtype):
 
 
 def places(space):
-    """Where our elements lie among escnn's: written out here, and not taken from the code under test."""
+    """The index of our elements among escnn's, written out here and not taken from the code under test."""
     order = space.fibergroup.order()
-    # A quarter turn after the mirror about the diagonal is the one about the vertical.
+    # A rotation by 90 degrees after the reflection about the diagonal is the one about the vertical.
     diagonal = order == 8 and space.fibergroup.name == "D4" and space == PLANES["D4, diagonal axis"]()
     return [0, 1, 2, 3, 5, 6, 7, 4] if diagonal else list(range(order))
 
 
 def to_maps(tensor, kind):
-    """The tensor of a geometric one as an image or a map of ours."""
+    """A geometric tensor as a plain image or feature map on the group."""
     space = kind.gspace
     if kind.representations[0] == space.trivial_repr:
         return tensor
@@ -71,7 +71,7 @@ def to_maps(tensor, kind):
 
 
 def both(theirs, ours, height, width, *, batch=2, generator=None):
-    """What both networks make of one random input, as ours lays it out."""
+    """The outputs of both networks on one random input, in our layout."""
     dtype = next((p.dtype for p in theirs.parameters() if p.is_floating_point()), torch.float64)
     x = torch.randn(batch, theirs.in_type.size, height, width, generator=generator, dtype=torch.float64).to(dtype)
     expected = to_maps(theirs(theirs.in_type(x.clone())).tensor, theirs.out_type)
@@ -85,7 +85,7 @@ def relative(got, expected):
 
 
 def classifier(name, dtype=torch.float64):
-    """A nested network with every way between images and maps; without GroupPooling, which escnn does in float32."""
+    """A nested network with every way between images and maps, except GroupPooling, which escnn computes in float32."""
     space = PLANES[name]()
     image, narrow, wide = fields(space, "t", 2), fields(space, "r", 3), fields(space, "r", 4)
     block = enn.SequentialModule(
@@ -115,5 +115,5 @@ def classifier(name, dtype=torch.float64):
 
 
 def theirs_on(theirs, x):
-    """escnn's output for an image or map of ours, as channels."""
+    """escnn's output for a plain image or feature map, as channels."""
     return theirs(theirs.in_type(x.flatten(1, 2) if x.ndim == 5 else x.clone())).tensor.detach()

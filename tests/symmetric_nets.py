@@ -1,4 +1,4 @@
-"""Networks that are equivariant by construction, in plain torch: nothing of the package goes into them."""
+"""Networks that are equivariant by construction, in plain torch, without anything of the package."""
 
 import torch
 import torch.nn.functional as F
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def turn(x, g, mirrors=False):
-    """Element g of C_4, or of D_4 if ``mirrors``, in torch's words: mirror the last axis if g >= 4, then turn."""
+    """Element g of C_4, or of D_4 if ``mirrors``, with torch alone: flip the last axis if g >= 4, then rotate."""
     return torch.rot90(x.flip(-1) if mirrors and g >= 4 else x, g % 4, (-2, -1))
 
 
@@ -23,7 +23,7 @@ def randomise(net):
 
 @torch.no_grad()
 def symmetrise(net):
-    """Every kernel becomes the mean over its eight turns and mirrors, with the variance of He's rule, in float64.
+    """Replace every kernel by the mean over its eight rotations and reflections, with He's variance, in float64.
 
     In float32 the mean would be symmetric to 1e-8 only.
     """
@@ -67,7 +67,7 @@ def classifier():
 
 
 class Lifting(nn.Module):
-    """Images to maps on C_4: the kernel turned by torch, once for each element. ``steps`` are the turns."""
+    """Images to feature maps on C4: the kernel rotated by torch, once for each element, ``steps`` times 90 degrees."""
 
     def __init__(self, steps=(0, 1, 2, 3)):
         super().__init__()

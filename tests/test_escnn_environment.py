@@ -1,6 +1,6 @@
 """Our groups and actions against escnn's, an independent implementation; run where the extra ``escnn`` is installed.
 
-escnn writes an element of its dihedral group as ``(f, k)``: mirror if f, then rotate by ``2 pi k / n``, and lists the
+escnn writes an element of its dihedral group as ``(f, k)``: reflect if f, then rotate by ``2 pi k / n``, and lists the
 rotations first. Our index of it is ``f n + k``; of the rotation ``k`` of its cyclic group it is ``k``.
 """
 
@@ -30,7 +30,7 @@ def plane(name):
 
 
 def index(element, n):
-    """Our index of an escnn element; escnn's mirrors alone, our D1, are a cyclic group of order 2 there."""
+    """Our index of an escnn element; our D1 is a cyclic group of order 2 there."""
     value = element.value
     if isinstance(value, tuple):
         mirrored, rotation = value

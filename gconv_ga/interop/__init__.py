@@ -1,9 +1,9 @@
-"""Networks of escnn become networks of this package with the weights they have, and back.
+"""Conversion of escnn networks to networks of this package, with their weights, and back.
 
 Names: `from_escnn`, `to_escnn`.
 
-Both need the extra ``escnn`` (which needs gfortran and numpy below 2) when they are called. To import this room does
-not, nor does it take escnn to load, run, train or fold what has been converted.
+Both need the extra ``escnn`` (which needs gfortran and numpy below 2) when they are called. Importing this room, and
+loading, running, training or folding a converted network do not need it.
 
 Example:
     >>> import importlib.util

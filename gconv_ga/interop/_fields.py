@@ -1,4 +1,4 @@
-"""escnn's field types and ours: which group, which fields, in which order their elements lie."""
+"""Field types of escnn in terms of this package: the group, the fields, and the order of their elements."""
 
 import re
 from dataclasses import dataclass
@@ -14,10 +14,10 @@ ROOM = __name__.rpartition(".")[0]
 
 
 def load_escnn() -> ModuleType:
-    """escnn, with its rooms ``nn`` and ``gspaces``.
+    """Import escnn with its modules ``nn`` and ``gspaces``.
 
     Raises:
-        ModuleNotFoundError: It is not installed.
+        ModuleNotFoundError: escnn is not installed.
     """
     try:
         import escnn
@@ -30,13 +30,13 @@ def load_escnn() -> ModuleType:
 
 @dataclass(frozen=True)
 class Fields:
-    """What an escnn type says, in our words.
+    """An escnn field type in terms of this package.
 
     Args:
         group: The group.
-        count: How many fields there are.
-        regular: Whether they are maps on the group, ``[B, count, |G|, H, W]``, or images, ``[B, count, H, W]``.
-        channels: Where each of our elements lies among the channels of an escnn field.
+        count: Number of fields.
+        regular: Whether they are feature maps on the group, ``[B, count, |G|, H, W]``, or images, ``[B, count, H, W]``.
+        channels: For each group element in our order, its channel in an escnn field.
     """
 
     group: Group
@@ -46,32 +46,32 @@ class Fields:
 
 
 def read_fields(kind: Any, path: str) -> Fields:
-    """An escnn type in our words.
+    """Read an escnn field type.
 
     Args:
         kind: The type.
-        path: The module that has it, for the message.
+        path: Path of the module that has it, for the message.
 
     Raises:
-        ValueError: The group is no C_n or D_n that mirrors about the vertical axis, or the fields are neither all
-            regular nor all trivial.
+        ValueError: The group is not a C_n, nor a D_n that reflects about the vertical axis, or the fields are neither
+            all regular nor all trivial.
     """
     space = kind.gspace
     group, channels = _read_group(space, path)
     found = set(kind.representations)
     if found not in ({space.regular_repr}, {space.trivial_repr}):
-        names = ", ".join(sorted({_plain(field.name) for field in found}))
+        names = ", ".join(sorted({_single_spaced(field.name) for field in found}))
         advice = "mixed and other fields have no counterpart here: split the layer, or keep to regular fields"
         raise invalid(f"{path}'s fields", "all regular or all trivial", names, advice)
     return Fields(group, len(kind), found == {space.regular_repr}, channels)
 
 
-def _plain(name: str) -> str:
+def _single_spaced(name: str) -> str:
     return re.sub(r"\s+", " ", name)
 
 
 def _read_group(space: Any, path: str) -> tuple[Group, tuple[int, ...]]:
-    """The group of a plane of escnn's, and where each of our elements lies among escnn's."""
+    """Return the group of an escnn plane, and for each of our elements its index among escnn's."""
     escnn = load_escnn()
     finite = isinstance(space, escnn.gspaces.GSpace2D) and space.fibergroup.order() > 0
     if not finite:
@@ -82,16 +82,16 @@ def _read_group(space: Any, path: str) -> tuple[Group, tuple[int, ...]]:
     )
     rotations = int((torch.linalg.det(matrices) > 0).sum())
     group = CyclicGroup(rotations) if rotations == len(matrices) else DihedralGroup(rotations)
-    # The matrices say it all: which way positive angles turn, what is mirrored, and in which order elements come.
-    far = (group.matrices.unsqueeze(1) - matrices).abs().amax((2, 3))
-    if float(far.amin(1).max()) > 1e-6:
-        advice = f"in escnn that is flipRot2dOnR2({rotations}) as it comes, without an axis of your own"
+    # The matrices give the sense of rotation, the axis of the reflection and the order of the elements.
+    distances = (group.matrices.unsqueeze(1) - matrices).abs().amax((2, 3))
+    if float(distances.amin(1).max()) > 1e-6:
+        advice = f"in escnn that is flipRot2dOnR2({rotations}) with its default axis"
         raise invalid(f"{path}'s mirror axis", "the vertical, or one that a rotation moves there", space.name, advice)
-    return group, tuple(far.argmin(1).tolist())
+    return group, tuple(distances.argmin(1).tolist())
 
 
 def make_type(group: Group, count: int, regular: bool) -> Any:
-    """The escnn type of ``count`` fields; its elements are in our order."""
+    """Return the escnn type of ``count`` fields, whose elements are in our order."""
     gspaces, n = load_escnn().gspaces, group.n
     if isinstance(group, DihedralGroup):
         space = gspaces.flipRot2dOnR2(n) if n > 1 else gspaces.flip2dOnR2()

@@ -1,4 +1,4 @@
-"""A convolution of escnn as layers of ours."""
+"""`from_escnn`: networks of escnn as networks of this package."""
 
 from collections import OrderedDict
 from collections.abc import Callable
@@ -17,165 +17,94 @@ from ._fields import Fields, load_escnn, read_fields
 from ._layers import AllPlanesFilters, Blur, Mask, OnePlaneFilters
 
 
-class _Basis(NamedTuple):
-    """What a convolution of escnn consists of.
+def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared") -> nn.Module:
+    r"""Convert an escnn network, trained or not, to a network of this package with the same output.
 
-    Shape:
-        - functions: ``[b, o, i, k * k]``, ``o`` and ``i`` the channels of a field in our order of the elements
-        - weight: ``[C_out, C_in, b]``
-    """
+    ================================================  ===================================================
+    escnn                                             here
+    ================================================  ===================================================
+    R2Conv, trivial to regular                        LiftingConv2d
+    R2Conv, regular to regular                        GroupConv2d
+    R2Conv, regular to trivial                        GroupConv2d of one tap, then GroupPool("mean")
+    R2Conv, trivial to trivial                        LiftingConv2d of C1, GroupPool; nn.Conv2d if 1 x 1
+    InnerBatchNorm                                    BatchNorm2d, with its statistics
+    ReLU, ELU, LeakyReLU, PointwiseNonLinearity       torch's
+    PointwiseDropout, IdentityModule                  torch's
+    PointwiseMaxPool2D, PointwiseAvgPool2D            MaxPool2d, AvgPool2d
+    the same, antialiased                             a pool with stride 1, then a fixed blur with a stride
+    PointwiseAdaptiveMaxPool2D, ...AvgPool2D          torch's
+    GroupPooling                                      GroupPool("max")
+    R2Upsampling, by a whole scale_factor             Upsample
+    MaskModule                                        a fixed mask
+    SequentialModule, nested too                      nn.Sequential with the same names
+    ================================================  ===================================================
 
-    functions: Tensor
-    weight: Tensor
+    Input and output are plain tensors. For a geometric tensor ``t`` of n trivial fields the plain tensor is
+    ``t.tensor``, an image. For one of n regular fields it is ``t.tensor.unflatten(1, (n, |G|))``, a feature map on the
+    group: escnn's elements have our order and sense of rotation, unless its group has a reflection axis other than the
+    default.
 
-    def sum(self, functions: Tensor) -> Tensor:
-        """What the coefficients make of functions ``[b, ...]``: kernels ``[C_out, C_in, ...]`` in float64."""
-        return torch.einsum("pqb,b...->pq...", self.weight.double(), functions.double())
+    Up to rounding, the output is escnn's: 1e-5 relative in float32, 1e-10 in float64. escnn samples its functions in
+    float32, so its network, and this one with ``filters="escnn"``, is equivariant to about 1e-7 even in float64. (Its
+    ``GroupPooling`` returns float32 even then; this one does not.)
 
-
-class ConvolutionReader:
-    """Makes layers of ours of ``R2Conv``; those with the same basis share one table.
+    The result is a module like any other: it can be trained further, and `gconv_ga.conversion.fold` makes plain
+    convolutions of it. Save it with ``torch.save(net, path)`` and load it with ``torch.load(path, weights_only=False)``
+    where escnn is not installed. A ``state_dict`` alone fits a network loaded in this way, or a copy.
 
     Args:
-        filters: "escnn" or "grid".
-        sampling: "shared" or "per_orientation", for layers with a stride.
+        module: A module of escnn. It is not changed.
+        filters: "escnn" keeps its functions as a fixed table and its coefficients as the weights, so that training
+            continues in the same space from the same numbers. "grid" makes all taps of the kernels free, including
+            those that escnn leaves out, and rotates them exactly; the output differs by escnn's rounding. It takes C1,
+            C2, C4, D1, D2, D4.
+        sampling: For layers with a stride. "shared" samples as escnn does, with one grid for all orientations. It is
+            equivariant at some image sizes only, and warns at the others. "per_orientation" is equivariant at every
+            size, but its output differs from escnn's at those others.
+
+    Returns:
+        The network, with the same mode, dtype and device, and parameters of its own.
+
+    Raises:
+        ValueError: ``module``, or one inside it, has no counterpart here, or has fields or a group without one. The
+            message gives its path, its type and what to do. ``filters`` or ``sampling`` is none of the above.
+        ModuleNotFoundError: escnn is not installed.
+
+    Example:
+        >>> import importlib.util
+        >>> import torch
+        >>> from gconv_ga.interop import from_escnn
+        >>> if importlib.util.find_spec("escnn"):  # the extra of that name
+        ...     from escnn import gspaces, nn as enn
+        ...
+        ...     space = gspaces.rot2dOnR2(8)
+        ...     image = enn.FieldType(space, [space.trivial_repr])
+        ...     maps = enn.FieldType(space, 4 * [space.regular_repr])
+        ...     layers = enn.R2Conv(image, maps, 5, padding=2), enn.InnerBatchNorm(maps), enn.GroupPooling(maps)
+        ...     theirs = enn.SequentialModule(*layers).eval()
+        ...     ours = from_escnn(theirs)
+        ...     x = torch.randn(2, 1, 16, 16)
+        ...     torch.testing.assert_close(ours(x), theirs(image(x)).tensor, rtol=0, atol=1e-5)
+
+    References:
+        Weiler and Cesa, "General E(2)-equivariant steerable CNNs", NeurIPS 2019: the kernels of escnn.
     """
-
-    def __init__(self, filters: str, sampling: str) -> None:
-        self.filters, self.sampling = filters, sampling
-        self._known: dict[tuple[int, str], Filters] = {}
-        # A number that names an object is another's when the object is gone.
-        self._alive: list[Any] = []
-
-    def __call__(self, conv: Any, path: str) -> nn.Module:
-        """One layer, or two if what comes out are images.
-
-        Args:
-            conv: The convolution.
-            path: Where it is, for the message.
-        """
-        into, outof = read_fields(conv.in_type, path), read_fields(conv.out_type, path)
-        basis = _read_basis(conv, into, outof)
-        _refuse_stale(conv, basis, into, outof, path)
-        group, size = into.group, (conv.kernel_size, conv.kernel_size)
-        if self.filters == "grid" and not group.is_exact():
-            raise invalid("filters", f"'escnn' for {group.name}, which has other angles than quarter turns", "grid")
-        weight = basis.weight
-        if into.regular and outof.regular:
-            functions, plane = basis.functions, basis.functions[:, 0]
-            if self.filters == "escnn":
-                weight = _by_element(weight, group, path)
-        elif into.regular:
-            # To images: every orientation for itself, then their sum, which is |G| times their mean.
-            functions, weight = basis.functions[:, 0] * group.order, weight.unsqueeze(2)
-            plane = functions[:, :1]
-        else:
-            functions, plane = basis.functions[:, :, 0], basis.functions[:, 0, 0]
-        if not (into.regular or outof.regular):
-            if size == (1, 1):
-                # A single tap is its own turn.
-                return _filled(conv, nn.Conv2d, into, outof, basis.sum(plane).unflatten(-1, size), {})
-            if self.filters == "escnn":
-                # escnn's functions are symmetric, so that one element does for all.
-                group = C1
-        filters: Filters
-        if self.filters == "grid":
-            filters, weight = GridFilters(group, size), basis.sum(plane).unflatten(-1, size)
-        else:
-            filters = self._table(conv, f"{into.regular} {outof.regular}", group, functions)
-        make: Any = gnn.GroupConv2d if into.regular else gnn.LiftingConv2d
-        # Without a stride all orientations sample the same grid anyway, and that is quicker.
-        sampling = "per_orientation" if conv.stride in (1, (1, 1)) else self.sampling
-        more: dict[str, Any] = {"group": group, "sampling": sampling, "filters": filters}
-        if into.regular and not outof.regular:
-            more["group_kernel_size"] = 1
-        layer = _filled(conv, make, into, outof, weight, more)
-        return layer if outof.regular else nn.Sequential(layer, gnn.GroupPool(group, "mean"))
-
-    def _table(self, conv: Any, kind: str, group: Group, functions: Tensor) -> Filters:
-        (block,) = conv.basisexpansion.children()
-        key = (id(block), kind)
-        if key not in self._known:
-            make = AllPlanesFilters if functions.ndim == 4 else OnePlaneFilters
-            self._known[key] = make(group, (conv.kernel_size, conv.kernel_size), functions.cpu().clone())
-            self._alive.append(block)
-        return self._known[key]
+    one_of("filters", filters, ("escnn", "grid"))
+    one_of("sampling", sampling, ("shared", "per_orientation"))
+    return Reader(load_escnn().nn, filters, sampling)(module, "module")
 
 
-def _read_basis(conv: Any, into: Fields, outof: Fields) -> _Basis:
-    # Fields of one kind in, of one kind out: one block.
-    (block,) = conv.basisexpansion.children()
-    functions, weight = block.sampled_basis.detach(), conv.weights.detach()
-    functions = functions[:, _order(outof)][:, :, _order(into)]
-    return _Basis(functions, weight.view(outof.count, into.count // conv.groups, -1))
-
-
-def _order(fields: Fields) -> list[int]:
-    return list(fields.channels) if fields.regular else [0]
-
-
-def _by_element(weight: Tensor, group: Group, path: str) -> Tensor:
-    """Coefficients with an element axis, ``[C_out, C_in, |G|, F]``."""
-    if weight.shape[2] % group.order:
-        advice = "its basis_filter leaves some orientations fewer functions than others: take filters='grid'"
-        raise invalid(path, "a convolution with as many functions for each orientation", "R2Conv", advice)
-    return weight.unflatten(2, (group.order, -1))
-
-
-def _refuse_stale(conv: Any, basis: _Basis, into: Fields, outof: Fields, path: str) -> None:
-    """In eval mode escnn uses kernels that it expanded earlier: they must be those of the weights."""
-    if conv.training:
-        return
-    rows, columns = _order(outof), _order(into)
-    now = basis.sum(basis.functions).transpose(1, 2)
-    then = conv.filter.detach().double().reshape(*now.shape[:4], -1)[:, rows][:, :, :, columns]
-    pairs = [(now, then)]
-    if conv.bias is not None:
-        pairs.append((_read_bias(conv, outof), conv.expanded_bias.detach().double().view(outof.count, -1)[:, 0]))
-    if not all(_alike(a, b, conv.weights.dtype) for a, b in pairs):
-        advice = "its weights have changed in eval mode, which escnn does not see: call train() and eval() on it first"
-        raise invalid(path, "a convolution whose kernels are those of its weights", "R2Conv", advice)
-
-
-def _alike(now: Tensor, then: Tensor, dtype: torch.dtype) -> bool:
-    """Whether they differ by no more than rounding, with some room."""
-    return bool((now - then).abs().amax() <= max(1e-3, 8 * torch.finfo(dtype).eps) * now.abs().amax())
-
-
-def _read_bias(conv: Any, outof: Fields) -> Tensor:
-    """One number for each field: escnn gives all channels of a field the same."""
-    bias: Tensor = conv.bias_expansion.double() @ conv.bias.detach().double()
-    return bias.view(outof.count, -1)[:, 0]
-
-
-def _filled(conv: Any, make: Any, into: Fields, outof: Fields, weight: Tensor, more: dict[str, Any]) -> nn.Module:
-    """The layer with these weights and the convolution's bias; no generator is left elsewhere than it was."""
-    # (To draw on the meta device instead would import torch's compiler, for seconds.)
-    with torch.random.fork_rng(devices=[]):
-        layer: nn.Module = make(
-            into.count, outof.count, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
-            conv.bias is not None, conv.padding_mode, dtype=conv.weights.dtype, **more,
-        )  # fmt: skip
-    state = {"weight": weight.to(conv.weights).clone(memory_format=torch.contiguous_format)}
-    if conv.bias is not None:
-        state["bias"] = _read_bias(conv, outof).to(conv.weights)
-    layer.load_state_dict(state, assign=True)
-    for name, parameter in layer.named_parameters():
-        parameter.requires_grad_((conv.bias if name == "bias" else conv.weights).requires_grad)
-    return layer
-
-
-# By the names of the classes: escnn is not there when this file is imported.
+# By class name: escnn may not be installed when this file is imported.
 ADVICE = {
-    "FieldDropout": "it drops single pixels of fields, which no layer here does; replace it by PointwiseDropout",
-    "IIDBatchNorm2d": "its statistics are other ones; train with InnerBatchNorm in its place",
-    "R2ConvTransposed": "train with R2Upsampling and R2Conv in its place",
+    "FieldDropout": "it drops single pixels of fields, which no layer here does; replace it with PointwiseDropout",
+    "IIDBatchNorm2d": "its statistics are different; train with InnerBatchNorm instead",
+    "R2ConvTransposed": "train with R2Upsampling and R2Conv instead",
 }
 POINTWISE: dict[Any, type[nn.Module]] = {F.relu: nn.ReLU, F.elu: nn.ELU, F.sigmoid: nn.Sigmoid, F.tanh: nn.Tanh}
 
 
 class Reader:
-    """Makes modules of ours of escnn's; what is used twice there is used twice here.
+    """Converts modules of escnn; a module that is used twice there is used twice here.
 
     Args:
         enn: ``escnn.nn``.
@@ -208,11 +137,11 @@ class Reader:
         }
 
     def __call__(self, module: Any, path: str) -> nn.Module:
-        """The module of ours.
+        """Convert one module.
 
         Args:
-            module: One of escnn's.
-            path: Where it is, for the message.
+            module: A module of escnn.
+            path: Its path, for the message.
 
         Raises:
             ValueError: It has no counterpart, or its arguments have none.
@@ -227,7 +156,7 @@ class Reader:
         except ValueError as error:
             if (argument_of(error) or "").startswith((path, "filters")):
                 raise
-            # A layer that refuses an argument does not know where it is.
+            # A layer that refuses an argument does not know its own path.
             raise error_about(path, f"{path}: {error}") from error
         if type(module) is self.enn.SequentialModule:
             made.training = module.training
@@ -240,9 +169,9 @@ class Reader:
         name = type(module).__name__
         takes = "one of " + ", ".join(kind.__name__ for kind in self.makers)
         if not isinstance(module, self.enn.EquivariantModule):
-            advice = "give its escnn parts one by one, and write its forward anew with plain tensors"
+            advice = "convert its escnn parts one by one, and rewrite its forward for plain tensors"
             return invalid(path, f"a module of escnn, {takes}", name, advice)
-        last = "replace it before training, or give the modules before and after it one by one and join them by hand"
+        last = "replace it before training, or convert the modules before and after it one by one and join them by hand"
         return invalid(path, takes, name, ADVICE.get(name, last))
 
     def _sequence(self, module: Any, path: str) -> nn.Module:
@@ -250,8 +179,8 @@ class Reader:
         children = module._modules.items()  # noqa: SLF001
         return nn.Sequential(OrderedDict((name, self(child, f"{path}.{name}")) for name, child in children))
 
-    def _own_sampling(self, module: Any) -> str:
-        """Without a stride all orientations sample the same grid anyway, and this is quicker."""
+    def _sampling_of(self, module: Any) -> str:
+        """Return the sampling for a module. Without a stride all orientations share a grid, and this is faster."""
         return "per_orientation" if module.stride in (1, (1, 1)) else self.sampling
 
     def _batch_norm(self, module: Any, path: str) -> nn.Module:
@@ -274,7 +203,7 @@ class Reader:
         arguments = module.kernel_size, stride or module.stride, module.padding, module.dilation
         if not fields.regular:
             return nn.MaxPool2d(*arguments, ceil_mode=module.ceil_mode)
-        sampling = self._own_sampling(module)
+        sampling = self._sampling_of(module)
         return gnn.MaxPool2d(*arguments, module.ceil_mode, group=fields.group, sampling=sampling)
 
     def _avg_pool(self, module: Any, path: str) -> nn.Module:
@@ -282,7 +211,7 @@ class Reader:
         arguments = module.kernel_size, module.stride, module.padding, module.ceil_mode
         if not fields.regular:
             return nn.AvgPool2d(*arguments)
-        return gnn.AvgPool2d(*arguments, group=fields.group, sampling=self._own_sampling(module))
+        return gnn.AvgPool2d(*arguments, group=fields.group, sampling=self._sampling_of(module))
 
     def _blurred_max_pool(self, module: Any, path: str) -> nn.Module:
         pool = self._max_pool(module, path, (1, 1))
@@ -291,7 +220,7 @@ class Reader:
     def _blur(self, module: Any, path: str, padding: tuple[int, int]) -> nn.Module:
         fields = read_fields(module.in_type, path)
         group = fields.group if fields.regular else None
-        return Blur(module.filter[0, 0], module.stride, padding, group, self._own_sampling(module))
+        return Blur(module.filter[0, 0], module.stride, padding, group, self._sampling_of(module))
 
     def _adaptive(self, module: Any, path: str, kind: str) -> nn.Module:
         size = module.output_size
@@ -315,76 +244,150 @@ class Reader:
         return gnn.Upsample(factor, mode, group=fields.group) if fields.regular else nn.Upsample(None, factor, mode)
 
 
-def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared") -> nn.Module:
-    r"""A network of escnn, trained or not, as a network of this package: the same output, without escnn.
+class _Basis(NamedTuple):
+    """The sampled functions of an escnn convolution, and their coefficients.
 
-    ================================================  ===================================================
-    escnn                                             here
-    ================================================  ===================================================
-    R2Conv, trivial to regular                        LiftingConv2d
-    R2Conv, regular to regular                        GroupConv2d
-    R2Conv, regular to trivial                        GroupConv2d of one tap, then GroupPool("mean")
-    R2Conv, trivial to trivial                        LiftingConv2d of C1, GroupPool; nn.Conv2d if 1 x 1
-    InnerBatchNorm                                    BatchNorm2d, with its statistics
-    ReLU, ELU, LeakyReLU, PointwiseNonLinearity       torch's
-    PointwiseDropout, IdentityModule                  torch's
-    PointwiseMaxPool2D, PointwiseAvgPool2D            MaxPool2d, AvgPool2d
-    the same, antialiased                             a pool without a stride, then a fixed blur with one
-    PointwiseAdaptiveMaxPool2D, ...AvgPool2D          torch's
-    GroupPooling                                      GroupPool("max")
-    R2Upsampling, by a whole scale_factor             Upsample
-    MaskModule                                        a fixed mask
-    SequentialModule, nested too                      nn.Sequential with the same names
-    ================================================  ===================================================
+    Shape:
+        - functions: ``[b, o, i, k * k]``, where ``o`` and ``i`` are the channels of a field, elements in our order
+        - weight: ``[C_out, C_in, b]``
+    """
 
-    What goes in and out are plain tensors. For a geometric tensor ``t`` of n trivial fields that is ``t.tensor``, an
-    image; for one of n regular fields it is ``t.tensor.unflatten(1, (n, |G|))``, a map on the group: escnn lists the
-    elements in our order and turns the same way, unless its group was given a mirror axis of its own.
+    functions: Tensor
+    weight: Tensor
 
-    Up to rounding the output is escnn's: 1e-5 relative in float32, 1e-10 in float64. escnn samples its functions in
-    float32, so that its network, and with ``filters="escnn"`` this one, is equivariant to about 1e-7 even in float64.
-    (Its ``GroupPooling`` returns float32 even then; this one does not.)
+    def sum(self, functions: Tensor) -> Tensor:
+        """Return the kernels ``[C_out, C_in, ...]`` for functions ``[b, ...]``, in float64."""
+        return torch.einsum("pqb,b...->pq...", self.weight.double(), functions.double())
 
-    The result is a module like any other: it trains on, and `gconv_ga.conversion.fold` makes plain convolutions of it.
-    ``torch.save(net, path)`` saves it, and ``torch.load(path, weights_only=False)`` loads it where escnn is not
-    installed; a ``state_dict`` alone fits a network so loaded, or a copy.
+
+class ConvolutionReader:
+    """Converts ``R2Conv``; layers with the same basis share one table.
 
     Args:
-        module: A module of escnn. It stays as it is.
-        filters: "escnn" keeps its functions as a fixed table and its coefficients as the weights, so that training goes
-            on in the same space from the same numbers. "grid" makes all taps of the kernels free, those too that escnn
-            leaves out, and turns them exactly; the output differs by escnn's rounding. It takes C1, C2, C4, D1, D2, D4.
-        sampling: For layers with a stride. "shared" samples as escnn does: one grid for all orientations, equivariant
-            at some image sizes only; at the others it warns. "per_orientation" is equivariant at every size, with other
-            numbers than escnn's at those others.
-
-    Returns:
-        The network, in the same mode, of the same dtype, on the same device, with parameters of its own.
-
-    Raises:
-        ValueError: ``module``, or one inside it, has no counterpart here, or is of fields or a group that have none;
-            the message has its path, its type and what to do. ``filters`` or ``sampling`` is none of those above.
-        ModuleNotFoundError: escnn is not installed.
-
-    Example:
-        >>> import importlib.util
-        >>> import torch
-        >>> from gconv_ga.interop import from_escnn
-        >>> if importlib.util.find_spec("escnn"):  # the extra of that name
-        ...     from escnn import gspaces, nn as enn
-        ...
-        ...     space = gspaces.rot2dOnR2(8)
-        ...     image = enn.FieldType(space, [space.trivial_repr])
-        ...     maps = enn.FieldType(space, 4 * [space.regular_repr])
-        ...     layers = enn.R2Conv(image, maps, 5, padding=2), enn.InnerBatchNorm(maps), enn.GroupPooling(maps)
-        ...     theirs = enn.SequentialModule(*layers).eval()
-        ...     ours = from_escnn(theirs)
-        ...     x = torch.randn(2, 1, 16, 16)
-        ...     torch.testing.assert_close(ours(x), theirs(image(x)).tensor, rtol=0, atol=1e-5)
-
-    References:
-        Weiler and Cesa, "General E(2)-equivariant steerable CNNs", NeurIPS 2019: the kernels of escnn.
+        filters: "escnn" or "grid".
+        sampling: "shared" or "per_orientation", for layers with a stride.
     """
-    one_of("filters", filters, ("escnn", "grid"))
-    one_of("sampling", sampling, ("shared", "per_orientation"))
-    return Reader(load_escnn().nn, filters, sampling)(module, "module")
+
+    def __init__(self, filters: str, sampling: str) -> None:
+        self.filters, self.sampling = filters, sampling
+        self._tables: dict[tuple[int, str], Filters] = {}
+        # The id of an object may be reused once the object is gone.
+        self._kept_alive: list[Any] = []
+
+    def __call__(self, conv: Any, path: str) -> nn.Module:
+        """Return one layer, or two if the outputs are images.
+
+        Args:
+            conv: The convolution.
+            path: Its path, for the message.
+        """
+        into, outof = read_fields(conv.in_type, path), read_fields(conv.out_type, path)
+        basis = _read_basis(conv, into, outof)
+        _refuse_stale(conv, basis, into, outof, path)
+        group, size = into.group, (conv.kernel_size, conv.kernel_size)
+        if self.filters == "grid" and not group.is_exact():
+            takes = f"'escnn' for {group.name}, which has other angles than multiples of 90 degrees"
+            raise invalid("filters", takes, "grid")
+        weight = basis.weight
+        if into.regular and outof.regular:
+            functions, plane = basis.functions, basis.functions[:, 0]
+            if self.filters == "escnn":
+                weight = _by_element(weight, group, path)
+        elif into.regular:
+            # To images: orientations do not mix. Their sum follows, which is |G| times their mean.
+            functions, weight = basis.functions[:, 0] * group.order, weight.unsqueeze(2)
+            plane = functions[:, :1]
+        else:
+            functions, plane = basis.functions[:, :, 0], basis.functions[:, 0, 0]
+        if not (into.regular or outof.regular):
+            if size == (1, 1):
+                # A single tap does not change when it is rotated.
+                return _make_layer(conv, nn.Conv2d, into, outof, basis.sum(plane).unflatten(-1, size), {})
+            if self.filters == "escnn":
+                # escnn's functions are symmetric, so one element is enough.
+                group = C1
+        filters: Filters
+        if self.filters == "grid":
+            filters, weight = GridFilters(group, size), basis.sum(plane).unflatten(-1, size)
+        else:
+            filters = self._shared_filters(conv, f"{into.regular} {outof.regular}", group, functions)
+        make: Any = gnn.GroupConv2d if into.regular else gnn.LiftingConv2d
+        # Without a stride all orientations share a grid, and this is faster.
+        sampling = "per_orientation" if conv.stride in (1, (1, 1)) else self.sampling
+        more: dict[str, Any] = {"group": group, "sampling": sampling, "filters": filters}
+        if into.regular and not outof.regular:
+            more["group_kernel_size"] = 1
+        layer = _make_layer(conv, make, into, outof, weight, more)
+        return layer if outof.regular else nn.Sequential(layer, gnn.GroupPool(group, "mean"))
+
+    def _shared_filters(self, conv: Any, kind: str, group: Group, functions: Tensor) -> Filters:
+        (block,) = conv.basisexpansion.children()
+        key = (id(block), kind)
+        if key not in self._tables:
+            make = AllPlanesFilters if functions.ndim == 4 else OnePlaneFilters
+            self._tables[key] = make(group, (conv.kernel_size, conv.kernel_size), functions.cpu().clone())
+            self._kept_alive.append(block)
+        return self._tables[key]
+
+
+def _read_basis(conv: Any, into: Fields, outof: Fields) -> _Basis:
+    # All fields in are of one kind, and so are those out: there is one block.
+    (block,) = conv.basisexpansion.children()
+    functions, weight = block.sampled_basis.detach(), conv.weights.detach()
+    functions = functions[:, _channel_order(outof)][:, :, _channel_order(into)]
+    return _Basis(functions, weight.view(outof.count, into.count // conv.groups, -1))
+
+
+def _channel_order(fields: Fields) -> list[int]:
+    return list(fields.channels) if fields.regular else [0]
+
+
+def _by_element(weight: Tensor, group: Group, path: str) -> Tensor:
+    """Return the coefficients with an element axis, ``[C_out, C_in, |G|, F]``."""
+    if weight.shape[2] % group.order:
+        advice = "its basis_filter leaves fewer functions to some orientations than to others; use filters='grid'"
+        raise invalid(path, "a convolution with as many functions for each orientation", "R2Conv", advice)
+    return weight.unflatten(2, (group.order, -1))
+
+
+def _refuse_stale(conv: Any, basis: _Basis, into: Fields, outof: Fields, path: str) -> None:
+    """Refuse a convolution in eval mode whose kernels, which escnn expanded earlier, are not those of its weights."""
+    if conv.training:
+        return
+    rows, columns = _channel_order(outof), _channel_order(into)
+    current = basis.sum(basis.functions).transpose(1, 2)
+    expanded = conv.filter.detach().double().reshape(*current.shape[:4], -1)[:, rows][:, :, :, columns]
+    pairs = [(current, expanded)]
+    if conv.bias is not None:
+        pairs.append((_read_bias(conv, outof), conv.expanded_bias.detach().double().view(outof.count, -1)[:, 0]))
+    if not all(_equal_up_to_rounding(a, b, conv.weights.dtype) for a, b in pairs):
+        advice = "its weights were changed in eval mode, unnoticed by escnn; call train() and eval() on it first"
+        raise invalid(path, "a convolution whose kernels are those of its weights", "R2Conv", advice)
+
+
+def _equal_up_to_rounding(actual: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Return whether tensors differ by no more than rounding, with a margin."""
+    return bool((actual - expected).abs().amax() <= max(1e-3, 8 * torch.finfo(dtype).eps) * actual.abs().amax())
+
+
+def _read_bias(conv: Any, outof: Fields) -> Tensor:
+    """Return one number for each field: escnn's bias is the same for all channels of a field."""
+    bias: Tensor = conv.bias_expansion.double() @ conv.bias.detach().double()
+    return bias.view(outof.count, -1)[:, 0]
+
+
+def _make_layer(conv: Any, make: Any, into: Fields, outof: Fields, weight: Tensor, more: dict[str, Any]) -> nn.Module:
+    """Return a layer with these weights and the convolution's bias; the state of random generators is restored."""
+    # Not on the meta device: drawing there imports torch's compiler, which takes seconds.
+    with torch.random.fork_rng(devices=[]):
+        layer: nn.Module = make(
+            into.count, outof.count, conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups,
+            conv.bias is not None, conv.padding_mode, dtype=conv.weights.dtype, **more,
+        )  # fmt: skip
+    state = {"weight": weight.to(conv.weights).clone(memory_format=torch.contiguous_format)}
+    if conv.bias is not None:
+        state["bias"] = _read_bias(conv, outof).to(conv.weights)
+    layer.load_state_dict(state, assign=True)
+    for name, parameter in layer.named_parameters():
+        parameter.requires_grad_((conv.bias if name == "bias" else conv.weights).requires_grad)
+    return layer

@@ -1,4 +1,4 @@
-"""Filters that are escnn's own: its sampled basis as a table, its coefficients as the weights."""
+"""Filters and layers that only networks from escnn have: its sampled basis as filters, a fixed blur, a fixed mask."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -14,16 +14,16 @@ from ..nn.authoring import correlate, make_geometry
 
 @dataclass(frozen=True, eq=False)
 class _EscnnFilters(ABC):
-    """Free weights to turned kernels by escnn's basis, one matrix product.
+    """Rotated kernels from free weights by escnn's basis, with one matrix product.
 
-    Every weight is a coefficient of escnn's, so that training goes on in the same space of functions, from the same
-    point and along the same gradients. escnn samples its basis in float32: to that precision, 1e-7 relative, and no
-    better, the kernels turn.
+    Every weight is a coefficient of escnn's, so that training continues in the same space of functions, from the same
+    point and along the same gradients. escnn samples its basis in float32, so the kernels are rotated to that
+    precision, 1e-7 relative.
 
     Args:
         group: The group.
         kernel_size: Rows and columns.
-        functions: The sampled basis, in our order of the elements.
+        functions: The sampled basis, with elements in our order.
     """
 
     group: Group
@@ -33,18 +33,18 @@ class _EscnnFilters(ABC):
     @property
     @abstractmethod
     def shape(self) -> tuple[int, ...]:
-        """The axes of one kernel in the weight."""
+        """Axes of one kernel in the weight."""
 
     @property
     def _energy(self) -> float:
-        """Of what kernels with independent weights of variance 1 make of white noise, for an input channel."""
+        """The output energy per input channel of white noise under kernels with independent weights of variance 1."""
         return float(self.functions.double().square().sum()) / self.group.order
 
     def variance(self, channels: float, *, rectified: bool) -> float:
-        """The variance of independent normal weights that keeps the variance of white noise (He).
+        """Return the variance of independent normal weights that preserves the variance of white noise (He).
 
         Args:
-            channels: How many input channels (times elements) one output sums over.
+            channels: Number of input channels (times elements) that one output sums over.
             rectified: Whether the input has passed a ReLU, which halves its second moment.
 
         References:
@@ -54,7 +54,7 @@ class _EscnnFilters(ABC):
 
 
 class OnePlaneFilters(_EscnnFilters):
-    """For kernels of one plane: of images, or of maps whose orientations do not mix.
+    """Filters for kernels of one plane: on images, or on feature maps whose orientations do not mix.
 
     Shape:
         - functions: ``[F, |G|, kh * kw]``
@@ -62,18 +62,17 @@ class OnePlaneFilters(_EscnnFilters):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes of one kernel in the weight."""
+        """Axes of one kernel in the weight."""
         return (len(self.functions),)
 
     def tables(self) -> dict[str, Tensor]:
-        """What `turn` and `turn_and_shift` need on the weight's device, by name; new tensors on the CPU."""
-        group = self.group
-        before = [[group.product(group.inverse(g), h) for h in range(group.order)] for g in range(group.order)]
-        turned = self.functions.double().transpose(0, 1).contiguous()
-        return {"turned_functions": turned, "shift_index": torch.tensor(before)}
+        """Return the tables that `turn` and `turn_and_shift` need on the weight's device, as new tensors on the CPU."""
+        shifts = [self.group.products[self.group.inverse(g)] for g in range(self.group.order)]
+        rotated = self.functions.double().transpose(0, 1).contiguous()
+        return {"turned_functions": rotated, "shift_index": torch.tensor(shifts)}
 
     def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
-        """Every kernel turned by every element.
+        """Rotate every kernel by every element.
 
         Shape:
             - weight: ``[C_out, J, F]``
@@ -82,7 +81,7 @@ class OnePlaneFilters(_EscnnFilters):
         return weight.unsqueeze(1) @ tables["turned_functions"].to(weight.dtype)
 
     def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
-        """Every kernel on the group moved by every element.
+        """Move every kernel on the group by every element.
 
         Shape:
             - weight: ``[C_out, C_in, |G|, F]``
@@ -93,9 +92,10 @@ class OnePlaneFilters(_EscnnFilters):
 
 
 class AllPlanesFilters(_EscnnFilters):
-    """For kernels from maps to maps with all their planes.
+    """Filters for kernels with a plane for every element, from feature maps on the group to others.
 
-    escnn's functions spread over the planes, ``F |G|`` of them, so the weight's element axis counts functions here.
+    escnn's functions extend over all planes. There are ``F |G|`` of them, so the weight's element axis counts functions
+    here.
 
     Shape:
         - functions: ``[F * |G|, |G|, |G|, kh * kw]``, of the output's element, then the input's
@@ -103,20 +103,20 @@ class AllPlanesFilters(_EscnnFilters):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The axes of one kernel in the weight, beside the element axis."""
+        """Axes of one kernel in the weight, after the element axis."""
         return (len(self.functions) // self.group.order,)
 
     @property
     def _energy(self) -> float:
-        # The channels that `variance` is told are counted with the elements.
+        # The channels that `variance` takes are counted with the elements.
         return super()._energy / self.group.order
 
     def tables(self) -> dict[str, Tensor]:
-        """What `turn_and_shift` needs on the weight's device, by name; new tensors on the CPU."""
+        """Return the table that `turn_and_shift` needs on the weight's device, as a new tensor on the CPU."""
         return {"functions": self.functions.double().flatten(1)}
 
     def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
-        """Kernels of one plane are not made of these functions.
+        """Refuse kernels of one plane, which are not made of these functions.
 
         Raises:
             ValueError: Always.
@@ -124,7 +124,7 @@ class AllPlanesFilters(_EscnnFilters):
         raise invalid("filters", "made for kernels of one plane", self, "these are for a GroupConv2d with all its taps")
 
     def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
-        """Every kernel on the group moved by every element.
+        """Move every kernel on the group by every element.
 
         Shape:
             - weight: ``[C_out, C_in, |G|, F]``
@@ -136,13 +136,13 @@ class AllPlanesFilters(_EscnnFilters):
 
 
 class Blur(nn.Module):
-    """Every map blurred by one fixed kernel, with a stride: the second half of an antialiased pool.
+    """Blur every feature map with one fixed kernel and a stride: the second half of an antialiased pool.
 
     Args:
         kernel: The kernel.
         stride: For rows and columns.
         padding: For rows and columns.
-        group: The group of a map; None for images.
+        group: The group of a feature map on the group. If None, the input is an image.
         sampling: "per_orientation" or "shared", as for `LiftingConv2d`.
 
     Shape:
@@ -183,10 +183,10 @@ class Blur(nn.Module):
 
 
 class Mask(nn.Module):
-    """The image or map times a fixed mask, of one size.
+    """Multiply an image or feature map by a fixed mask, of one size.
 
     Args:
-        mask: The factors.
+        mask: The factors, one for each pixel.
 
     Shape:
         - mask: ``[S, S]``

@@ -1,4 +1,4 @@
-"""Kernels of ours as a convolution of escnn, whose coefficients are found by least squares."""
+"""`to_escnn`: networks of this package as networks of escnn."""
 
 import math
 from collections import OrderedDict
@@ -16,8 +16,110 @@ from ._fields import load_escnn, make_type
 from ._layers import Blur, Mask
 
 
+def to_escnn(
+    module: nn.Module,
+    *,
+    group: Group | str | None = None,
+    sampling: str = "per_orientation",
+    functions: str = "auto",
+    max_error: float = 1e-5,
+) -> Any:
+    """Convert a network of this package, or one made by `from_escnn`, to a network of escnn.
+
+    It may consist of ``nn.Sequential``, nested too, of `LiftingConv2d`, `GroupConv2d`, `BatchNorm2d`, `MaxPool2d`,
+    `AvgPool2d`, `GroupPool`, `Upsample`, of torch's ``Conv2d``, ``BatchNorm2d``, pools and ``Upsample`` on images, and
+    of torch's ``ReLU``, ``ELU``, ``LeakyReLU``, ``Sigmoid``, ``Tanh``, ``Dropout`` and ``Identity``. It may also be one
+    of these.
+
+    The coefficients of each ``R2Conv`` are found by least squares. For C1, C2, C4, D1, D2, D4, and for 3 x 3 kernels of
+    every group, this is exact to escnn's rounding, 1e-7. At other angles, escnn rotates larger kernels differently.
+    Then the error of a layer's kernels, the relative root mean square distance from the nearest that escnn can express,
+    must not exceed ``max_error`` (it is 0.16 for 5 x 5 and C8). Networks that `from_escnn` made of layers with escnn's
+    default functions come back as they were, for every group.
+
+    A convolution and ``GroupPool("mean")`` alone in an ``nn.Sequential`` become one ``R2Conv`` to trivial fields. Such
+    a pool elsewhere becomes an ``R2Conv`` of 1 x 1. ``GroupPool("max")`` becomes ``GroupPooling``, which returns
+    float32 whatever its input.
+
+    Images ``[B, C, H, W]`` become geometric tensors of C trivial fields, and feature maps on the group
+    ``[B, C, |G|, H, W]`` those of C regular fields: ``kind(x.flatten(1, 2))`` with the ``in_type`` of the result.
+
+    Args:
+        module: The network. It is not changed.
+        group: The group. If None, that of its layers.
+        sampling: "per_orientation" refuses layers with a stride that sample each orientation on its own grid, which
+            escnn cannot do. "shared" gives them escnn's single grid: the output is the same where no pixel is left
+            over, and at other sizes the network is not equivariant.
+        functions: "default" for the functions that ``R2Conv`` chooses by itself; "all" for enough of them to express
+            every kernel that is rotated by multiples of 90 degrees, more than there are taps; "auto" for the default
+            where it is enough, and all elsewhere.
+        max_error: Largest relative error of a layer's kernels.
+
+    Returns:
+        The network, with the same mode, dtype and device, and parameters of its own.
+
+    Raises:
+        ValueError: The network, or a module inside it, has no counterpart in escnn; the message gives its path, its
+            type and what to do. The error of a layer's kernels exceeds ``max_error``. An argument is none of the above.
+        ModuleNotFoundError: escnn is not installed.
+
+    Example:
+        >>> import importlib.util
+        >>> import torch
+        >>> import gconv_ga.nn as gnn
+        >>> from gconv_ga.interop import to_escnn
+        >>> ours = torch.nn.Sequential(
+        ...     gnn.LiftingConv2d(1, 4, 3, padding=1, group="C4"), torch.nn.ReLU(), gnn.GroupPool("C4", "max")
+        ... )
+        >>> if importlib.util.find_spec("escnn"):  # the extra of that name
+        ...     theirs = to_escnn(ours)
+        ...     x = torch.randn(2, 1, 16, 16)
+        ...     torch.testing.assert_close(theirs(theirs.in_type(x)).tensor, ours(x), rtol=0, atol=1e-5)
+    """
+    if not isinstance(module, nn.Module):
+        raise invalid("module", "a torch.nn.Module", module)
+    one_of("sampling", sampling, ("per_orientation", "shared"))
+    one_of("functions", functions, ("auto", "default", "all"))
+    number = isinstance(max_error, int | float) and not isinstance(max_error, bool)
+    if not number or not 0 <= max_error < math.inf:
+        raise invalid("max_error", "a number of at least 0", max_error)
+    found = _find_group(module) if group is None else as_group(group)
+    enn = load_escnn().nn
+    writer = Writer(enn, found, sampling, functions, float(max_error))
+    parameters = (parameter for parameter in module.parameters() if parameter.is_floating_point())
+    writer.like = torch.empty_like(next(parameters, torch.empty(())), requires_grad=False)
+    return writer(module, make_type(found, *_first_fields(module)), "module")
+
+
+def _find_group(module: nn.Module) -> Group:
+    """Return the group of the layers, of which those of a single element, which are for images, are ignored."""
+    named: list[Any] = [getattr(layer, "group", None) for layer in module.modules()]
+    groups = {group for group in named if isinstance(group, Group) and group.order > 1}
+    found = sorted(groups, key=lambda group: group.name)
+    if len(found) > 1:
+        names = ", ".join(group.name for group in found)
+        raise invalid("module", "a network of one group", names, "escnn needs a separate network for each")
+    return found[0] if found else C1
+
+
+def _first_fields(module: nn.Module) -> tuple[int, bool]:
+    """Return the number of input fields and whether they are regular, from the first layer that knows."""
+    regular: bool | None = None
+    for layer in module.modules():
+        on_maps = isinstance(layer, gnn.MaxPool2d | gnn.AvgPool2d | gnn.Upsample | gnn.GroupPool)
+        if on_maps or (isinstance(layer, Blur) and layer.group is not None):
+            # These keep the number of fields.
+            regular = True
+        if isinstance(layer, gnn.LiftingConv2d | gnn.GroupConv2d | nn.Conv2d):
+            return layer.in_channels, isinstance(layer, gnn.GroupConv2d) if regular is None else regular
+        if isinstance(layer, gnn.BatchNorm2d | nn.BatchNorm2d):
+            return layer.num_features, isinstance(layer, gnn.BatchNorm2d) if regular is None else regular
+    advice = "escnn's layers need to know their fields; for a pool or a ReLU alone, create it in escnn"
+    raise invalid("module", "a network with a convolution or a norm", module, advice)
+
+
 class Window(NamedTuple):
-    """What ``R2Conv`` takes beside its types."""
+    """The arguments of ``R2Conv`` apart from its types."""
 
     kernel_size: int
     stride: int | tuple[int, int]
@@ -27,135 +129,21 @@ class Window(NamedTuple):
     padding_mode: str
 
 
-def read_window(conv: Any, path: str) -> Window:
-    """The window of a convolution of ours or torch's.
-
-    Args:
-        conv: The convolution.
-        path: Where it is, for the message.
-
-    Raises:
-        ValueError: It has no counterpart in escnn: the kernel or its dilation is not square, or "same" pads one end
-            more than the other.
-    """
-    if len(set(conv.kernel_size)) > 1 or len(set(conv.dilation)) > 1:
-        advice = "escnn has square kernels, with one dilation"
-        raise invalid(path, "a convolution with a square kernel", conv, advice)
-    size, dilation = conv.kernel_size[0], conv.dilation[0]
-    padding = conv.padding
-    if isinstance(padding, str):
-        total = dilation * (size - 1) if padding == "same" else 0
-        if total % 2:
-            raise invalid(path, "padded alike at both ends", conv, "escnn does not know padding='same'")
-        padding = (total // 2, total // 2)
-    return Window(size, _single(conv.stride), _single(padding), dilation, conv.groups, conv.padding_mode)
-
-
-def _single(pair: tuple[int, int]) -> int | tuple[int, int]:
-    return pair[0] if pair[0] == pair[1] else pair
-
-
-def read_kernels(conv: Any) -> Tensor:
-    """The kernels of a layer of ours or torch's between all channels, ``[C_out, C_in / groups, o, i, k * k]``."""
-    with torch.no_grad():
-        if isinstance(conv, nn.Conv2d):
-            return conv.weight.detach().double().flatten(2)[:, :, None, None]
-        stack = conv.turned_kernels().detach().double()
-    channels, order = conv.in_channels // conv.groups, conv.group.order
-    planes = stack.unflatten(2, (channels, -1)).transpose(1, 2)
-    if isinstance(conv, gnn.LiftingConv2d) or planes.shape[3] == order:
-        return planes
-    # Few planes lie by tap: now each where the element is that it meets.
-    whole = planes.new_zeros(*planes.shape[:3], order, planes.shape[4])
-    for g, near in enumerate(conv.neighbours.tolist()):
-        whole[:, :, g, near] = planes[:, :, g]
-    return whole
-
-
-def write_convolution(
-    types: tuple[Any, Any], window: Window, kernels: Tensor, bias: Tensor | None, like: Tensor, functions: str
-) -> tuple[Any, float] | None:
-    """An ``R2Conv`` with the nearest kernels that it can have, and how far they are, relative; None if it has none.
-
-    Args:
-        types: escnn's types, in and out.
-        window: Its other arguments.
-        kernels: The kernels between all channels.
-        bias: One number for each field.
-        like: A tensor of the dtype and on the device that is wanted.
-        functions: "default" or "all".
-    """
-    try:
-        conv = _empty(types, window, bias is not None, like, functions)
-    except ValueError:
-        # escnn has no function for 2 x 2 taps by itself.
-        return None
-    (block,) = conv.basisexpansion.children()
-    basis = block.sampled_basis.double().cpu().flatten(1)
-    wanted = kernels.double().cpu().flatten(2).flatten(0, 1)
-    # Some functions may be alike on the grid: of all the coefficients that do, the smallest.
-    found = torch.linalg.lstsq(basis.T, wanted.T, driver="gelsd").solution.T
-    far = (found @ basis - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny)
-    with torch.no_grad():
-        conv.weights.copy_(found.flatten())
-        if bias is not None:
-            spread = bias.detach().double().cpu().repeat_interleave(types[1].size // len(types[1]))
-            conv.bias.copy_(torch.linalg.lstsq(conv.bias_expansion.double().cpu(), spread[:, None]).solution[:, 0])
-    return conv, float(far)
-
-
-def _empty(types: tuple[Any, Any], window: Window, bias: bool, like: Tensor, functions: str) -> Any:
-    enn = load_escnn().nn
-    more = every_tap(window.kernel_size, window.dilation) if functions == "all" else {}
-
-    def make(recompute: bool) -> Any:
-        return enn.R2Conv(*types, **window._asdict(), bias=bias, initialize=False, recompute=recompute, **more)
-
-    # escnn's layers share the tables of their functions, and to move one is to move all: so this gets its own.
-    plain = torch.float32, torch.device("cpu")
-    conv = make((like.dtype, like.device) != plain)
-    (block,) = conv.basisexpansion.children()
-    if (block.sampled_basis.dtype, block.sampled_basis.device) != plain:
-        conv = make(True)
-    return conv.to(like)
-
-
-def every_tap(kernel_size: int, dilation: int) -> dict[str, Any]:
-    """Arguments with which an ``R2Conv`` has functions for every kernel that turns by quarter turns.
-
-    A narrow ring through each tap, and on it as many frequencies as it takes to tell its taps apart.
-
-    Args:
-        kernel_size: The number of rows and columns.
-        dilation: As in ``R2Conv``.
-    """
-    along = [i - (kernel_size - 1) / 2 for i in range(kernel_size)]
-    squares = [x * x + y * y for x in along for y in along]
-    # escnn takes no ring beyond the corner, to the last bit.
-    corner = dilation * (kernel_size - 1) / 2 * math.sqrt(2)
-    taps = {min(math.sqrt(square) * dilation, corner): squares.count(square) for square in sorted(squares)}
-    return {
-        "rings": list(taps),
-        "sigma": [0.05 * dilation if ring else 0.005 for ring in taps],
-        "frequencies_cutoff": lambda radius: taps[min(taps, key=lambda ring: abs(ring - radius))] // 2,
-    }
-
-
 ADVICE = {
-    "Dropout2d": "it drops whole maps, escnn's FieldDropout single pixels of fields; replace it by nn.Dropout",
-    "GroupConvTranspose2d": "replace it by Upsample and GroupConv2d before training",
+    "Dropout2d": "it drops whole maps, escnn's FieldDropout single pixels of fields; replace it with nn.Dropout",
+    "GroupConvTranspose2d": "replace it with Upsample and GroupConv2d before training",
 }
 
 
 class Writer:
-    """Makes modules of escnn of ours; each is told the type that comes in. What is used twice here is used twice there.
+    """Converts modules to escnn, given their input type; a module that is used twice here is used twice there.
 
     Args:
         enn: ``escnn.nn``.
         group: The group of the network.
-        sampling: "shared" to take escnn's one grid where a layer has one for each orientation.
+        sampling: "shared" to use escnn's single grid where a layer has one for each orientation.
         functions: "auto", "default" or "all".
-        max_error: The largest relative error of a layer's kernels.
+        max_error: Largest relative error of a layer's kernels.
     """
 
     def __init__(self, enn: ModuleType, group: Group, sampling: str, functions: str, max_error: float) -> None:
@@ -193,12 +181,12 @@ class Writer:
         }
 
     def __call__(self, module: Any, kind: Any, path: str) -> Any:
-        """The module of escnn.
+        """Convert one module.
 
         Args:
-            module: One of ours or torch's.
-            kind: The escnn type of what goes in.
-            path: Where the module is, for the message.
+            module: A module of this package or of torch.
+            kind: The escnn type of its input.
+            path: Its path, for the message.
 
         Raises:
             ValueError: It has no counterpart, or its arguments have none.
@@ -208,9 +196,9 @@ class Writer:
         make = self.makers.get(type(module))
         if make is None:
             name = type(module).__name__
-            kinds = sorted({f"{one.__module__.split('.')[0]}'s {one.__name__}" for one in self.makers})
+            kinds = sorted({f"{maker.__module__.split('.')[0]}'s {maker.__name__}" for maker in self.makers})
             takes = "one of " + ", ".join(kinds).replace("gconv_ga's Blur, gconv_ga's ", "gconv_ga's ")
-            last = "give the modules before and after it one by one and join them by hand"
+            last = "convert the modules before and after it one by one and join them by hand"
             raise invalid(path, takes, name, ADVICE.get(name, last))
         made = make(module, kind, path)
         if isinstance(made, self.enn.SequentialModule):
@@ -223,7 +211,7 @@ class Writer:
 
     def _sequence(self, module: nn.Sequential, kind: Any, path: str) -> Any:
         parts = list(module)
-        if len(parts) == 2 and isinstance(parts[0], gnn.LiftingConv2d | gnn.GroupConv2d) and is_mean(parts[1]):
+        if len(parts) == 2 and isinstance(parts[0], gnn.LiftingConv2d | gnn.GroupConv2d) and _is_mean_pool(parts[1]):
             return self._convolution(parts[0], kind, f"{path}.0", to_images=True)
         made = OrderedDict()
         # named_children() leaves out second names.
@@ -232,62 +220,62 @@ class Writer:
             kind = made[name].out_type
         return self.enn.SequentialModule(made) if made else self.enn.IdentityModule(kind)
 
-    def _expect(self, kind: Any, path: str, regular: bool, count: int) -> None:
-        if (is_regular(kind), len(kind)) != (regular, count):
-            takes, comes = (f"{'maps' if r else 'images'} of {n} channels" for r, n in ((regular, count), shape(kind)))
-            raise invalid(path, f"a layer that takes {comes}, which the layers before it make", takes)
+    def _expect_input(self, kind: Any, path: str, regular: bool, count: int) -> None:
+        given, expected = (_is_regular(kind), len(kind)), (regular, count)
+        if given != expected:
+            comes, takes = (f"{'maps' if r else 'images'} of {n} channels" for r, n in (given, expected))
+            raise invalid(path, f"a layer that takes {comes}, the output of the layers before it", takes)
 
-    def _refuse_sampling(self, module: Any, path: str) -> None:
-        """Layers of escnn have one grid for all orientations."""
+    def _check_sampling(self, module: Any, path: str) -> None:
+        """Refuse a layer with a grid for each orientation, unless escnn's single grid is accepted."""
         rows, columns = module.geometry.rows, module.geometry.columns
         if module.geometry.shared or rows.stride == columns.stride == 1 or not any(module.geometry.flipped_axes()):
             return
         if self.sampling != "shared":
-            advice = (
-                "escnn has one grid for all orientations: sampling='shared' takes it, with the same numbers only at "
-            )
+            takes = f"'shared' for {path}, which has a stride"
+            advice = "escnn has one grid for all orientations: sampling='shared' uses it, with the same output only at "
             advice += "sizes where no pixel is left over"
-            raise invalid("sampling", f"'shared' for {path}, which has a stride", self.sampling, advice)
+            raise invalid("sampling", takes, self.sampling, advice)
 
     def _convolution(self, module: Any, kind: Any, path: str, *, to_images: bool = False) -> Any:
-        """An ``R2Conv``; one to images has the mean of a layer's kernels over the elements of its output."""
+        """Return an ``R2Conv``; one to images has the mean of a layer's kernels over the elements of its output."""
         plain, of_maps = isinstance(module, nn.Conv2d), isinstance(module, gnn.GroupConv2d)
-        self._expect(kind, path, of_maps, module.in_channels)
-        # What goes from images to images may be a layer of one element, whose kernels are symmetric.
+        self._expect_input(kind, path, of_maps, module.in_channels)
+        # From images to images there may be a layer of one element, whose kernels are symmetric.
         if not plain and not (to_images and module.group.order == 1 and not of_maps):
-            self._refuse_group(module, path)
+            self._check_group(module, path)
         if not plain:
-            self._refuse_sampling(module, path)
+            self._check_sampling(module, path)
         window, outof = read_window(module, path), make_type(self.group, module.out_channels, not (plain or to_images))
         kernels = read_kernels(module)
         if to_images:
             kernels = kernels.mean(2, keepdim=True)
-        made = self._nearest((kind, outof), window, kernels, module.bias, path)
+        made = self._fit((kind, outof), window, kernels, module.bias, path)
         made.weights.requires_grad_(module.weight.requires_grad)
         if module.bias is not None:
             made.bias.requires_grad_(module.bias.requires_grad)
         return made
 
-    def _refuse_group(self, module: Any, path: str) -> None:
+    def _check_group(self, module: Any, path: str) -> None:
         if module.group != self.group:
-            advice = "escnn's networks have one group; to_escnn takes it as group="
+            advice = "escnn's networks have one group; pass it to to_escnn as group="
             raise invalid(path, f"of the group {self.group.name} of the network", module, advice)
 
-    def _nearest(self, types: tuple[Any, Any], window: Window, kernels: Tensor, bias: Any, path: str) -> Any:
+    def _fit(self, types: tuple[Any, Any], window: Window, kernels: Tensor, bias: Any, path: str) -> Any:
         nearest = math.inf
         for functions in ("default", "all") if self.functions == "auto" else (self.functions,):
             found = write_convolution(types, window, kernels, bias, self.like, functions)
             if found is not None and found[1] <= self.max_error:
                 return found[0]
             nearest = nearest if found is None else min(nearest, found[1])
-        advice = "larger kernels than 3 x 3 turn there, but by quarter turns, in another way than here"
+        advice = "except by multiples of 90 degrees, escnn rotates kernels larger than 3 x 3 differently"
         if self.functions == "default":
-            advice = "take functions='auto', which makes more where these do not do"
-        takes = f"at least {nearest:.2g} for {path}, whose kernels lie that far from the nearest of escnn's"
+            advice = "use functions='auto', which adds functions where the default ones are not enough"
+        takes = f"at least {nearest:.2g} for {path}, the distance of its kernels from the nearest of escnn's"
         raise invalid("max_error", takes, self.max_error, advice)
 
     def _batch_norm(self, module: Any, kind: Any, path: str) -> Any:
-        self._expect(kind, path, isinstance(module, gnn.BatchNorm2d), module.num_features)
+        self._expect_input(kind, path, isinstance(module, gnn.BatchNorm2d), module.num_features)
         made = self.enn.InnerBatchNorm(kind, module.eps, module.momentum, module.affine, module.track_running_stats)
         (norm,) = (child for child in made.children() if isinstance(child, nn.BatchNorm3d))
         norm.to(self.like)
@@ -296,57 +284,56 @@ class Writer:
             theirs.requires_grad_(ours.requires_grad)
         return made.to(self.like.device)
 
-    def _pool(self, module: Any, path: str) -> None:
+    def _check_pool(self, module: Any, path: str) -> None:
         if isinstance(module, gnn.MaxPool2d | gnn.AvgPool2d):
-            self._refuse_group(module, path)
-            self._refuse_sampling(module, path)
+            self._check_group(module, path)
+            self._check_sampling(module, path)
 
     def _max_pool(self, module: Any, kind: Any, path: str) -> Any:
-        self._pool(module, path)
+        self._check_pool(module, path)
         return self.enn.PointwiseMaxPool2D(
             kind, module.kernel_size, module.stride, module.padding, module.dilation, module.ceil_mode
         )  # fmt: skip
 
     def _avg_pool(self, module: Any, kind: Any, path: str) -> Any:
-        self._pool(module, path)
+        self._check_pool(module, path)
         if not module.count_include_pad or getattr(module, "divisor_override", None):
-            raise invalid(path, "a pool that counts its padding, and no divisor of its own", module, "as escnn's does")
+            raise invalid(path, "a pool that includes its padding and has no divisor of its own, like escnn's", module)
         return self.enn.PointwiseAvgPool2D(kind, module.kernel_size, module.stride, module.padding, module.ceil_mode)
 
     def _adaptive(self, module: Any, kind: Any, path: str) -> Any:
         size = module.output_size
         if isinstance(module, nn.AdaptiveMaxPool3d | nn.AdaptiveAvgPool3d):
             if not isinstance(size, tuple) or size[0] not in (None, self.group.order):
-                raise invalid(path, "a pool that leaves the elements alone: (None, H, W)", module)
+                raise invalid(path, "a pool that keeps the elements: (None, H, W)", module)
             size = size[1:]
         maximum = isinstance(module, nn.AdaptiveMaxPool2d | nn.AdaptiveMaxPool3d)
         return (self.enn.PointwiseAdaptiveMaxPool2D if maximum else self.enn.PointwiseAdaptiveAvgPool2D)(kind, size)
 
     def _group_pool(self, module: gnn.GroupPool, kind: Any, path: str) -> Any:
-        self._expect(kind, path, True, len(kind))
-        self._refuse_group(module, path)
+        self._expect_input(kind, path, True, len(kind))
+        self._check_group(module, path)
         if module.subgroup is not None:
-            raise invalid(path, "a pool over the whole group", module, "escnn needs a network of its own from there on")
+            raise invalid(path, "a pool over the whole group", module, "escnn needs a separate network from there on")
         if module.reduction == "max":
             return self.enn.GroupPooling(kind)
-        # A mean is a linear map.
+        # A mean is a convolution of 1 x 1.
         types = kind, make_type(self.group, len(kind), False)
         mean = torch.eye(len(kind), dtype=torch.float64)[:, :, None, None, None] / self.group.order
         mean = mean.expand(-1, -1, 1, self.group.order, 1)
-        return self._nearest(types, Window(1, 1, 0, 1, 1, "zeros"), mean, None, path)
+        return self._fit(types, Window(1, 1, 0, 1, 1, "zeros"), mean, None, path)
 
     def _upsample(self, module: Any, kind: Any, path: str) -> Any:
         plain = isinstance(module, nn.Upsample)
         if module.mode not in ("nearest", "bilinear") or (plain and (module.size or module.align_corners)):
-            advice = "that is what escnn has"
-            raise invalid(path, "'nearest' or 'bilinear' by a factor, without align_corners", module, advice)
+            raise invalid(path, "'nearest' or 'bilinear' by a factor, without align_corners, as in escnn", module)
         if not plain:
-            self._refuse_group(module, path)
+            self._check_group(module, path)
         return self.enn.R2Upsampling(kind, module.scale_factor, mode=module.mode)
 
     def _blur(self, module: Blur, kind: Any, path: str) -> Any:
-        self._refuse_sampling(module, path)
-        # This width has as many taps; their values follow.
+        self._check_sampling(module, path)
+        # A filter of this width has as many taps; its values are replaced.
         width = max((len(module.kernel) - 1) / 6, 0.1)
         made = self.enn.PointwiseAvgPoolAntialiased2D(kind, width, module.stride, module.padding).to(self.like)
         made.filter.copy_(module.kernel.expand_as(made.filter))
@@ -358,117 +345,126 @@ class Writer:
         return made
 
 
-def is_regular(kind: Any) -> bool:
-    """Whether an escnn type is of regular fields."""
+def _is_regular(kind: Any) -> bool:
+    """Return whether an escnn type is of regular fields."""
     found: bool = kind.representations[0] == kind.gspace.regular_repr
     return found
 
 
-def shape(kind: Any) -> tuple[bool, int]:
-    """Whether an escnn type is of regular fields, and how many."""
-    return is_regular(kind), len(kind)
-
-
-def is_mean(module: nn.Module) -> bool:
-    """Whether it is a mean over the whole group."""
+def _is_mean_pool(module: nn.Module) -> bool:
+    """Return whether a module is a mean over the whole group."""
     return isinstance(module, gnn.GroupPool) and module.reduction == "mean" and module.subgroup is None
 
 
-def to_escnn(
-    module: nn.Module,
-    *,
-    group: Group | str | None = None,
-    sampling: str = "per_orientation",
-    functions: str = "auto",
-    max_error: float = 1e-5,
-) -> Any:
-    """A network of this package, or one that `from_escnn` made, as a network of escnn: the way back.
-
-    It takes ``nn.Sequential``, nested too, of `LiftingConv2d`, `GroupConv2d`, `BatchNorm2d`, `MaxPool2d`, `AvgPool2d`,
-    `GroupPool`, `Upsample`, of torch's ``Conv2d``, ``BatchNorm2d``, pools and ``Upsample`` on images, and of torch's
-    ``ReLU``, ``ELU``, ``LeakyReLU``, ``Sigmoid``, ``Tanh``, ``Dropout`` and ``Identity``; or one of them alone.
-
-    The coefficients of each ``R2Conv`` are found by least squares. For C1, C2, C4, D1, D2, D4, and for 3 x 3 kernels of
-    every group, that is exact to escnn's rounding, 1e-7. Larger kernels turn, at other angles, in another way there
-    than here: how far a layer's are from the nearest that escnn has, relative, root mean square, must not exceed
-    ``max_error`` (0.16 for 5 x 5 and C8). Networks that `from_escnn` made of layers with escnn's default functions come
-    back as they were, whatever the group.
-
-    A convolution and ``GroupPool("mean")`` that are alone in an ``nn.Sequential`` become one ``R2Conv`` to trivial
-    fields; such a pool elsewhere becomes an ``R2Conv`` of 1 x 1. ``GroupPool("max")`` becomes ``GroupPooling``, which
-    returns float32 whatever it is given.
-
-    Images ``[B, C, H, W]`` become geometric tensors of C trivial fields, maps ``[B, C, |G|, H, W]`` those of C regular
-    fields: ``kind(x.flatten(1, 2))`` with the ``in_type`` of the result.
+def read_window(conv: Any, path: str) -> Window:
+    """Read the window of a convolution of this package or of torch.
 
     Args:
-        module: The network. It stays as it is.
-        group: The group; None for the one that its layers have.
-        sampling: "per_orientation" refuses layers with a stride that sample each orientation on its own grid, which
-            escnn cannot. "shared" gives them escnn's one grid: the same numbers where no pixel is left over, and at
-            other sizes a network that is not equivariant.
-        functions: "default" for those that ``R2Conv`` chooses by itself; "all" for enough of them to make every kernel
-            that turns by quarter turns, more than there are taps; "auto" for the default where it does, else for all.
-        max_error: The largest relative error of a layer's kernels.
-
-    Returns:
-        The network, in the same mode, of the same dtype, on the same device, with parameters of its own.
+        conv: The convolution.
+        path: Its path, for the message.
 
     Raises:
-        ValueError: The network, or a module inside it, has no counterpart in escnn; the message has its path, its type
-            and what to do. Kernels are farther than ``max_error`` from escnn's. An argument is none of those above.
-        ModuleNotFoundError: escnn is not installed.
-
-    Example:
-        >>> import importlib.util
-        >>> import torch
-        >>> import gconv_ga.nn as gnn
-        >>> from gconv_ga.interop import to_escnn
-        >>> ours = torch.nn.Sequential(
-        ...     gnn.LiftingConv2d(1, 4, 3, padding=1, group="C4"), torch.nn.ReLU(), gnn.GroupPool("C4", "max")
-        ... )
-        >>> if importlib.util.find_spec("escnn"):  # the extra of that name
-        ...     theirs = to_escnn(ours)
-        ...     x = torch.randn(2, 1, 16, 16)
-        ...     torch.testing.assert_close(theirs(theirs.in_type(x)).tensor, ours(x), rtol=0, atol=1e-5)
+        ValueError: It has no counterpart in escnn: its kernel or dilation is not square, or "same" pads one end more
+            than the other.
     """
-    if not isinstance(module, nn.Module):
-        raise invalid("module", "a torch.nn.Module", module)
-    one_of("sampling", sampling, ("per_orientation", "shared"))
-    one_of("functions", functions, ("auto", "default", "all"))
-    number = isinstance(max_error, int | float) and not isinstance(max_error, bool)
-    if not number or not 0 <= max_error < math.inf:
-        raise invalid("max_error", "a number of at least 0", max_error)
-    found = _find_group(module) if group is None else as_group(group)
+    if len(set(conv.kernel_size)) > 1 or len(set(conv.dilation)) > 1:
+        advice = "escnn has square kernels with one dilation"
+        raise invalid(path, "a convolution with a square kernel", conv, advice)
+    size, dilation = conv.kernel_size[0], conv.dilation[0]
+    padding = conv.padding
+    if isinstance(padding, str):
+        total = dilation * (size - 1) if padding == "same" else 0
+        if total % 2:
+            raise invalid(path, "padded equally at both ends", conv, "escnn does not have padding='same'")
+        padding = (total // 2, total // 2)
+    return Window(size, _single(conv.stride), _single(padding), dilation, conv.groups, conv.padding_mode)
+
+
+def _single(pair: tuple[int, int]) -> int | tuple[int, int]:
+    return pair[0] if pair[0] == pair[1] else pair
+
+
+def read_kernels(conv: Any) -> Tensor:
+    """Return the kernels of a layer between all channels, ``[C_out, C_in / groups, o, i, k * k]``."""
+    with torch.no_grad():
+        if isinstance(conv, nn.Conv2d):
+            return conv.weight.detach().double().flatten(2)[:, :, None, None]
+        stack = conv.turned_kernels().detach().double()
+    channels, order = conv.in_channels // conv.groups, conv.group.order
+    planes = stack.unflatten(2, (channels, -1)).transpose(1, 2)
+    if isinstance(conv, gnn.LiftingConv2d) or planes.shape[3] == order:
+        return planes
+    # Few planes are in the order of taps: place each at the element that it is applied to.
+    by_element = planes.new_zeros(*planes.shape[:3], order, planes.shape[4])
+    for g, neighbours in enumerate(conv.neighbours.tolist()):
+        by_element[:, :, g, neighbours] = planes[:, :, g]
+    return by_element
+
+
+def write_convolution(
+    types: tuple[Any, Any], window: Window, kernels: Tensor, bias: Tensor | None, like: Tensor, functions: str
+) -> tuple[Any, float] | None:
+    """Return an ``R2Conv`` with the nearest kernels that it can have, and their relative error; None if it has none.
+
+    Args:
+        types: escnn's types, in and out.
+        window: Its other arguments.
+        kernels: The kernels between all channels.
+        bias: One number for each field.
+        like: A tensor with the dtype and device of the result.
+        functions: "default" or "all".
+    """
+    try:
+        conv = _make_conv(types, window, bias is not None, like, functions)
+    except ValueError:
+        # escnn has no default function for 2 x 2 taps.
+        return None
+    (block,) = conv.basisexpansion.children()
+    basis = block.sampled_basis.double().cpu().flatten(1)
+    wanted = kernels.double().cpu().flatten(2).flatten(0, 1)
+    # Some functions may be equal on the grid: of all solutions, the smallest.
+    solution = torch.linalg.lstsq(basis.T, wanted.T, driver="gelsd").solution.T
+    error = (solution @ basis - wanted).norm() / wanted.norm().clamp_min(torch.finfo(torch.float64).tiny)
+    with torch.no_grad():
+        conv.weights.copy_(solution.flatten())
+        if bias is not None:
+            spread = bias.detach().double().cpu().repeat_interleave(types[1].size // len(types[1]))
+            conv.bias.copy_(torch.linalg.lstsq(conv.bias_expansion.double().cpu(), spread[:, None]).solution[:, 0])
+    return conv, float(error)
+
+
+def _make_conv(types: tuple[Any, Any], window: Window, bias: bool, like: Tensor, functions: str) -> Any:
     enn = load_escnn().nn
-    writer = Writer(enn, found, sampling, functions, float(max_error))
-    numbers = (each for each in module.parameters() if each.is_floating_point())
-    writer.like = torch.empty_like(next(numbers, torch.empty(())), requires_grad=False)
-    return writer(module, make_type(found, *_first_fields(module)), "module")
+    more = _functions_for_every_tap(window.kernel_size, window.dilation) if functions == "all" else {}
+
+    def make(recompute: bool) -> Any:
+        return enn.R2Conv(*types, **window._asdict(), bias=bias, initialize=False, recompute=recompute, **more)
+
+    # escnn's layers share the tables of their functions, and moving one moves all: this layer gets its own.
+    plain = torch.float32, torch.device("cpu")
+    conv = make((like.dtype, like.device) != plain)
+    (block,) = conv.basisexpansion.children()
+    if (block.sampled_basis.dtype, block.sampled_basis.device) != plain:
+        conv = make(True)
+    return conv.to(like)
 
 
-def _find_group(module: nn.Module) -> Group:
-    """The one group that layers name; layers of a single element, which are for images, are not asked."""
-    said: list[Any] = [getattr(each, "group", None) for each in module.modules()]
-    groups = {group for group in said if isinstance(group, Group) and group.order > 1}
-    found = sorted(groups, key=lambda group: group.name)
-    if len(found) > 1:
-        names = ", ".join(group.name for group in found)
-        raise invalid("module", "a network of one group", names, "escnn needs a network for each")
-    return found[0] if found else C1
+def _functions_for_every_tap(kernel_size: int, dilation: int) -> dict[str, Any]:
+    """Return arguments with which an ``R2Conv`` can express every kernel that is rotated by multiples of 90 degrees.
 
+    There is a narrow ring through each tap, with as many frequencies as are needed to tell its taps apart.
 
-def _first_fields(module: nn.Module) -> tuple[int, bool]:
-    """How many fields go in, and whether they are maps: what the first layer that knows says."""
-    maps: bool | None = None
-    for layer in module.modules():
-        on_maps = isinstance(layer, gnn.MaxPool2d | gnn.AvgPool2d | gnn.Upsample | gnn.GroupPool)
-        if on_maps or (isinstance(layer, Blur) and layer.group is not None):
-            # These keep the number of fields.
-            maps = True
-        if isinstance(layer, gnn.LiftingConv2d | gnn.GroupConv2d | nn.Conv2d):
-            return layer.in_channels, isinstance(layer, gnn.GroupConv2d) if maps is None else maps
-        if isinstance(layer, gnn.BatchNorm2d | nn.BatchNorm2d):
-            return layer.num_features, isinstance(layer, gnn.BatchNorm2d) if maps is None else maps
-    advice = "escnn's layers are told their fields; a pool or a ReLU alone is a line of escnn's"
-    raise invalid("module", "a network with a convolution or a norm", module, advice)
+    Args:
+        kernel_size: Number of rows and columns.
+        dilation: As in ``R2Conv``.
+    """
+    along = [i - (kernel_size - 1) / 2 for i in range(kernel_size)]
+    squares = [x * x + y * y for x in along for y in along]
+    # escnn takes no ring beyond the corner, not even by rounding.
+    corner = dilation * (kernel_size - 1) / 2 * math.sqrt(2)
+    taps = {min(math.sqrt(square) * dilation, corner): squares.count(square) for square in sorted(squares)}
+    return {
+        "rings": list(taps),
+        "sigma": [0.05 * dilation if ring else 0.005 for ring in taps],
+        "frequencies_cutoff": lambda radius: taps[min(taps, key=lambda ring: abs(ring - radius))] // 2,
+    }

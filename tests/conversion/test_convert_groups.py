@@ -1,6 +1,8 @@
-"""The identity itself: six groups, every kind of size, train and eval, against loops of torch.rot90 and flip."""
+"""The identity itself: six groups, every kind of size, train and eval, against loops with torch.rot90 and flip."""
 
 import copy
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -58,7 +60,7 @@ def test_without_the_phase_rule_it_is_refused(busy, monkeypatch):
         object.__setattr__(self, "shared", True)
         real(self)
 
-    # Layers that turn their maps need no phases; here all kernels turn.
+    # Layers that rotate their maps need no phases; here all kernels are rotated.
     monkeypatch.setattr("gconv_ga.conversion._layers.MAP_NUMBERS_PER_WEIGHT", {"cached": 0.0, "rotated": 0.0})
     x = image(1, 3, 36, 36, seed=7)
     assert relative(convert(busy, "C4", x)(x), slow_average(busy, "C4", x)) <= TIGHT
@@ -69,7 +71,7 @@ def test_without_the_phase_rule_it_is_refused(busy, monkeypatch):
     assert relative(net(x), slow_average(busy, "C4", x)) > 1e-3
 
 
-@pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps turn"])
+@pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps rotate"])
 @pytest.mark.parametrize("size", [(32, 32), (36, 41)], ids=str)
 @torch.no_grad()
 def test_both_ways_to_compute_a_layer_agree(busy, threshold, size, monkeypatch):
@@ -115,7 +117,7 @@ def test_the_gradient_of_the_image(busy):
 
 
 def test_training_on_images_that_are_not_square(busy):
-    """Batch statistics over all orientations at once, which no loop of passes has: at least equivariant."""
+    """Batch statistics are over all orientations at once, as in no loop of passes. It is at least equivariant."""
     net = convert(busy, "C4", image(1, 3, 33, 40)).train()
     x = image(2, 3, 36, 41, seed=7)
     for g in elements("C4"):
@@ -196,3 +198,35 @@ def test_neither_the_model_nor_the_generator_is_touched(busy):
     assert plain.training
     assert all(torch.equal(value, before[name]) for name, value in plain.state_dict().items())
     assert relative(GroupAverage(plain.eval(), "D4")(x), convert(plain, "D4", x)(x)) <= TIGHT
+
+
+COUNT_PRODUCTS = """
+import sys
+import torch
+from torch import nn
+from gconv_ga.conversion import convert
+
+calls = dict(product=0, inverse=0)
+
+def count(frame, event, argument):
+    name = frame.f_code.co_name
+    if event == "call" and name in calls and "self" in frame.f_locals and frame.f_locals["self"] == group:
+        calls[name] += 1
+
+for name in ("C4", "D4"):
+    from gconv_ga.groups import as_group
+    group = as_group(name)
+    model = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 1, 3))
+    sys.setprofile(count)
+    convert(model, name, torch.randn(1, 1, 16, 12))
+    sys.setprofile(None)
+print(calls["product"], calls["inverse"])
+"""
+
+
+def test_group_products_are_computed_once():
+    """In a new process, where no table is cached: 4 x 4 and 8 x 8 products, however many layers there are."""
+    run = subprocess.run([sys.executable, "-c", COUNT_PRODUCTS], capture_output=True, text=True, check=True)
+    products, inverses = map(int, run.stdout.split())
+    assert 0 < products <= 16 + 64
+    assert inverses <= 100

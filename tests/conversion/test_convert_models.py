@@ -1,4 +1,4 @@
-"""Networks that people use, converted: equal to the average written out with torch.rot90, at another size too."""
+"""Converted well-known networks equal the average written out with torch.rot90, at another size too."""
 
 import pytest
 import torch
@@ -98,7 +98,7 @@ def test_other_groups_on_a_network_that_people_use(group):
 
 @torch.no_grad()
 def test_a_pyramid_of_features():
-    """Five levels in a list, each turned back by itself."""
+    """Five levels in a list, each rotated back by itself."""
     model = randomised(of_timm("resnet18", features_only=True)(), image(1, 3, 33, 40))
     net = convert(model, "C4", image(1, 3, 33, 40))
     x = image(1, 3, 48, 31, seed=5)

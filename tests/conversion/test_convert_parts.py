@@ -56,7 +56,7 @@ LAYERS = {
     "transposed, output padding": lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, groups=2),
     "transposed, a line": lambda: nn.ConvTranspose2d(6, 6, (3, 1), padding=(1, 0), dilation=1),
     "transposed, dilated": lambda: nn.ConvTranspose2d(6, 6, 3, 2, 1, 1, dilation=2, bias=False),
-    # convolutions whose weights are made anew
+    # convolutions whose weights are computed at each call
     "weight norm": lambda: parametrizations.weight_norm(nn.Conv2d(6, 6, 3, 2, 1)),
     "spectral norm": lambda: parametrizations.spectral_norm(nn.Conv2d(6, 6, 3, 2, 1)),
     "orthogonal": lambda: parametrizations.orthogonal(nn.Conv2d(6, 6, 3, 2, 1)),
@@ -149,7 +149,7 @@ def test_parts_fail_where_functions_are_not_caught(name, monkeypatch):
 
 
 class Shared(nn.Module):
-    """One convolution under two names, one that is called twice, and one that only a list knows."""
+    """One convolution under two names, one that is called twice, and one that is in a plain list only."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -225,7 +225,7 @@ def test_the_input_is_not_written_to():
 
 
 class SegNet(nn.Module):
-    """Pools that hand over their indices, and unpooling that puts values back there."""
+    """Pools that return their indices, and unpooling that uses them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -324,7 +324,7 @@ def test_blocks_with_several_images_are_conjugated_whole():
 
 
 class Skip(nn.Module):
-    """A transposed convolution that is told the size of the skip."""
+    """A transposed convolution called with the size of the skip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -357,7 +357,7 @@ def test_a_size_out_of_reach_is_torchs_to_refuse():
 @pytest.mark.parametrize("pooling", ["max", "max_blur"])
 @torch.no_grad()
 def test_our_own_plain_unet(pooling):
-    """Its up-sampling is told the size of the skip."""
+    """Its up-sampling is called with the size of the skip."""
     model = randomised(UNet(1, 2, width=4, depth=3, pooling=pooling), image(1, 1, 30, 41))
     net = convert(model, "C4", image(1, 1, 30, 41))
     x = image(2, 1, 43, 27, seed=7)

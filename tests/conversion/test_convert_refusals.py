@@ -1,4 +1,4 @@
-"""What convert refuses, and that it says where, why, by how much, and what to do."""
+"""Networks that convert refuses: the message names where, why, by how much, and what to do."""
 
 from collections import OrderedDict
 
@@ -28,7 +28,7 @@ class Focus(nn.Module):
 
 
 class Detector(nn.Module):
-    """A container whose block is not a leaf, so that nothing conjugates it unasked."""
+    """A container whose block is not a leaf, so that it is conjugated only on request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ def test_what_only_a_quarter_turn_would_break_is_fine_without_one(group):
 
 
 class Called(nn.Module):
-    """Calls a function of the map, and owns a parameter that no layer knows."""
+    """Calls a function of the feature map, and has a parameter outside of any layer."""
 
     def __init__(self, function) -> None:
         super().__init__()
@@ -147,7 +147,7 @@ FAULTS = {
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_positions_in_a_forward_are_seen(fault):
-    """A network that calls such a function is refused; so is one whose weights hide it for now."""
+    """A network that calls such a function is refused, even if its weights hide the effect for now."""
     with pytest.raises(NotConvertible, match=r"Suspects: \(model\) \(Called, "):
         convert(Called(FAULTS[fault]).double(), "C4", image(1, 3, 16, 16))
 
@@ -188,7 +188,7 @@ def test_transformers_are_refused():
 
 @torch.no_grad()
 def test_manet_needs_its_attention_conjugated():
-    """Its block reads channels as positions: no turned kernel can be right."""
+    """Its block reads channels as positions, so no rotated kernel can be right."""
     model = randomised(of_smp("MAnet")(), image(1, 3, 32, 64))
     with pytest.raises(NotConvertible, match=r"Suspects: decoder.center \(PABBlock, "):
         convert(model, "C4", image(1, 3, 32, 64))

@@ -1,4 +1,4 @@
-"""Teaching convert a layer, and what the report says of it."""
+"""Registered rules, and the report."""
 
 import pytest
 import torch
@@ -15,12 +15,12 @@ X = image(1, 3, 16, 16)
 
 @pytest.fixture(autouse=True)
 def _registry(monkeypatch):
-    """Each test teaches its own pupil."""
+    """Each test has a registry of its own."""
     monkeypatch.setattr("gconv_ga.conversion._convert._registered", {})
 
 
 class Standardised(nn.Conv2d):
-    """A convolution whose kernels are standardised at every call."""
+    """A convolution whose kernels are standardized at every call."""
 
     def forward(self, x):
         variance, mean = torch.var_mean(self.weight, (1, 2, 3), keepdim=True)
@@ -28,7 +28,7 @@ class Standardised(nn.Conv2d):
 
 
 def merged(conv, group):
-    """A plain convolution with the standardised kernels."""
+    """A plain convolution with the standardized kernels."""
     plain = nn.Conv2d(conv.in_channels, conv.out_channels, conv.kernel_size, conv.stride, conv.padding).to(conv.weight)
     variance, mean = torch.var_mean(conv.weight.detach(), (1, 2, 3), keepdim=True)
     plain.weight.data, plain.bias.data = (conv.weight.detach() - mean) / (variance + 1e-5).sqrt(), conv.bias.data
@@ -62,7 +62,7 @@ def test_a_rule_that_returns_a_plain_convolution_lets_it_be_opened(model):
 
 
 class Roll(nn.Module):
-    """Has a child, so that it is no leaf."""
+    """Has a child, so that it is not a leaf."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Roll(nn.Module):
 
 
 class Smooth(nn.Module):
-    """A leaf that commutes, though convert cannot know."""
+    """A leaf that commutes, which convert cannot know."""
 
     def forward(self, x):
         return x / (1 + x.abs())
@@ -108,7 +108,7 @@ def test_subclasses_have_rules_of_their_own(model):
 
 
 class Upright(nn.Module):
-    """A rule's own module for orbits: the plain layer on images that it turns itself, under C2."""
+    """A rule's own module for orbits: the plain layer on images that it rotates itself, under C2."""
 
     def __init__(self, layer) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What a converted network is to its user: weights in and out, torch's tools, outputs of every kind."""
+"""Using a converted network: weights in and out, torch's tools, outputs of every kind."""
 
 import copy
 import io
@@ -225,7 +225,7 @@ class TestOutputs:
     @pytest.mark.parametrize("group", ["C4", "D4"])
     @torch.no_grad()
     def test_maps_on_the_group(self, group):
-        """`reduce="none"` is a regular field: turning the image turns the maps and shifts them."""
+        """`reduce="none"` is a regular field: rotating the image rotates and shifts the feature maps."""
         model, order = busy(), len(elements(group))
         net = convert(model, group, X, reduce="none")
         maps = net(X)
@@ -242,7 +242,7 @@ class TestOutputs:
         net = convert(Classifier().double(), "D4", X, reduce="none").eval()
         scores = net(X)
         assert scores.shape == (2, 4, 8)
-        # The scores of the mirrored and turned image are the same, in another order.
+        # The scores of the reflected and rotated image are the same, in another order.
         shuffled = net(turn(X, elements("D4")[5]))
         assert relative(shuffled[..., [D4.product(5, h) for h in range(8)]], scores) <= TIGHT
 
@@ -255,7 +255,7 @@ class TestOutputs:
     @pytest.mark.parametrize("group", ["C4", "D2", "D4"])
     @torch.no_grad()
     def test_vectors(self, group, order):
-        """Components turn with the pixels: against the average, and a gradient as an independent truth."""
+        """Components are rotated with the pixels: against the average, and against a gradient."""
         action = VectorField(order=order)
         model = busy()
         net = convert(model, group, X, out_action=action)
@@ -272,7 +272,7 @@ class TestOutputs:
         x = image(1, 3, 14, 17, seed=8)
         upright = convert(Gradient(), group, X, out_action=action, verify=False)
         assert relative(upright(x), Gradient()(x)) <= TIGHT
-        assert relative(exact(x), Gradient()(x)) > 1e-2, "kept, it is given images that are not upright"
+        assert relative(exact(x), Gradient()(x)) > 1e-2, "with keep=, its images are not upright"
 
     @torch.no_grad()
     def test_vectors_in(self):
@@ -290,7 +290,7 @@ class TestOutputs:
 
     @torch.no_grad()
     def test_points_on_the_image(self):
-        """Coordinates come from upright images, and each orientation's turns with its own."""
+        """Coordinates come from upright images and are rotated with their orientation."""
 
         class Corners(nn.Module):
             def __init__(self) -> None:
@@ -307,7 +307,7 @@ class TestOutputs:
 
     @torch.no_grad()
     def test_nests(self):
-        """Dicts, tuples and lists in each other, with an action for each part; what is no tensor passes."""
+        """Dicts, tuples and lists in each other, with an action for each part; anything but a tensor passes through."""
 
         class Many(nn.Module):
             def __init__(self) -> None:
@@ -416,7 +416,7 @@ class TestTaps:
             for g in elements(group):
                 assert relative(net(turn(x, g)), turn(y, g)) <= TIGHT
 
-    @pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps turn"])
+    @pytest.mark.parametrize("threshold", [0.0, float("inf")], ids=["kernels rotate", "maps rotate"])
     @pytest.mark.parametrize("count", [2, 4])
     @torch.no_grad()
     def test_both_ways_to_compute_an_opened_layer_agree(self, count, threshold, monkeypatch):
@@ -434,7 +434,7 @@ class TestTaps:
     @pytest.mark.parametrize("groups", [1, 2])
     @torch.no_grad()
     def test_an_opened_layer_is_the_sum_written_out(self, count, kind, groups):
-        """``out_g = L_g sum_u k_u * L_g^-1 x_(g u)``, with plain convolutions of images turned by torch.rot90."""
+        """``out_g = L_g sum_u k_u * L_g^-1 x_(g u)``, with plain convolutions of images rotated by torch.rot90."""
         torch.manual_seed(0)
         plain = nn.Sequential(nn.Conv2d(2, 4, 3, padding=1), kind(4, 6, 3, 2, 1, groups=groups)).double()
         net = convert(plain, "C4", image(1, 2, 9, 12), reduce="none")
@@ -472,7 +472,7 @@ class TestTaps:
             assert 0.1 < float(ratio.min()) < 10, name
 
     def test_the_first_layer_stays_a_lifting_layer(self):
-        """Its further kernels would be redundant: their gradients are all that of the weight."""
+        """Further kernels would be redundant: their gradients all equal that of the weight."""
         net = convert(busy(), "C4", X)
         assert net.model.stem.lifts
         assert "stem" not in net.convolutions()
@@ -551,7 +551,7 @@ class TestTaps:
             net.param_groups(*arguments)
 
     def test_training_moves_an_opened_network_beyond_the_average(self):
-        """A few steps lower the loss further than the same steps on the closed one, and it stays equivariant."""
+        """A few steps lower the loss more than the same steps on the closed network, and it stays equivariant."""
         losses = {}
         for opened in (False, True):
             net = convert(busy(), "C4", X).train()

@@ -1,4 +1,4 @@
-"""Folding: the same network of plain torch layers, at every size."""
+"""A folded network consists of plain torch layers and has the same output at every size."""
 
 import copy
 
@@ -155,7 +155,7 @@ def test_a_network_that_people_use():
 
 @torch.no_grad()
 def test_a_wrong_kernel_would_show():
-    """The comparison of these tests has teeth: one flipped kernel and it fails."""
+    """The comparison in these tests fails for one flipped kernel."""
     net = convert(randomised(Busy(), image(2, 3, 24, 31)), "C4", image(1, 3, 24, 31))
     folded, x = fold(net), image(2, 3, 24, 31)
     conv = next(m for m in folded.model.wide.modules() if type(m) is nn.Conv2d)

@@ -1,4 +1,4 @@
-"""Exported to ONNX with every axis free, run by onnxruntime."""
+"""Folded networks exported to ONNX with every axis dynamic, run by onnxruntime."""
 
 import pytest
 import torch
@@ -29,7 +29,7 @@ def exported(net: nn.Module, example: torch.Tensor):
 @pytest.mark.parametrize("kind", ["by design", "blurred", "converted", "opened"])
 @torch.no_grad()
 def test_onnx_runs_at_every_size(kind):
-    """Strides, pools and skips, at odd and even sizes that are none of the example's residues."""
+    """Strides, pools and skips, at odd and even sizes whose residues differ from the example's."""
     if kind in ("by design", "blurred"):
         pooling = "max_blur" if kind == "blurred" else "max"
         net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2, pooling=pooling), image(1, 3, 20, 22))

@@ -1,4 +1,4 @@
-"""A real trained network on a real exposure: its output moves under quarter turns; converted, it does not."""
+"""A trained network on a real exposure: rotations by 90 degrees change its output; converted, they do not."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def exposure(shared_data):
 
 
 def moved(module, x, group):
-    """The largest change of the output, turned back, under any element."""
+    """The largest change of the output, rotated back, under any element."""
     y = module(x)
     return max(float((turn_back(module(turn(x, g)), g) - y).abs().max()) for g in elements(group))
 

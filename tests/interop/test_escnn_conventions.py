@@ -1,4 +1,4 @@
-"""What escnn does, measured: the facts that the conversion rests on. Run where the extra ``escnn`` is installed."""
+"""The facts about escnn that the conversion relies on. Run where the extra ``escnn`` is installed."""
 
 import pytest
 import torch
@@ -69,7 +69,7 @@ def test_kernels_between_maps_turn_and_shift(name):
 @pytest.mark.parametrize("name", ["C4", "C8", "D4", "D6"])
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_functions_between_maps_are_those_from_images_for_every_plane(name, kernel_size):
-    """As many for each plane as a lifting layer has; and the same, up to rounding."""
+    """Each plane has as many functions as a lifting layer, and they are the same up to rounding."""
     space = PLANES[name]()
     lifting, between = (
         next(convolution(fields(space, into, 1), fields(space, "r", 1), kernel_size).basisexpansion.children())
@@ -117,13 +117,13 @@ def test_norms_share_their_statistics_over_the_elements_of_a_field():
 
 
 def test_group_pooling_returns_float32_whatever_goes_in():
-    """So that no network with it agrees to more than float32's digits, and this room's tests go around it."""
+    """Networks with it agree to float32's digits only, so the tests of this room avoid it."""
     kind = fields(PLANES["C4"](), "r", 2)
     assert enn.GroupPooling(kind)(kind(torch.randn(1, 8, 3, 3).double())).tensor.dtype == torch.float32
 
 
 def test_a_dtype_reaches_all_layers_with_the_same_functions():
-    """Why the tests, and `to_escnn`, give each layer a table of its own."""
+    """This is why the tests, and `to_escnn`, give each layer a table of its own."""
     space = PLANES["C4"]()
     one, other = (enn.R2Conv(fields(space, "t", 1), fields(space, "r", 1), 3, initialize=False) for _ in range(2))
     one.double()

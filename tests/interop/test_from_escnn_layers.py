@@ -1,4 +1,4 @@
-"""Each layer of escnn beside what it becomes; run where the extra ``escnn`` is installed."""
+"""Each layer of escnn against its counterpart; run where the extra ``escnn`` is installed."""
 
 import pytest
 import torch
@@ -58,7 +58,7 @@ def test_convolutions_give_the_same_in_float32(name, way):
 
 @pytest.mark.parametrize("name", ["C4", "C8", "D4"])
 def test_elements_in_another_order_would_be_seen(name):
-    """The order that some libraries have, mirrors before rotations, and rotations clockwise."""
+    """The order of some libraries: reflections before rotations, and rotations clockwise."""
     theirs, ours = pair(name, "tr", torch.float64, kernel_size=3)
     got, expected = both(theirs, ours, 12, 15)
     assert relative(got, expected) <= TOLERANCES[torch.float64]

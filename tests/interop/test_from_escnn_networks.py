@@ -109,7 +109,7 @@ def test_the_network_that_is_converted_stays_as_it_is():
 
 
 def step(net, loss):
-    """One step of steepest descent on what are weights of kernels in both libraries."""
+    """One step of steepest descent on the kernel weights of both libraries."""
     net.zero_grad()
     loss.backward()
     with torch.no_grad():
@@ -120,7 +120,7 @@ def step(net, loss):
 
 @pytest.mark.parametrize("name", ["C8", "D4"])
 def test_training_goes_on_as_in_escnn(name, generator):
-    """The weights are the same numbers of the same functions, so that descent takes the same steps."""
+    """The weights are the same coefficients of the same functions, so descent takes the same steps."""
     theirs = classifier(name).train()
     ours = from_escnn(theirs)
     start = relative(*both(theirs, from_escnn(classifier(name)), 12, 12))
@@ -170,7 +170,7 @@ def strided(name):
 
 
 def test_strides_sample_as_in_escnn_or_every_orientation_for_itself():
-    """The two agree where no pixel is left over; elsewhere escnn is not equivariant, and we say so."""
+    """The two agree where no pixel is left over; elsewhere escnn is not equivariant, and there is a warning."""
     theirs = strided("C4")
     shared, own = from_escnn(theirs), from_escnn(theirs, sampling="per_orientation")
     good, bad = 8 * 3 + 5, 8 * 3 + 4
@@ -228,7 +228,7 @@ def test_kernels_take_another_dtype_from_the_table_itself():
 
 
 def test_a_saved_network_loads_where_escnn_is_not_installed(tmp_path):
-    """The whole of it, and a state_dict into what was loaded."""
+    """Save and load the whole network, then load a state_dict into it."""
     ours = from_escnn(classifier("C8").eval())
     x = torch.randn(1, 2, 12, 16, dtype=torch.float64)
     torch.save((ours, x, ours(x), copy.deepcopy(ours.state_dict())), tmp_path / "net.pt")

@@ -1,4 +1,4 @@
-"""What cannot be converted is named, with its path and what to do; run where the extra ``escnn`` is installed."""
+"""Modules that cannot be converted are refused with path and advice; run where the extra ``escnn`` is installed."""
 
 import math
 
@@ -60,7 +60,7 @@ REFUSED = {
 
 
 def lopsided():
-    """A convolution of which a basis_filter took functions away, whatever those are called."""
+    """A convolution from which a basis_filter removed functions, whatever their names."""
     state = {"left": 3}
 
     def keep(function):
@@ -93,7 +93,7 @@ def test_the_path_to_it_is_given(case):
 
 
 class Block(enn.EquivariantModule):
-    """A module of one's own, with a forward that cannot be read."""
+    """A user's module, whose forward cannot be converted."""
 
     def __init__(self):
         super().__init__()
@@ -131,7 +131,7 @@ def test_what_is_no_module_of_escnn_is_refused(module):
 
 
 def test_kernels_that_are_not_those_of_the_weights_are_refused():
-    """In eval mode escnn's output is that of earlier weights."""
+    """In eval mode escnn uses earlier weights."""
     conv = convolution(maps(), maps(), 3).eval()
     from_escnn(conv)
     with torch.no_grad():

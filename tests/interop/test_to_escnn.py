@@ -1,4 +1,4 @@
-"""The way back: networks of ours as networks of escnn. Run where the extra ``escnn`` is installed."""
+"""Networks of this package as networks of escnn. Run where the extra ``escnn`` is installed."""
 
 import doctest
 import importlib
@@ -23,7 +23,7 @@ EXACT = ["C1", "C2", "C4", "D1", "D2", "D4"]
 
 
 def network(group, *, kernel_size=3, taps=None):
-    """One of ours with a layer of each kind; a pool by the maximum over the group is float32 in escnn, so none here."""
+    """A network with a layer of each kind, except a maximum over the group, which is float32 in escnn."""
     net = nn.Sequential(
         gnn.LiftingConv2d(2, 3, kernel_size, padding=1, group=group),
         gnn.BatchNorm2d(3),
@@ -63,7 +63,7 @@ def test_a_network_of_quarter_turns_goes_back(name, kernel_size, taps):
 
 
 def test_a_few_taps_of_many_fields_go_back():
-    """Such a layer sees an orientation's neighbours only, and they are not symmetric about it."""
+    """Such a layer depends on an orientation's neighbours only, and they are not symmetric about it."""
     ours = gnn.GroupConv2d(2, 32, 3, group="D4", group_kernel_size=2).double()
     x = torch.randn(1, 2, 8, 7, 8, dtype=torch.float64)
     assert ours.turned_kernels().shape[2] == 2 * 2
@@ -211,7 +211,7 @@ def test_training_flags_and_frozen_weights_go_back():
 
 @pytest.mark.parametrize(("name", "error"), [("C8", 0.16), ("D8", 0.15)])
 def test_larger_kernels_at_other_angles_are_refused_with_their_distance(name, error):
-    """escnn's functions are other ones there; the figure is of the class's docstring."""
+    """escnn's functions differ there; the figure is from the docstring."""
     ours = nn.Sequential(nn.Identity(), gnn.LiftingConv2d(2, 8, 5, group=name))
     with pytest.raises(
         ValueError, match=r"^max_error must be at least [\d.]+ for module\.1.*got max_error=1e-05"
@@ -247,7 +247,7 @@ def test_wrong_kernels_would_be_seen():
 
 @pytest.mark.parametrize("name", ["gconv_ga.interop", "gconv_ga.interop._from_escnn", "gconv_ga.interop._to_escnn"])
 def test_the_examples_run_with_escnn(name):
-    """In the other environment their lines behind `find_spec` do not."""
+    """In the other environment, the lines behind `find_spec` do not run."""
     module = importlib.import_module(name)
     assert "find_spec" in Path(module.__file__).read_text(encoding="utf-8")
     found = doctest.testmod(module)

@@ -1,4 +1,4 @@
-"""What has no counterpart in escnn, and what must be said for it. Run where the extra ``escnn`` is installed."""
+"""Modules without a counterpart in escnn, and options that are needed; run where the extra ``escnn`` is installed."""
 
 import pytest
 import torch
@@ -33,10 +33,10 @@ REFUSED = {
     "aligned": (nn.Sequential(LIFT, nn.Upsample(None, 2, "bilinear", True)), r"^module\.1 must be 'nearest'"),
     "uncounted padding": (
         nn.Sequential(LIFT, gnn.AvgPool2d(3, 1, 1, count_include_pad=False, group="C4")),
-        r"^module\.1 must be a pool that counts its padding",
+        r"^module\.1 must be a pool that includes its padding",
     ),
     "a line": (gnn.LiftingConv2d(1, 2, (1, 3), group="C2"), r"^module must be a convolution with a square kernel"),
-    "padded unevenly": (gnn.LiftingConv2d(1, 2, 4, padding="same", group="C4"), r"^module must be padded alike"),
+    "padded unevenly": (gnn.LiftingConv2d(1, 2, 4, padding="same", group="C4"), r"^module must be padded equally"),
     "channels that do not fit": (
         nn.Sequential(LIFT, gnn.BatchNorm2d(3)),
         r"^module\.1 must be a layer that takes maps of 2",
@@ -49,7 +49,7 @@ REFUSED = {
         nn.Sequential(LIFT, gnn.GroupPool("C4"), gnn.GroupPool("C4")),
         r"^module\.2 must be a layer that takes images",
     ),
-    "elements pooled": (nn.Sequential(LIFT, nn.AdaptiveAvgPool3d(1)), r"^module\.1 must be a pool that leaves"),
+    "elements pooled": (nn.Sequential(LIFT, nn.AdaptiveAvgPool3d(1)), r"^module\.1 must be a pool that keeps"),
     "two groups": (
         nn.Sequential(LIFT, gnn.GroupPool("C4"), gnn.LiftingConv2d(2, 1, 1, group="D2")),
         "^module must be a.*C4, D2",
@@ -99,7 +99,7 @@ def test_a_group_is_told_where_no_layer_has_one():
     ids=["convolution", "max pool", "mean pool"],
 )
 def test_strides_of_every_orientation_for_itself_are_refused_or_shared(layer):
-    with pytest.raises(ValueError, match=r"^sampling must be 'shared' for module.*sampling='shared' takes it"):
+    with pytest.raises(ValueError, match=r"^sampling must be 'shared' for module.*sampling='shared' uses it"):
         to_escnn(layer)
     theirs = to_escnn(layer, sampling="shared")
     good = torch.randn(1, 1, 17, 17) if isinstance(layer, gnn.LiftingConv2d) else torch.randn(1, 1, 18, 18)

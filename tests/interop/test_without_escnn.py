@@ -1,4 +1,4 @@
-"""The room where escnn is not installed: it can be imported, says what is missing, and what it made still works."""
+"""The room without escnn: it can be imported, names what is missing, and converted networks still work."""
 
 import copy
 import pickle
@@ -76,7 +76,7 @@ def test_only_a_module_goes_back():
 
 
 def tables(name, kernel_size=3):
-    """The functions of our steerable filters as the tables that conversion makes of escnn's."""
+    """The functions of our steerable filters as tables like those made of escnn's functions."""
     group = as_group(name)
     steerable = SteerableFilters(group, (kernel_size, kernel_size))
     one = steerable.basis.kernels.flatten(2)
