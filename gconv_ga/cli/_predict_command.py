@@ -61,10 +61,10 @@ def predict(
     into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size. Images
     that have their NAME.png already are skipped: repeat an interrupted command to continue it.
 
-    Memory grows with the network and with --tile, not with the image. Images are read in windows or row by row, and
-    intermediate results of large images go to a temporary file (TMPDIR). About 512 rows of a JPEG are held in memory.
-    Held as a whole are small files, interlaced PNG, CMYK JPEG (every JPEG if pyvips is not installed), and TIFF with a
-    compression other than deflate and PackBits; progressive JPEG takes two bytes for each value.
+    Memory grows with the network and with --tile, not with the image. Large PNG and JPEG files are decoded row by row
+    into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in use are read. Held in
+    memory as a whole are images of up to 4 million pixels, interlaced PNG, and TIFF with a compression other than
+    deflate and PackBits; a progressive JPEG takes two bytes for each value.
 
     Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
 

@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import nn
 
-from gconv_ga.evaluate import evaluate_image, mean_score
 from gconv_ga.images import read_image
 from gconv_ga.segmenter import load_checkpoint
 
@@ -139,24 +137,3 @@ def test_help_shows_an_example(invoke):
     shown = invoke("evaluate", "--help").output
     assert "Example: gconv-ga evaluate --run" in shown
     assert "Exit codes: 0 done" in shown
-
-
-def test_an_absent_class_has_no_score():
-    nothing = torch.zeros(8, 8, dtype=torch.int64)
-    scores = evaluate_image(nn.Conv2d(1, 1, 1), torch.zeros(1, 8, 8), nothing, classes=2)
-    assert scores.dice == (1.0, None)
-    assert scores.iou == (1.0, None)
-    assert scores.mean is None
-    assert mean_score([]) is None
-
-
-@pytest.mark.parametrize(
-    ("mask", "message"),
-    [
-        (torch.zeros(8, 7).long(), r"mask must be a tensor \[H, W\]"),
-        (torch.full((8, 8), 2), "mask must be class indices"),
-    ],
-)
-def test_a_mask_that_does_not_fit_is_refused(mask, message):
-    with pytest.raises(ValueError, match=message):
-        evaluate_image(nn.Conv2d(1, 2, 1), torch.zeros(1, 8, 8), mask, classes=2)

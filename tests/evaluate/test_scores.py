@@ -1,4 +1,4 @@
-"""Loss, Dice and orientation figures, against counting by hand."""
+"""Loss, Dice and scores over rotated images, against counting by hand."""
 
 import math
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gconv_ga.evaluate import OrientationScores, dice, orientation_scores
+from gconv_ga.evaluate import OrientationScores, changed_labels, dice, evaluate_image, mean_score, orientation_scores
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.predict import predict_labels
 from gconv_ga.segmenter import as_device
@@ -187,6 +187,50 @@ def test_off_the_grid_what_comes_from_outside_is_left_out():
     assert scores.changed < 0.02
 
 
+def test_one_image_has_the_same_scores_as_a_batch_of_one(generator):
+    image = torch.rand(1, 14, 14, generator=generator)
+    mask = torch.randint(0, 2, (14, 14), generator=generator)
+    ours = evaluate_image(BrightToTheLeft(), image, mask, classes=2)
+    batch = orientation_scores(BrightToTheLeft(), image[None], mask[None], classes=2, group="C8")
+    rotated = ours.angles[1:]
+    expected = OrientationScores(ours.angles[0], sum(rotated) / 7, min(rotated), sum(ours.changed[1:]) / 7)
+    assert vars(batch) == pytest.approx(vars(expected), abs=1e-6)
+
+
+@pytest.mark.parametrize("element", range(8))
+def test_changed_labels_are_those_counted_by_hand(element, generator):
+    """Under D4, with some pixels ignored."""
+    labels = torch.randint(0, 3, (2, 5, 7), generator=generator)
+    ignored = torch.zeros(2, 5, 7, dtype=torch.bool)
+    ignored[:, 1:3, 2:6] = True
+
+    def move(x):
+        return (x if element < 4 else x.flip(-1)).rot90(element % 4, (-2, -1))
+
+    moved_labels = torch.randint(0, 3, move(labels).shape, generator=generator)
+    differs = move(labels) != moved_labels
+    assert torch.equal(changed_labels(labels, moved_labels, "D4", element), differs)
+    assert torch.equal(changed_labels(labels, moved_labels, "D4", element, ignored=ignored), differs & ~move(ignored))
+    assert not changed_labels(labels, move(labels), "D4", element).any()
+
+
+def test_changed_labels_leave_out_what_comes_from_outside():
+    labels = torch.ones(9, 9, dtype=torch.uint8)  # unsigned: a label that marks the outside must not wrap around
+    changed = changed_labels(labels, torch.zeros_like(labels), "C8", 1)
+    assert changed[4].all()
+    assert not changed[[0, 0, -1, -1], [0, -1, 0, -1]].any()
+
+
+def test_a_mask_of_another_size_or_with_negative_labels_is_refused():
+    image, net = torch.zeros(1, 1, 4, 4), nn.Conv2d(1, 2, 1)
+    with pytest.raises(ValueError, match=r"^masks must be a tensor \[N, H, W\] = \(1, 4, 4\)"):
+        orientation_scores(net, image, torch.zeros(1, 4, 5).long(), classes=2, group="C4")
+    with pytest.raises(ValueError, match=r"^masks must be class indices of at least 0"):
+        orientation_scores(net, image, torch.full((1, 4, 4), -1), classes=2, group="C4")
+    with pytest.raises(ValueError, match=r"^masks must be class indices of at least 0"):
+        dice(torch.zeros(1, 4, 4).long(), torch.full((1, 4, 4), -1), classes=2)
+
+
 def test_a_group_that_turns_nothing_is_refused():
     with pytest.raises(ValueError, match=r"^group must be a group of more than the identity, but got group='C1'"):
         orientation_scores(nn.Conv2d(1, 2, 1), torch.zeros(1, 1, 4, 4), torch.zeros(1, 4, 4), classes=2, group="C1")
@@ -200,3 +244,24 @@ def test_the_device_is_one_of_this_machine():
         ValueError, match=r"^device must be 'auto' or a device of this machine: cpu.*got device='abacus'"
     ):
         as_device("abacus")
+
+
+def test_an_absent_class_has_no_score():
+    nothing = torch.zeros(8, 8, dtype=torch.int64)
+    scores = evaluate_image(nn.Conv2d(1, 1, 1), torch.zeros(1, 8, 8), nothing, classes=2)
+    assert scores.dice == (1.0, None)
+    assert scores.iou == (1.0, None)
+    assert scores.mean is None
+    assert mean_score([]) is None
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (torch.zeros(8, 7).long(), r"mask must be a tensor \[H, W\]"),
+        (torch.full((8, 8), 2), "mask must be class indices"),
+    ],
+)
+def test_a_mask_that_does_not_fit_is_refused(mask, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate_image(nn.Conv2d(1, 2, 1), torch.zeros(1, 8, 8), mask, classes=2)
