@@ -1,4 +1,4 @@
-"""The project's files: short, private in their room, within their dependencies, and at home on any machine."""
+"""The files of the project: of limited length, private in their room, within their dependencies, independent of the machine."""
 
 import ast
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from house import PACKAGE, PROJECT, ROOT, declared_names, inside, package_sources
 
-MAX_LINES = 300
-OUTER_ROOMS = ("data", "plots", "interop", "training", "cli")
+MAX_LINES = 600
+OUTER_ROOMS = ("images", "plots", "interop", "segmenter", "predict", "evaluate", "train", "cli")
 
 
 @pytest.mark.parametrize("path", package_sources(), ids=inside)
-def test_files_are_short_and_say_what_they_are_for(path):
+def test_files_have_a_docstring_and_limited_length(path):
     source = path.read_text(encoding="utf-8")
     assert len(source.splitlines()) <= MAX_LINES
     assert ast.get_docstring(ast.parse(source))
