@@ -5,6 +5,7 @@ import itertools
 import math
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from ._pairs import FORMATS
 
 # Pixels above which libvips decodes a PNG or JPEG. Up to that Pillow holds 16 MiB at most, without a temporary file.
 LARGE = 2**22
+BLOCK = (16, 128)  # rows and columns that lie together in the temporary file of a decoded image
 PIECE = 2**20  # bytes of the windows that `Raster.pieces` gives
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": "PNG", b"\xff\xd8\xff": "JPEG"}
 UNCHANGED = (1, 2)  # photometric interpretations whose values are brightness: black is zero; RGB
@@ -121,9 +123,9 @@ class Decoded:
     """A large PNG or JPEG, which libvips decodes row by row into a temporary file.
 
     Rows are decoded as far as windows need them, once, and stay on disk: windows may then be read in any order. The
-    temporary file holds plain values, has no name, lies where the system keeps such files (``TMPDIR``), and is gone
-    with the object. libvips holds about 512 rows while it decodes; of a progressive JPEG also two bytes a value, of an
-    interlaced PNG the whole image.
+    temporary file holds plain values in small blocks, has no name, lies where the system keeps such files (``TMPDIR``),
+    and is gone with the object. It is not mapped, for mapped pages count as memory in use. While libvips decodes, it
+    holds about 512 rows; of a progressive JPEG also two bytes a value, of an interlaced PNG the whole image.
 
     `pyvips.Image.new_from_file` with ``access="random"`` would do the same with less code, but with threads. A forked
     process, such as a worker of a DataLoader, has none of them and would wait forever; here the calling thread decodes.
@@ -156,10 +158,16 @@ class Decoded:
             OSError: The file ends before the window does, or the disk is full.
         """
         self._decode(top + height)
-        channels, rows, columns = self.shape
-        box = ((top, top + height), (left, left + width), (0, channels))
-        values = read_box(self._file.fileno(), self.dtype, (rows, columns, channels), box)
-        return as_tensor(values.transpose(2, 0, 1))
+        (first, last), (begin, end) = (
+            (start // side, -(-(start + length) // side))
+            for start, length, side in zip((top, left), (height, width), BLOCK, strict=True)
+        )
+        lengths, (rows, columns), channels = self._lengths(), BLOCK, self.shape[0]
+        box = ((first, last), (begin, end), (0, rows), (0, columns), (0, channels))
+        blocks = read_box(self._file.fileno(), self.dtype, lengths, box).transpose(4, 0, 2, 1, 3)
+        joined = blocks.reshape(channels, (last - first) * rows, (end - begin) * columns)
+        y, x = top - first * rows, left - begin * columns
+        return as_tensor(joined[:, y : y + height, x : x + width])
 
     def pieces(self) -> Iterator[Tensor]:
         """Yield bands of rows."""
@@ -169,22 +177,33 @@ class Decoded:
         """Decode until so many rows are on disk."""
         if self._file is None or (self._region is not None and self._process != os.getpid()):
             self._begin()
-        channels, height, width = self.shape
+        _, height, width = self.shape
+        _, blocks, side, columns, channels = self._lengths()
+        band = np.zeros((side, blocks * columns, channels), self.dtype)
         # Below the size from which malloc maps memory: larger buffers between those of libvips leave holes in the heap.
-        step = max(1, 2**16 // (channels * width * self.dtype.itemsize))
+        step = max(1, 2**16 // band[0].nbytes)
         try:
             while self._rows < rows:
-                count = min(step, height - self._rows)
-                content = self._region.fetch(0, self._rows, width, count)
-                values = np.frombuffer(content, self.dtype).reshape(count, width, -1)[..., :channels]
-                self._file.write(np.ascontiguousarray(values & 1 if self.bits else values).data)
-                self._rows += count
-            self._file.flush()
+                for row in range(0, min(side, height - self._rows), step):
+                    count = min(step, side - row, height - self._rows - row)
+                    fetched = self._region.fetch(0, self._rows + row, width, count)
+                    values = np.frombuffer(fetched, self.dtype).reshape(count, width, -1)[..., :channels]
+                    band[row : row + count, :width] = values & 1 if self.bits else values
+                parts = band.reshape(side, blocks, columns, channels).swapaxes(0, 1)
+                content = np.ascontiguousarray(parts).reshape(-1).view(np.uint8).data
+                while content:  # one call may write less than there is
+                    content = content[self._file.write(content) :]
+                self._rows = min(self._rows + side, height)
         except BaseException:  # neither libvips nor the temporary file can go on from here
             self._region = self._file = None
             raise
         if self._rows == height:
             self._region = None  # closes the image file
+
+    def _lengths(self) -> tuple[int, int, int, int, int]:
+        """Lengths of the axes of the temporary file: blocks down, blocks across, rows and columns of one, channels."""
+        (channels, height, width), (rows, columns) = self.shape, BLOCK
+        return -(-height // rows), -(-width // columns), rows, columns, channels
 
     def _begin(self) -> None:
         """Open the file and check that libvips and Pillow agree on what is in it."""
@@ -199,7 +218,8 @@ class Decoded:
         if (image.height, image.width) != self.shape[1:] or dtype != self.dtype or image.bands < self.shape[0]:
             raise ValueError(f"it has {image.bands} channels of {image.format}, {image.height} x {image.width}")
         self._process, self._rows, self._region = os.getpid(), 0, pyvips.Region.new(image)
-        self._file = tempfile.TemporaryFile(prefix="gconv_ga-")  # noqa: SIM115  # closed with the object
+        self._file = tempfile.TemporaryFile(prefix="gconv_ga-", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
 
 
 def _decoded(path: Path, shape: tuple[int, int, int], dtype: np.dtype[Any], bits: bool) -> Decoded:
@@ -436,27 +456,31 @@ def read_box(descriptor: int, dtype: np.dtype[Any], lengths: Sequence[int], box:
     """
     values: NDArray[Any] = np.empty([stop - start for start, stop in box], dtype)
     content, place = values.reshape(-1).view(np.uint8).data, 0
-    for start, count in _runs(lengths, box):
-        begin, left = offset + start * dtype.itemsize, count * dtype.itemsize
-        while left:  # one call may read less than there is
-            data = _pread(descriptor, left, begin)
-            if not data:
-                raise OSError(f"the file ends {left} bytes too early")
-            content[place : place + len(data)] = data
-            place, begin, left = place + len(data), begin + len(data), left - len(data)
+    starts, count = _runs(lengths, box)
+    size = count * dtype.itemsize
+    for begin in (starts * dtype.itemsize + offset).tolist():
+        data = _pread(descriptor, size, begin)
+        while len(data) < size:  # one call may read less than there is
+            more = _pread(descriptor, size - len(data), begin + len(data))
+            if not more:
+                raise OSError(f"the file ends {size - len(data)} bytes too early")
+            data += more
+        content[place : place + size] = data
+        place += size
     return values
 
 
-def _runs(lengths: Sequence[int], box: Box) -> Iterator[tuple[int, int]]:
-    """Yield the runs of neighbouring values that make up a box: the index of the first value, and how many."""
+def _runs(lengths: Sequence[int], box: Box) -> tuple[NDArray[np.int64], int]:
+    """The runs of neighbouring values that make up a box: the index of the first value of each, and their length."""
     cut = len(lengths) - 1  # the last axis of which the box is a part only
     while cut > 0 and box[cut] == (0, lengths[cut]):
         cut -= 1
     steps = [math.prod(lengths[axis + 1 :]) for axis in range(cut + 1)]
     first, stop = box[cut]
-    for outer in itertools.product(*(range(*span) for span in box[:cut])):
-        begin = sum(index * step for index, step in zip(outer, steps, strict=False)) + first * steps[cut]
-        yield begin, (stop - first) * steps[cut]
+    starts = np.array([first * steps[cut]], dtype=np.int64)
+    for span, step in zip(box[:cut], steps, strict=False):
+        starts = np.add.outer(starts, np.arange(*span) * step).reshape(-1)
+    return starts, (stop - first) * steps[cut]
 
 
 def _seek_and_read(descriptor: int, size: int, offset: int) -> bytes:

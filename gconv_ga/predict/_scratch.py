@@ -3,6 +3,7 @@
 import itertools
 import math
 import tempfile
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -31,16 +32,18 @@ class ScratchTensor:
     def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
         self.shape = tuple(shape)
         self._dtype = torch.empty(0, dtype=dtype).numpy().dtype
-        self._file: Any = tempfile.TemporaryFile(prefix="gconv_ga-")  # noqa: SIM115  # closed with the object
+        self._file: Any = tempfile.TemporaryFile(prefix="gconv_ga-", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
         self._file.truncate(math.prod(self.shape) * self._dtype.itemsize)
 
     def __getitem__(self, index: tuple[Any, slice, slice]) -> Tensor:
         shape, offsets = self._rows(index)
-        size = shape[-1] * self._dtype.itemsize
         values = np.empty((math.prod(shape[:-1]), shape[-1]), self._dtype)
-        for row, offset in zip(values, offsets, strict=True):
+        for row, offset in zip(values.view(np.uint8), offsets, strict=True):
             self._file.seek(offset)
-            row[:] = np.frombuffer(self._file.read(size), self._dtype)
+            content = row.data
+            while content:  # one call may read, or below write, less than there is
+                content = content[self._file.readinto(content) :]
         return torch.from_numpy(values).view(shape)
 
     def __setitem__(self, index: tuple[Any, slice, slice], values: Tensor) -> None:
@@ -48,8 +51,9 @@ class ScratchTensor:
         whole = np.broadcast_to(values.numpy().astype(self._dtype, copy=False), shape)
         for row, offset in zip(whole.reshape(-1, shape[-1]), offsets, strict=True):
             self._file.seek(offset)
-            self._file.write(np.ascontiguousarray(row).data)
-        self._file.flush()  # or a full disk would be noticed too late
+            content = np.ascontiguousarray(row).view(np.uint8).data
+            while content:
+                content = content[self._file.write(content) :]
 
     def _rows(self, index: tuple[Any, slice, slice]) -> tuple[tuple[int, ...], Iterator[int]]:
         """The shape of a part, and the byte at which each of its rows begins."""

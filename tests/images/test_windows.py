@@ -1,13 +1,17 @@
 """Windows of image files: the values that were written, whatever the format, and no more of the file than is needed."""
 
+import os
 import pickle
 import struct
+import tempfile
 import zlib
 
 import numpy as np
 import pytest
 import tifffile
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
 from gconv_ga.images import ImageFile, MaskFile, Normalization, _rasters, read_image
@@ -246,3 +250,39 @@ def test_images_of_other_channels_than_the_normalisation_are_refused(tmp_path):
     chunky()(tmp_path / "x.tif", noise(3, np.uint8))
     with pytest.raises(ValueError, match=r"image must be a tensor \[..., C=1, H, W\]"):
         ImageFile(tmp_path / "x.tif", Normalization([0.0], [1.0])).window(0, 0, 2, 2)
+
+
+@st.composite
+def arrays(draw):
+    """The lengths of some axes, and a part of each."""
+    lengths = draw(st.lists(st.integers(1, 5), min_size=1, max_size=4))
+    spans = [sorted(draw(st.tuples(st.integers(0, length), st.integers(0, length)))) for length in lengths]
+    return lengths, [tuple(span) for span in spans]
+
+
+def few(descriptor, size, offset):
+    """Read no more than three bytes a call, as the system may."""
+    return _rasters._seek_and_read(descriptor, min(size, 3), offset)
+
+
+@pytest.mark.parametrize("read", [os.pread, _rasters._seek_and_read, few])
+@given(arrays(), st.sampled_from(["<u1", "<i2", ">f4", "<f8"]))
+def test_a_box_is_the_same_part_of_an_array(read, array, dtype):
+    lengths, box = array
+    values = np.arange(np.prod(lengths)).reshape(lengths).astype(dtype)
+    with tempfile.TemporaryFile() as file, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_rasters, "_pread", read)
+        file.write(b"head" + values.tobytes())
+        file.flush()
+        found = _rasters.read_box(file.fileno(), values.dtype, lengths, box, offset=4)
+    assert found.dtype == values.dtype
+    assert np.array_equal(found, values[tuple(slice(*span) for span in box)])
+
+
+def test_a_box_that_a_file_ends_before_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(bytes(10))
+    with (
+        (tmp_path / "x").open("rb") as file,
+        pytest.raises(OSError, match="the file ends 2 bytes too early"),
+    ):
+        _rasters.read_box(file.fileno(), np.dtype("<i2"), [2, 3], [(1, 2), (0, 3)])

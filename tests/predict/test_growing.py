@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gconv_ga.images import ImageFile, Normalization, _scratch
-from gconv_ga.predict import ImagePrediction, predict_image, predict_to_file, save_prediction
+from gconv_ga.images import ImageFile, Normalization
+from gconv_ga.predict import ImagePrediction, _scratch, predict_image, predict_to_file, save_prediction
 from gconv_ga.predict._overlay import class_colors
 from gconv_ga.predict._writers import growing, growing_npy, growing_png
 

@@ -12,11 +12,10 @@ from torch import nn
 from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.groups import as_group
-from gconv_ga.images import ScratchTensor, _scratch, scratch
 from gconv_ga.models import EquivariantUNet
-from gconv_ga.predict import Tiled
+from gconv_ga.predict import Tiled, _scratch, _tiles
+from gconv_ga.predict._scratch import ScratchTensor, scratch
 from gconv_ga.predict._tiles import shares, starts
-from gconv_ga.training import _tiled as tiled
 
 SIZES = {torch.float32: (700, 431), torch.float64: (210, 131)}
 TILES = {torch.float32: 256, torch.float64: 76}
@@ -107,8 +106,7 @@ def test_tiles_that_lie_otherwise_from_the_far_end_are_seen(monkeypatch, generat
     def greedy(size, tile, overlap):
         return [*range(0, max(size - tile, 0), tile - overlap), max(size - tile, 0)]
 
-    monkeypatch.setattr(tiled, "starts", greedy)
-    monkeypatch.setattr("gconv_ga.predict._tiles.starts", greedy)
+    monkeypatch.setattr(_tiles, "starts", greedy)
     net = Tiled(unet("C4", torch.float64), tile=96)
     assert errors(net, "C4", image(torch.float64, generator, (210, 131))).max() > 1e-4
 
@@ -160,8 +158,8 @@ def test_rows_of_tiles_on_disk_give_the_same(size, overlap, generator, monkeypat
     x, net = image(torch.float64, generator, size), Tiled(crooked(torch.float64), tile=32, overlap=overlap)
     used = []
     monkeypatch.setattr(_scratch, "LIMIT", 0)
-    monkeypatch.setattr(tiled, "scratch", lambda *what: used.append(scratch(*what)) or used[-1])
-    monkeypatch.setattr(tiled, "BAND", 1000)
+    monkeypatch.setattr(_tiles, "scratch", lambda *what: used.append(scratch(*what)) or used[-1])
+    monkeypatch.setattr(_tiles, "BAND", 1000)
     with torch.no_grad():
         bands = list(net.bands(Parts(x)))
         assert torch.equal(torch.cat(bands, dim=-2), net(x))
