@@ -1,4 +1,4 @@
-"""Plane waves, which are turned exactly: the error of a steered kernel without a correlation function."""
+"""Plane waves, which rotate exactly: the error of a rotated kernel without a correlation function."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 
 
 def positions(kernel_size):
-    """The taps' positions, x right and y up, in the order of a flat kernel."""
+    """Return the positions of the taps, x right and y up, in the order of a flat kernel."""
     middle = (kernel_size - 1) / 2
     taps = [(column - middle, middle - row) for row in range(kernel_size) for column in range(kernel_size)]
     return torch.tensor(taps, dtype=torch.float64)
@@ -17,16 +17,16 @@ def turned(waves, angle):
     return waves @ torch.tensor([[c, s], [-s, c]], dtype=torch.float64)
 
 
-def answers(kernels, waves):
-    """What ``kernels[F, k * k]`` make of each wave ``exp(i w.x)``, ``[F, waves]``."""
+def outputs(kernels, waves):
+    """Return the outputs of ``kernels[F, k * k]`` on each wave ``exp(i w.x)``, ``[F, waves]``."""
     phases = positions(math.isqrt(kernels.shape[1])) @ waves.T
     return kernels.to(torch.complex128) @ torch.exp(1j * phases)
 
 
 def errors(kernels, blur=0.0):
-    """Relative errors of functions ``[F, n, k, k]`` on the plane waves of a photograph, and of their random sum.
+    """Return relative errors of functions ``[F, n, k, k]`` on the waves of a photograph, and of their random sum.
 
-    A photograph is waves of all directions and of frequencies p up to pi, with power ``1 / (p^2 + 0.01)``.
+    A photograph consists of waves of all directions and of frequencies p up to pi, with power ``1 / (p^2 + 0.01)``.
     """
     n, kernels = kernels.shape[1], kernels.flatten(2)
     s = (torch.arange(400, dtype=torch.float64) + 0.5) / 400
@@ -35,9 +35,9 @@ def errors(kernels, blur=0.0):
     directions = torch.arange(40, dtype=torch.float64) / 40 * 2 * math.pi
     waves = torch.stack((torch.outer(p, directions.cos()), torch.outer(p, directions.sin())), dim=-1).flatten(0, 1)
     power = power.repeat_interleave(40)
-    energy = sum(answers(kernels[:, g], waves).abs().square() @ power for g in range(n)) / n
+    energy = sum(outputs(kernels[:, g], waves).abs().square() @ power for g in range(n)) / n
     inexact = [g for g in range(n) if 4 * g % n]
-    before = answers(kernels[:, 0], waves)
-    after = {g: answers(kernels[:, g], turned(waves, 2 * math.pi * g / n)) for g in inexact}
+    before = outputs(kernels[:, 0], waves)
+    after = {g: outputs(kernels[:, g], turned(waves, 2 * math.pi * g / n)) for g in inexact}
     missed = sum((after[g] - before).abs().square() @ power for g in inexact) / len(inexact)
     return (missed / energy).sqrt(), float((missed.sum() / energy.sum()).sqrt())

@@ -1,6 +1,6 @@
-"""What each layer of gconv_ga.nn must compute, one element after the other: ``out(., g) = L_g layer(L_g^-1 f)``.
+"""Slow references of the layers of gconv_ga.nn, one element after the other: ``out(., g) = L_g layer(L_g^-1 f)``.
 
-By torch.rot90, torch.flip and torch's own layers; nothing of the package's filters, geometry or group tables is used.
+They use torch.rot90, torch.flip and torch's own layers, and none of the package's filters, geometry or group tables.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from slow_average import elements, turn, turn_back
 from torch import Tensor, nn
 
-# The elements of each group from the nearest to the identity on: by angle, counter-clockwise first, then mirrors.
+# The elements of each group, nearest the identity first: by angle, counter-clockwise first, then reflections.
 NEAREST = {
     "C1": [0], "C2": [0, 1], "C4": [0, 1, 3, 2], "D1": [0, 1], "D2": [0, 1, 2, 3], "D4": [0, 1, 3, 2, 4, 5, 7, 6],
 }  # fmt: skip
-# A subgroup, where its elements are in the group, and one element of each of its right cosets.
+# A subgroup, its elements as elements of the group, and one element of each of its right cosets.
 SUBGROUPS = {
     "C1": ("C1", [0], [0]),
     "C2": ("C1", [0], [0, 1]),
@@ -33,7 +33,7 @@ def taps(group: str, count: int | None) -> list[int]:
 
 @lru_cache
 def product_table(group: str) -> list[list[int]]:
-    """``table[g][h] = g h``: found by moving a picture that no element leaves as it is."""
+    """Return ``table[g][h] = g h``, found by moving a picture that no element leaves unchanged."""
     picture = torch.arange(9.0).view(3, 3)
     moved = [turn(picture, g) for g in elements(group)]
 
@@ -48,7 +48,7 @@ def inverse(group: str, g: int) -> int:
 
 
 def act_on_map(f: Tensor, group: str, g: int) -> Tensor:
-    """``(L_g f)(y, h) = f(g^-1 y, g^-1 h)``."""
+    """Compute ``(L_g f)(y, h) = f(g^-1 y, g^-1 h)``."""
     table, back = product_table(group), inverse(group, g)
     return torch.stack([turn(f[:, :, table[back][h]], elements(group)[g]) for h in range(f.shape[2])], dim=2)
 
@@ -60,14 +60,14 @@ def act_on_image(x: Tensor, group: str, g: int) -> Tensor:
 def conjugated(
     plain: Callable[..., Tensor], x: Tensor, element: tuple[int, bool], size: Sequence[int] | None
 ) -> Tensor:
-    """``L_g plain(L_g^-1 x)``; a wanted output size turns too."""
+    """Compute ``L_g plain(L_g^-1 x)``; a requested output size is transposed with the image."""
     if size is None:
         return turn(plain(turn_back(x, element)), element)
     return turn(plain(turn_back(x, element), tuple(size) if element[0] % 2 == 0 else tuple(size)[::-1]), element)
 
 
 def each(plain: Callable[..., Tensor], f: Tensor, group: str, size: Sequence[int] | None = None) -> Tensor:
-    """A plain layer on each orientation, in that orientation's own frame."""
+    """Apply a plain layer to each orientation, in that orientation's own frame."""
     return torch.stack([conjugated(plain, f[:, :, i], g, size) for i, g in enumerate(elements(group))], dim=2)
 
 
@@ -77,12 +77,12 @@ def with_weight(plain: nn.Module, weight: Tensor) -> nn.Module:
 
 
 def planes(layer: nn.Module, count: int) -> Tensor:
-    """The kernels of the identity, ``[C_out, C_in, m, kh, kw]``; steerable weights are not kernels themselves."""
+    """Return the kernels of the identity, ``[C_out, C_in, m, kh, kw]``; steerable weights are coefficients."""
     if layer.weight.shape[-2:] == layer.kernel_size:
         return layer.weight if layer.weight.ndim == 5 else layer.weight.unsqueeze(2)
     upright = layer.turned_kernels()[:, 0].detach()
     shape = (*layer.weight.shape[:2], -1, *layer.kernel_size)
-    # Planes that are not there are zeros, if they are there.
+    # Absent planes may be there as zeros.
     stack = upright.view(shape)
     return stack if stack.shape[2] == count else stack[:, :, layer.taps]
 
@@ -108,13 +108,13 @@ def add_bias(out: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def lifting(layer: nn.Module, x: Tensor, group: str) -> Tensor:
-    """``out(., g) = L_g conv(k, L_g^-1 x)``."""
+    """Compute ``out(., g) = L_g conv(k, L_g^-1 x)``."""
     plain = plain_convolution(layer, planes(layer, 1)[:, :, 0])
     return add_bias(torch.stack([conjugated(plain, x, g, None) for g in elements(group)], dim=2), layer.bias)
 
 
 def group_convolution(layer: nn.Module, f: Tensor, group: str, count: int | None) -> Tensor:
-    """``out(., g) = sum_u L_g conv(k_u, L_g^-1 f(., g u))``."""
+    """Compute ``out(., g) = sum_u L_g conv(k_u, L_g^-1 f(., g u))``."""
     maps = []
     for i, g in enumerate(elements(group)):
         near = taps(group, count)
@@ -129,7 +129,7 @@ def group_convolution(layer: nn.Module, f: Tensor, group: str, count: int | None
 def transposed_convolution(
     layer: nn.Module, f: Tensor, group: str, count: int | None, size: Sequence[int] | None = None
 ) -> Tensor:
-    """``out(., g u) = sum_u L_g conv_transpose(k_u, L_g^-1 f(., g))``."""
+    """Compute ``out(., g u) = sum_u L_g conv_transpose(k_u, L_g^-1 f(., g))``."""
     maps: list[Tensor | float] = [0.0] * f.shape[2]
     for i, g in enumerate(elements(group)):
         for u, k in zip(taps(group, count), planes(layer, len(taps(group, count))).unbind(2), strict=True):
@@ -139,7 +139,7 @@ def transposed_convolution(
 
 
 def upsampling(factor: int, mode: str) -> Callable[..., Tensor]:
-    """Torch's up-sampling, continued by its last row and column where more is wanted."""
+    """Return torch's up-sampling, extended by its last row and column where a larger size is requested."""
 
     def plain(x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         y = F.interpolate(x, scale_factor=factor, mode=mode)
@@ -153,7 +153,7 @@ def upsampling(factor: int, mode: str) -> Callable[..., Tensor]:
 
 
 def max_blur(x: Tensor) -> Tensor:
-    """The maximum of every 2 x 2 pixels, smoothed as a convolution says, every second one."""
+    """Take the maximum of every 2 x 2 pixels, smooth it by a convolution, and keep every second value."""
     peaks = torch.stack([x[..., :-1, :-1], x[..., 1:, :-1], x[..., :-1, 1:], x[..., 1:, 1:]]).amax(0)
     rows, columns = (torch.arange(-1, size + 1).clamp(0, size - 1) for size in peaks.shape[-2:])
     wide = peaks[..., rows, :][..., columns]
@@ -171,14 +171,14 @@ def pooled(f: Tensor, reduction: str) -> Tensor:
 
 
 def pooled_to_subgroup(f: Tensor, group: str) -> Tensor:
-    """``out(., h) = mean over t of f(., h t)``."""
+    """Compute ``out(., h) = mean over t of f(., h t)``."""
     _, inside, cosets = SUBGROUPS[group]
     maps = [sum(f[:, :, product_table(group)[h][t]] for t in cosets) / len(cosets) for h in inside]
     return torch.stack(maps, dim=2)
 
 
 def batch_norm(layer: nn.Module, f: Tensor) -> Tensor:
-    """The mean and variance of each field over samples, elements and pixels in train mode, the running ones in eval."""
+    """Normalize each field by its mean and variance over samples, elements and pixels; by running ones in eval."""
     fields = []
     for c in range(f.shape[1]):
         mean, variance = layer.running_mean[c], layer.running_var[c]
@@ -189,7 +189,7 @@ def batch_norm(layer: nn.Module, f: Tensor) -> Tensor:
 
 
 def instance_norm(layer: nn.Module, f: Tensor) -> Tensor:
-    """The mean and variance of each field of each sample over elements and pixels."""
+    """Normalize each field of each sample by its mean and variance over elements and pixels."""
     samples = []
     for sample in f:
         fields = [

@@ -1,4 +1,4 @@
-"""Turning, correlation and lifting pixel by pixel, from their definitions: no package, no flip, no rot90."""
+"""Rotation, correlation and lifting pixel by pixel, from their definitions: no package, no flip, no rot90."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def transposed(a: Matrix) -> Matrix:
 
 
 def matrices(group: str) -> list[Matrix]:
-    """Every element on columns (x right, y up): counter-clockwise, then those that mirror the last axis first."""
+    """Return every element on columns (x right, y up): rotations counter-clockwise, then "reflect, then rotate"."""
     n, quarter, power = N_OF[group], ((0, -1), (1, 0)), ((1, 0), (0, 1))
     rotations: list[Matrix] = []
     for i in range(4):
@@ -29,7 +29,7 @@ def matrices(group: str) -> list[Matrix]:
 
 
 def turn(x: Tensor, g: Matrix) -> Tensor:
-    """``(L_g x)(y) = x(g^-1 y)``, about the centre, pixel by pixel."""
+    """Compute ``(L_g x)(y) = x(g^-1 y)``, about the centre, pixel by pixel."""
     height, width = x.shape[-2:]
     new_height, new_width = (width, height) if g[0][0] == 0 else (height, width)
     back = transposed(g)  # the inverse of an orthogonal matrix
@@ -45,7 +45,7 @@ def turn(x: Tensor, g: Matrix) -> Tensor:
 
 
 def correlate(kernel: Tensor, image: Tensor, padding: int = 0) -> Tensor:
-    """``(k * f)(y) = sum_u k(u) f(y + u)``, one output pixel after another."""
+    """Compute ``(k * f)(y) = sum_u k(u) f(y + u)``, one output pixel after another."""
     (_, _, kh, kw), (b, c, h, w) = kernel.shape, image.shape
     wide = torch.zeros(b, c, h + 2 * padding, w + 2 * padding, dtype=image.dtype, device=image.device)
     wide[:, :, padding : padding + h, padding : padding + w] = image
@@ -55,5 +55,5 @@ def correlate(kernel: Tensor, image: Tensor, padding: int = 0) -> Tensor:
 
 
 def lift(kernel: Tensor, image: Tensor, group: str, padding: int = 0) -> Tensor:
-    """``[k * f](g) = (L_g k) * f`` for each element."""
+    """Compute ``[k * f](g) = (L_g k) * f`` for each element."""
     return torch.stack([correlate(turn(kernel, g), image, padding) for g in matrices(group)], dim=2)

@@ -1,4 +1,4 @@
-"""benchmarks/trained_layers.py: a layer's error is the one that its functions have in closed form."""
+"""benchmarks/trained_layers.py: the error of a layer is the closed-form error of its functions."""
 
 import importlib
 import sys
@@ -23,7 +23,7 @@ def script():
 @pytest.mark.parametrize("lifting", [True, False])
 @torch.no_grad()
 def test_one_function_has_its_own_error(lifting, kernel_size, script):
-    """There by Bessel functions, here by waves on a grid."""
+    """The basis computes it by Bessel functions, the script by waves on a grid."""
     make = gnn.LiftingConv2d if lifting else gnn.GroupConv2d
     layer, basis = make(2, 3, kernel_size, group="C8"), steerable_basis("C8", kernel_size)
     for function, expected in enumerate(basis.error):

@@ -1,4 +1,4 @@
-"""The steerable basis: exact turns and mirrors, one law of turning, orthonormal, and nobody's to change."""
+"""The steerable basis: exact where rotations are, transformed by one law, orthonormal, and immutable."""
 
 import copy
 import itertools
@@ -27,7 +27,7 @@ def test_multiples_of_90_degrees_are_index_moves_to_the_last_bit(n, kernel_size)
 @pytest.mark.parametrize("kernel_size", [1, 3, 4, 5, 7])
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 6, 8, 12])
 def test_mirrors_are_index_moves_to_the_last_bit(n, kernel_size):
-    """Element n + i is "mirror the last axis, then rotate by i"; that is "rotate by -i, then mirror"."""
+    """Element n + i is "reflect the last axis, then rotate by i"; that is "rotate by -i, then reflect"."""
     kernels = steerable_basis(DihedralGroup(n), kernel_size).kernels
     assert kernels.shape[1] == 2 * n
     assert torch.equal(kernels[:, n:], kernels[:, [-i % n for i in range(n)]].flip(-1))
@@ -35,10 +35,10 @@ def test_mirrors_are_index_moves_to_the_last_bit(n, kernel_size):
 
 
 def law_of_turning(kernels, group):
-    """How far ``kernels[F, |G|, k, k]`` are from being turned by one matrix for each element, matrices that compose.
+    """Return how far ``kernels[F, |G|, k, k]`` are from being transformed by one matrix per element that compose.
 
     ``L_g b = rho(g) b`` gives ``L_g L_h b = rho(h) rho(g) b``. The matrices are fitted at the element alone, so kernels
-    that are turned in some other way fail.
+    that are transformed in any other way fail.
     """
     kernels = kernels.flatten(2)
     identity = kernels[:, 0]
@@ -84,7 +84,7 @@ def test_smoothing_is_how_a_kernel_begins_and_nothing_else(smoothing):
     assert scale.max() > 1.2 * scale.min()
     assert (smooth.error, smooth.gain) == (plain.error, plain.gain)
     assert torch.equal(smooth.kernels, plain.kernels)
-    # So smooth ones grow: the sum of the taps is the answer to a constant image.
+    # Smooth kernels grow: the sum of the taps is the output on a constant image.
     assert smooth.expected_error < plain.expected_error
 
 
@@ -107,7 +107,7 @@ def test_one_tap_is_the_same_at_every_angle(name):
 @pytest.mark.parametrize("kernel_size", [3, 5, 7])
 @pytest.mark.parametrize("n", [8, 12, 16])
 def test_errors_jump_near_a_quarter_pi_of_the_taps(n, kernel_size):
-    """The Shannon number of the disc in the square: what lies beyond it does not turn."""
+    """The Shannon number of the disc in the square: functions beyond it do not rotate."""
     curve = steerable_basis(CyclicGroup(n), kernel_size).curve
     jumps = {here[0]: after[1] - here[1] for here, after in itertools.pairwise(curve)}
     edge = max(jumps, key=jumps.__getitem__)
@@ -121,7 +121,7 @@ def test_knobs_choose_from_the_best_of_the_curve():
         basis = steerable_basis("C8", 5, functions=count)
         assert len(basis) == count
         assert max(c for c, e in curve.items() if e <= error) == len(steerable_basis("C8", 5, max_error=error))
-    # Most functions come in pairs: asked for one more than a whole number of them, it gives none.
+    # Most functions come in pairs, which are not split: one more than a whole number of pairs adds nothing.
     assert 13 not in curve
     assert len(steerable_basis("C8", 5, functions=13)) == 12
     assert max(curve) <= 25
@@ -214,5 +214,5 @@ def test_the_callers_modes_change_nothing(default_float16):
 def test_it_is_made_once():
     before = fresh() and _steerable_basis._functions.cache_info().misses
     steerable_basis("C8", 5)
-    steerable_basis("D8", 5)  # the mirrors add nothing to compute
+    steerable_basis("D8", 5)  # reflections add nothing to compute
     assert _steerable_basis._functions.cache_info().misses == before

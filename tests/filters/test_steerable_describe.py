@@ -1,4 +1,4 @@
-"""The table of a steerable basis: its numbers are the basis's, its text is readable."""
+"""The table of a steerable basis: its numbers are those of the basis, and its text is readable."""
 
 import pytest
 import torch

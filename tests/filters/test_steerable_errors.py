@@ -1,4 +1,4 @@
-"""The errors that a basis states, against waves that are turned exactly, without correlations."""
+"""The errors that a basis states, against plane waves, which are rotated exactly, without correlations."""
 
 import math
 
@@ -12,7 +12,7 @@ from gconv_ga.groups import CyclicGroup
 
 
 def as_it_begins(basis):
-    """The functions, each as large as its weight is in a new kernel."""
+    """Return the functions, each scaled by the deviation of its initial weights."""
     return basis.kernels * torch.tensor(basis.spread, dtype=torch.float64).view(-1, 1, 1, 1)
 
 
@@ -37,7 +37,7 @@ def test_kernels_that_do_not_turn_with_the_image_are_seen(spoil):
 
 @pytest.mark.parametrize(("n", "kernel_size"), [(8, 3), (8, 5), (8, 7), (6, 5), (5, 4)])
 def test_the_expected_error_is_met_by_convolutions_of_images(n, kernel_size, generator):
-    """An image that is a sum of waves is turned by turning the waves."""
+    """An image that is a sum of waves is rotated by rotating the waves."""
     basis = steerable_basis(CyclicGroup(n), kernel_size)
     # With independent weights the expected energies are the sums over the functions.
     kernels = as_it_begins(basis)
@@ -51,7 +51,7 @@ def test_the_expected_error_is_met_by_convolutions_of_images(n, kernel_size, gen
     along = torch.arange(side, dtype=torch.float64)
 
     def draw(waves, shift):
-        """The images on a grid, x to the right and y up, read at places shifted by that phase."""
+        """Return the images on a grid, x to the right and y up, at places shifted by that phase."""
         rows = torch.exp(-1j * torch.outer(along, waves[:, 1])) * shift
         return (rows @ (torch.exp(1j * torch.outer(along, waves[:, 0])) * phases).mT).real
 
@@ -62,7 +62,7 @@ def test_the_expected_error_is_met_by_convolutions_of_images(n, kernel_size, gen
         # An even kernel's centre is between the pixels.
         even = torch.exp(0.5j * (after @ torch.tensor([1.0, -1.0], dtype=torch.float64)) * (1 - kernel_size % 2))
         got = F.conv2d(draw(after, torch.ones_like(even)).unsqueeze(1), kernels[:, g].unsqueeze(1))
-        # What the kernel sees at the same places of the images as they were, tap by tap.
+        # The values under the kernel at the same places of the images before the rotation, tap by tap.
         taps = [draw(after, even * torch.exp(1j * (waves @ tap))) for tap in positions(kernel_size)]
         expected = F.conv2d(torch.stack(taps, 1), kernels[:, 0].flatten(1)[..., None, None])[..., valid, valid]
         missed += (got - expected).square().sum()

@@ -1,4 +1,4 @@
-"""One layer's rotation error beside escnn's default layer; run where the extra ``escnn`` is installed."""
+"""The rotation error of one layer against escnn's default layer; runs where the extra ``escnn`` is installed."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.escnn
 
 
 def escnn_functions(n, kernel_size):
-    """What each coefficient of escnn's lifting layer makes, turned by each rotation: ``[F, n, k, k]``, orthonormal."""
+    """Return the functions of escnn's lifting layer, rotated by each rotation: ``[F, n, k, k]``, orthonormal."""
     space = gspaces.rot2dOnR2(n)
     image, maps = (escnn_nn.FieldType(space, [kind]) for kind in (space.trivial_repr, space.regular_repr))
     layer = escnn_nn.R2Conv(image, maps, kernel_size)
@@ -22,21 +22,21 @@ def escnn_functions(n, kernel_size):
         layer.weights.data.copy_(coefficients)
         found.append(layer.expand_parameters()[0][:, 0].detach().double())
     functions = torch.stack(found).flatten(2)
-    # Of one size and independent, so that random weights mean the same for both libraries.
+    # Of equal size and independent, so that random weights mean the same for both libraries.
     values, vectors = torch.linalg.eigh(torch.einsum("fgx,hgx->fh", functions, functions) / n)
     orthonormal = torch.einsum("fh,fgx->hgx", vectors / values.sqrt(), functions)
     return orthonormal.unflatten(-1, (kernel_size, kernel_size))
 
 
 def as_it_begins(name, kernel_size):
-    """Our functions, each as large as its weight is in a new kernel."""
+    """Return our functions, each scaled by the deviation of its initial weights."""
     basis = steerable_basis(name, kernel_size)
     return basis.kernels * torch.tensor(basis.spread, dtype=torch.float64).view(-1, 1, 1, 1)
 
 
 @pytest.mark.parametrize("kernel_size", [3, 5])
 def test_escnn_turns_kernels_the_same_way(kernel_size):
-    """Else the comparison would be of something else: multiples of 90 degrees are ours, up to escnn's float32."""
+    """A condition of the comparison: multiples of 90 degrees agree with ours, up to escnn's float32."""
     functions = escnn_functions(8, kernel_size)
     assert (functions.roll(-2, 1) - functions.rot90(1, (-2, -1))).abs().max() < 1e-5
 
@@ -48,7 +48,7 @@ def test_one_layer_turns_better_with_at_least_as_many_functions(n, kernel_size):
     assert len(ours) >= len(theirs)
     for blur, ratio in ((0.0, 0.65 if n == 8 else 1.0), (1.0, 0.65)):
         assert errors(ours, blur)[1] <= ratio * errors(theirs, blur)[1]
-    # As layers are initialised, further.
+    # With the initial weights of our layers the difference is larger.
     assert errors(as_it_begins(f"C{n}", kernel_size))[1] <= 0.5 * errors(theirs)[1]
 
 

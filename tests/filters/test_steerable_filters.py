@@ -1,4 +1,4 @@
-"""Steerable filters: weights to stacks of turned kernels, against loops; initial weights keep the variance."""
+"""Steerable filters: stacks of transformed kernels, against loops; initial weights preserve the variance."""
 
 import copy
 import math
@@ -18,12 +18,12 @@ GROUPS = ("C1", "C5", "C8", "C12", "D3", "D4", "D6", "D8")
 
 
 def turned_kernel(coefficients, filters, g):
-    """``L_g k`` of one kernel, function by function."""
+    """Return ``L_g k`` of one kernel, function by function."""
     return sum(w * b[g] for w, b in zip(coefficients.tolist(), filters.basis.kernels, strict=True))
 
 
 def slow_turn_and_shift(weight, filters):
-    """``(L_g k)(y, h) = k(g^-1 y, g^-1 h)`` in loops: ``[C_out, |G|, C_in * |G|, k * k]``."""
+    """Compute ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)`` in loops: ``[C_out, |G|, C_in * |G|, k * k]``."""
     out, channels, order, _ = weight.shape
     group, found = filters.group, []
     for o in range(out):
@@ -106,7 +106,7 @@ def test_gradients(group_axis, generator):
 
 
 def noise_like_photographs(generator, batch, side):
-    """Images of variance 1 with power ``1 / (p^2 + 0.01)`` in the disc p < pi."""
+    """Return images of variance 1 with power ``1 / (p^2 + 0.01)`` in the disc p < pi."""
     w = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64)
     p = torch.hypot(w, w.unsqueeze(1))
     amplitude = (p.square() + 0.01).rsqrt() * (p < math.pi) * (p > 0)
@@ -116,7 +116,7 @@ def noise_like_photographs(generator, batch, side):
 
 
 def second_moments(filters, variance, generator):
-    """Of the outputs of three layers with random weights of ``variance(channels, rectified)``, ReLU between them."""
+    """Return second moments of the outputs of three layers with weights of that variance and ReLU between them."""
     order, fields, (size, _) = filters.group.order, 8, filters.kernel_size
     tables, x, moments = filters.tables(), noise_like_photographs(generator, 2, 48), []
     for channels in (1, fields * order, fields * order):
@@ -141,7 +141,7 @@ def test_initial_weights_keep_the_variance(name, size, generator):
     def variance(channels, rectified):
         return filters.variance(channels, rectified=rectified)
 
-    # One draw strays: its smooth kernels see much the same. The mean of ten is what is kept.
+    # A single draw varies, since its smooth kernels see much the same. The mean of ten is preserved.
     moments = torch.stack([second_moments(filters, variance, generator) for _ in range(10)]).mean(0)
     assert all(0.4 < moment < 2.5 for moment in moments.tolist()), moments
 
