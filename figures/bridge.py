@@ -1,4 +1,4 @@
-"""The bridge in one picture: turned kernels on the image, turned images under the kernel, and one mean.
+"""Draw the bridge: rotated kernels on the image, the kernel on rotated images, and their equal means.
 
 Usage: python figures/bridge.py [FILE]
 """
@@ -19,7 +19,7 @@ NAMES = (r"0^\circ", r"90^\circ", r"180^\circ", r"270^\circ")
 
 
 def hook(size: int = 9) -> torch.Tensor:
-    """A kernel ``[1, 1, size, size]`` that sees an edge with a corner, so that every turn of it looks different."""
+    """Return a kernel ``[1, 1, size, size]`` that detects an edge with a corner and has no symmetry."""
     line = torch.linspace(-1, 1, size, dtype=torch.float64)
     y, x = torch.meshgrid(-line, line, indexing="ij")
     bump = torch.exp(-3 * (x**2 + y**2))
@@ -28,9 +28,9 @@ def hook(size: int = 9) -> torch.Tensor:
 
 
 def main(path: Path) -> None:
-    """Computes both roads in float64, asserts that they meet, and draws them."""
+    """Compute both sides in float64, assert that they are equal, and draw them."""
     image = load_sample("nuclei").test.images[2:3, :, 52:116, 44:108].double()
-    kernel, turn = hook(), ScalarField()
+    kernel, rotate = hook(), ScalarField()
 
     maps = lifting_conv2d(image, kernel, C4, padding=4)  # [1, 1, |G|, H, W]
     by_design = GroupPool(C4)(maps)
@@ -39,32 +39,31 @@ def main(path: Path) -> None:
     difference = ((by_design - by_averaging).abs().max() / by_design.abs().max()).item()
     assert difference < 1e-10, difference
 
-    back = [turn(image, C4, C4.inverse(g)) for g in range(4)]
-    terms = [turn(plain(x), C4, g) for g, x in enumerate(back)]
+    inverse_images = [rotate(image, C4, C4.inverse(g)) for g in range(4)]
+    terms = [rotate(plain(x), C4, g) for g, x in enumerate(inverse_images)]
     shown = {"colours": "signed", "limit": maps.abs().max().item() * 0.8}
     mean = {"colours": "signed", "border": PALETTE[2], "limit": by_design.abs().max().item() * 0.8}
 
-    def row(panels: list[Panel], last: list[Panel | str]) -> list[Panel | str]:
-        return [*panels, *last]
-
     rows = [
         [
-            Panel(turn(kernel, C4, g)[0], rf"$L_g k$,  $g = {NAMES[g]}$", colours="signed", border=PALETTE[0])
+            Panel(rotate(kernel, C4, g)[0], rf"$L_g k$,  $g = {NAMES[g]}$", colours="signed", border=PALETTE[0])
             for g in range(4)
         ]
         + [None, Panel(image[0], "image $f$")],
-        row(
-            [Panel(maps[0, :, g], r"$(L_g k) * f$", **shown) for g in range(4)],
-            [r"$\to$", Panel(by_design[0], "mean over $g$", **mean)],
-        ),
-        [Panel(x[0], rf"$L_g^{{-1}} f$,  $g = {NAMES[g]}$", border=PALETTE[1]) for g, x in enumerate(back)]
+        [
+            *(Panel(maps[0, :, g], r"$(L_g k) * f$", **shown) for g in range(4)),
+            r"$\to$",
+            Panel(by_design[0], "mean over $g$", **mean),
+        ],
+        [Panel(x[0], rf"$L_g^{{-1}} f$,  $g = {NAMES[g]}$", border=PALETTE[1]) for g, x in enumerate(inverse_images)]
         + [None, Panel(kernel[0], "kernel $k$", colours="signed")],
-        row(
-            [Panel(term[0], r"$L_g (k * L_g^{-1} f)$", **shown) for term in terms],
-            [r"$\to$", Panel(by_averaging[0], f"group average\n(equal to {difference:.0e})", **mean)],
-        ),
+        [
+            *(Panel(term[0], r"$L_g (k * L_g^{-1} f)$", **shown) for term in terms),
+            r"$\to$",
+            Panel(by_averaging[0], f"group average\n(difference {difference:.0e})", **mean),
+        ],
     ]
-    labels = ["by design:\nkernels turn", "lifted maps", "by averaging:\nimages turn", "turned back"]
+    labels = ["by design:\nrotated kernels", "feature maps", "by averaging:\nrotated images", "rotated back"]
     save_figure(panel_figure(rows, labels=labels, dpi=200), path)
     print(f"{path}: the two means differ by {difference:.0e} of the largest value")
 

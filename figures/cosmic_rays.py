@@ -1,4 +1,4 @@
-"""A trained network whose answer moves when the image turns, and the same network converted.
+"""Draw how the output of a trained network changes under rotation, before and after conversion to C4.
 
 Usage: python figures/cosmic_rays.py [FILE]
 
@@ -19,23 +19,23 @@ from gconv_ga.plots import PALETTE, Panel, panel_figure, save_figure
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
-from cosmic_ray_network import load_exposure, load_network  # noqa: E402  the plain network lives with the tests
+from cosmic_ray_network import load_exposure, load_network  # noqa: E402 - the network lives with the tests
 
-# Two pieces of the exposure, 64 x 96 each: where rays are, and where the answer moves most.
-PIECES = (slice(96, 160), slice(290, 386)), (slice(398, 462), slice(380, 476))
+# Two crops of the exposure, 64 x 96 each: one with cosmic rays, one where the output changes most.
+CROPS = (slice(96, 160), slice(290, 386)), (slice(398, 462), slice(380, 476))
 
 
 @torch.no_grad()
 def change(network: torch.nn.Module, image: torch.Tensor) -> torch.Tensor:
-    """The largest change of the output, turned back, under the three quarter turns, pixel by pixel."""
-    turn, output = ScalarField(), network(image)
-    changes = [turn(network(turn(image, C4, g)), C4, C4.inverse(g)) - output for g in (1, 2, 3)]
+    """Return the largest change of the output, rotated back, over 90, 180 and 270 degrees, pixel by pixel."""
+    rotate, output = ScalarField(), network(image)
+    changes = [rotate(network(rotate(image, C4, g)), C4, C4.inverse(g)) - output for g in (1, 2, 3)]
     return torch.stack(changes).abs().amax(0)
 
 
 @torch.no_grad()
 def main(path: Path) -> None:
-    """Runs both networks on the whole exposure in float64, asserts that one stays, and draws two pieces."""
+    """Run both networks on the whole exposure in float64, assert that one is equivariant, and draw two crops."""
     folder = Path(os.environ.get("GCONV_GA_DATA", ROOT.parent / "shared" / "data"))
     network = load_network(folder / "pretrained" / "deepcr_acs_wfc.npz").double()
     image = load_exposure(folder / "ccd" / "saao_rf0420.png").double()
@@ -46,24 +46,24 @@ def main(path: Path) -> None:
 
     titles = [
         "exposure\n",
-        "plain network:\nprobability",
-        f"plain: change\nup to {limit:.2f}",
+        "trained network:\nprobability",
+        f"trained: change\nup to {limit:.2f}",
         f"converted: change\nup to {after.max().item():.0e}",
     ]
     rows = []
-    for piece in PIECES:
-        crop = (0, 0, *piece)
-        # Stars are a hundred times as bright as the sky: a scale that shows both.
+    for window in CROPS:
+        crop = (0, 0, *window)
+        # Stars are a hundred times as bright as the sky: asinh shows both.
         maps = (torch.asinh(image[crop] / 20), network(image)[crop], before[crop], after[crop])
-        kinds = ({}, {"limit": 1.0}, {"limit": limit, "border": PALETTE[0]}, {"limit": limit, "border": PALETTE[2]})
+        options = ({}, {"limit": 1.0}, {"limit": limit, "border": PALETTE[0]}, {"limit": limit, "border": PALETTE[2]})
         row = [
-            Panel(values, title, colours="signed" if kind else "grey", **kind)
-            for values, title, kind in zip(maps, titles, kinds, strict=True)
+            Panel(values, title, colours="signed" if option else "grey", **option)
+            for values, title, option in zip(maps, titles, options, strict=True)
         ]
         rows.append(row)
         titles = [""] * 4
     save_figure(panel_figure(rows, dpi=200), path)
-    print(f"{path}: the plain output moves by up to {limit:.3f}, the converted one by {after.max().item():.1e}")
+    print(f"{path}: the output changes by up to {limit:.3f}, after conversion by {after.max().item():.1e}")
 
 
 if __name__ == "__main__":

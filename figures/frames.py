@@ -1,6 +1,6 @@
-"""Frames on symmetric clouds: principal axes are decided by the last bit, the frame of the farthest points is not.
+"""Draw frames on symmetric clouds: rounding decides on principal axes, but not on the frame of the farthest points.
 
-The same square twice, with corners off by less than 1e-9; methane in two poses, drawn in one.
+The same square is drawn twice with corners perturbed by 1e-9, and methane in two orientations, both rotated back.
 Usage: python figures/frames.py [FILE]
 """
 
@@ -19,24 +19,24 @@ METHANE = torch.tensor([[0, 0, 0], [1, 1, 1], [-1, -1, 1], [1, -1, -1], [-1, 1, 
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator of its own for each drawing."""
+    """Return a seeded generator."""
     return torch.Generator().manual_seed(seed)
 
 
-def random_turn(seed: int) -> Tensor:
-    """An orthogonal matrix."""
+def random_rotation(seed: int) -> Tensor:
+    """Return a random orthogonal matrix."""
     q, r = torch.linalg.qr(torch.randn(3, 3, generator=generator(seed), dtype=torch.float64))
     return q * r.diagonal().sign()
 
 
-def turned_back(frame: PCAFrame | PointFrame, turn: Tensor) -> FrameSet:
-    """``g^-1 F(g x)``: for a frame the same whatever ``g``."""
-    found = frame((METHANE @ turn.mT)[None])
-    return FrameSet(turn.mT @ found.rotations, found.translations @ turn, found.weights)
+def rotated_back(frame: PCAFrame | PointFrame, rotation: Tensor) -> FrameSet:
+    """Return ``g^-1 F(g x)``, which is the same for every ``g`` if ``F`` is a frame."""
+    found = frame((METHANE @ rotation.mT)[None])
+    return FrameSet(rotation.mT @ found.rotations, found.translations @ rotation, found.weights)
 
 
 def main(path: Path) -> None:
-    """Draws both kinds of frames on the same clouds."""
+    """Draw both kinds of frames on the same clouds."""
     squares = [SQUARE + 1e-9 * torch.randn(4, 2, generator=generator(seed), dtype=torch.float64) for seed in (0, 1)]
     rows = []
     for number, (flat, solid) in enumerate(
@@ -45,10 +45,10 @@ def main(path: Path) -> None:
             (PointFrame("E", 2), PointFrame("E", 3)),
         )
     ):
-        titles = ("no symmetry", "a square", "the same square", "methane", "methane, turned\nand turned back")
+        titles = ("no symmetry", "a square", "the same square", "methane", "methane, rotated\nand rotated back")
         names = titles if number == 0 else ("",) * 5
         edges = [(0, 1), (1, 2), (2, 3), (3, 0)]
-        bonds = [(0, 1), (0, 2), (0, 3), (0, 4)]
+        molecule = {"bonds": [(0, 1), (0, 2), (0, 3), (0, 4)], "symbols": "CHHHH"}
         rows.append(
             [
                 Cloud(GENERIC, names[0], frames=flat(GENERIC[None])),
@@ -57,7 +57,7 @@ def main(path: Path) -> None:
                     for x, name in zip(squares, names[1:3], strict=True)
                 ),
                 *(
-                    Cloud(METHANE, name, frames=turned_back(solid, random_turn(seed)), bonds=bonds, symbols="CHHHH")
+                    Cloud(METHANE, name, frames=rotated_back(solid, random_rotation(seed)), **molecule)
                     for seed, name in zip((3, 4), names[3:], strict=True)
                 ),
             ]

@@ -1,4 +1,4 @@
-"""What the symmetry costs and what it brings, losses included, from benchmarks/results.
+"""Draw the cost and the benefit of equivariance, losses included, from benchmarks/results.
 
 Usage: python figures/measured.py [FILE]
 """
@@ -16,19 +16,19 @@ from networks import draw_steps, tidy
 from gconv_ga.plots import PALETTE, save_figure
 
 RESULTS = NETWORKS.parent
-PLAIN = "plain, augmented"
+BASELINE = "plain, augmented"  # its name in the results
 SETS = ("nuclei", "histology", "bloodcells", "retina")
 COUNTS = (2, 4, 8, 16, 0)  # 0: all
 
 
 def read(name: str) -> list[dict[str, Any]]:
-    """The rows of one study, without trial runs."""
+    """Return the rows of one study, without trial runs."""
     lines = (RESULTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
     return [row for row in map(json.loads, lines) if not row["quick"]]
 
 
 def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Dice by labelled images, over the plain one's: a dot for a training, a line through the means."""
+    """Draw the Dice gain over the baseline by labelled images: a dot per training, a line through the means."""
     at = {(row["task"], row["method"], row["images"], row["seed"]): row["dice"] for row in rows}
     axes.axhline(0, color=PALETTE[7], linewidth=1)
     for column, task in enumerate(SETS):
@@ -38,9 +38,9 @@ def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
                 if (task, images) == ("retina", 16):
                     continue  # it has 14
                 gains = [
-                    score - at[task, PLAIN, images, seed]
+                    score - at[task, BASELINE, images, seed]
                     for (*cell, seed), score in at.items()
-                    if cell == [task, method, images] and (task, PLAIN, images, seed) in at
+                    if cell == [task, method, images] and (task, BASELINE, images, seed) in at
                 ]
                 axes.plot([place + shift] * len(gains), gains, "o", color=colour, markersize=3, alpha=0.5)
                 if gains:
@@ -52,12 +52,12 @@ def draw_labels(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.text(column * (len(COUNTS) + 1) + 2, -0.11, task, ha="center", va="top", fontsize=9,
                   transform=axes.get_xaxis_transform())  # fmt: skip
     axes.legend(*(each[:3] for each in axes.get_legend_handles_labels()), frameon=False, fontsize=9, loc="upper left")
-    tidy(axes, "Dice over plain, equal work, by labelled images")
+    tidy(axes, "Dice gain over the compute-matched baseline, by labelled images")
     axes.tick_params("x", labelsize=7)
 
 
 def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Dice of C8 networks at 45 degrees, over that of escnn's."""
+    """Draw the Dice gain of C8 networks over those of escnn at 45 degrees."""
     at = {(row["task"], row["method"], row["seed"]): row["dice 45"] for row in rows}
     axes.axhline(0, color=PALETTE[7], linewidth=1)
     ticks = []
@@ -67,17 +67,17 @@ def draw_angles(axes: Axes, rows: list[dict[str, Any]]) -> None:
             gain = at[task, f"ours, {size}", seed] - at[task, f"escnn, {size}", seed]
             axes.plot(column + 0.15 * (seed - 1), gain, "o", color=PALETTE[0], markersize=5)
     axes.set_xticks(range(len(ticks)), ticks)
-    tidy(axes, "C8 at 45 degrees: Dice over escnn's")
+    tidy(axes, "Dice gain over escnn, C8 at 45 degrees")
 
 
 def main(path: Path) -> None:
-    """Three panels."""
+    """Draw the three panels."""
     figure = Figure(figsize=(12, 3.3), dpi=140, facecolor="white", layout="constrained")
     first, second, third = figure.subplots(1, 3, width_ratios=(7, 4, 4))
     draw_labels(first, [row for row in read("label_efficiency") if row["head"] == "frequencies"])
     draw_angles(second, read("any_angle"))
     draw_steps(third, json.loads(NETWORKS.read_text(encoding="utf-8"))["steps"]["rows"])
-    tidy(third, "step / plain, 128 px (dotted: 1.05)")
+    tidy(third, "training step / baseline's (dotted: 1.05)")
     save_figure(figure, path)
     print(path)
 

@@ -1,4 +1,4 @@
-"""What equivariant U-Nets cost against escnn's and plain ones, from benchmarks/results/networks.json.
+"""Draw the cost of equivariant U-Nets against escnn's and the baseline's, from benchmarks/results/networks.json.
 
 Usage: python figures/networks.py [FILE]
 """
@@ -16,32 +16,33 @@ from gconv_ga.plots import PALETTE, save_figure
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "networks.json"
+# "plain" is the name of the baseline in the results.
 COLOURS = {"gconv_ga": PALETTE[0], "escnn": PALETTE[1], "plain": PALETTE[7]}
-AXES = {"size": "side of the image, px", "width": "fields of the finest level", "order": "elements of the group"}
+AXES = {"size": "image size, px", "width": "fields of the finest level", "order": "order of the group"}
 
 
 def tidy(axes: Axes, title: str) -> None:
-    """The common style."""
+    """Apply the common style to a panel."""
     axes.set_title(title, fontsize=10, loc="left")
     axes.tick_params(labelsize=9)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_start(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Import and construction of the C8 U-Net."""
+    """Draw the seconds for import and construction of the C8 U-Net."""
     shown = [row for row in rows if row["width"] == 16 and row["candidate"] != "escnn, cold"]
     for place, row in enumerate(reversed(shown)):
         colour = COLOURS[row["candidate"].split(",")[0]]
         seconds = row["import"] + row["construct"]
         axes.barh(place, seconds, color=colour)
         axes.text(seconds * 1.1, place, f"{seconds:.2f} s", va="center", fontsize=9)
-    names = [row["candidate"].replace(", ", ",\n") for row in reversed(shown)]
+    names = [row["candidate"].replace(", ", ",\n").replace("plain", "baseline") for row in reversed(shown)]
     axes.set(xscale="log", xlim=(0.1, 60), yticks=range(len(shown)), yticklabels=names)
     tidy(axes, "import and construct, C8, 16 fields")
 
 
 def draw_steps(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    """Training steps relative to the plain network's."""
+    """Draw the training steps relative to the baseline's."""
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for row in rows:
         if row["mode"] == "train" and row["candidate"] in ("gconv_ga", "escnn"):
@@ -52,11 +53,11 @@ def draw_steps(axes: Axes, rows: list[dict[str, Any]]) -> None:
     axes.axhline(1, color=COLOURS["plain"], linewidth=1)
     axes.axhline(1.05, color=PALETTE[6], linewidth=0.8, linestyle=":")
     axes.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.15))
-    tidy(axes, "training step at 128 px / plain one (dotted: 1.05)")
+    tidy(axes, "training step / baseline's, 128 px (dotted: 1.05)")
 
 
 def draw_growth(axes: Axes, rows: list[dict[str, Any]], axis: str) -> None:
-    """Training steps by size, width or order."""
+    """Draw the training steps by image size, width or order of the group."""
     values = list(dict.fromkeys(row["value"] for row in rows if row["axis"] == axis))
     for name, width in (("plain", 5.0), ("escnn", 2.5), ("gconv_ga", 1.0)):
         seconds = [
@@ -65,7 +66,8 @@ def draw_growth(axes: Axes, rows: list[dict[str, Any]], axis: str) -> None:
             if (row["axis"], row["mode"], row["candidate"]) == (axis, "train", name)
         ]  # fmt: skip
         alpha = 0.5 if name == "plain" else 1.0
-        axes.plot(values, seconds, "o-", color=COLOURS[name], linewidth=width, markersize=4, label=name, alpha=alpha)
+        label = name.replace("plain", "baseline")
+        axes.plot(values, seconds, "o-", color=COLOURS[name], linewidth=width, markersize=4, label=label, alpha=alpha)
     axes.set(xscale="log", yscale="log", xticks=values, xticklabels=values, xlabel=AXES[axis])
     axes.set(yticks=(ticks := (0.02, 0.05, 0.1, 0.2, 0.5)), yticklabels=ticks)
     for each in (axes.xaxis, axes.yaxis):
@@ -74,7 +76,7 @@ def draw_growth(axes: Axes, rows: list[dict[str, Any]], axis: str) -> None:
 
 
 def main(path: Path) -> None:
-    """Two panels above, three below."""
+    """Draw two panels above and three below."""
     found = {name: section["rows"] for name, section in json.loads(RESULTS.read_text(encoding="utf-8")).items()}
     figure = Figure(figsize=(9, 5.6), dpi=140, facecolor="white", layout="constrained")
     above, below = figure.subfigures(2, 1)

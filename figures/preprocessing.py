@@ -1,6 +1,6 @@
-"""Pre-processing as a frame: a network that knows positions follows the cat once it is told where the left eye is.
+"""Draw pre-processing as a frame: with the left eye as the origin, a position-dependent network becomes equivariant.
 
-Needs scikit-image (extra ``notebooks``), which brings the cat.
+Requires scikit-image (extra ``notebooks``), which contains the photograph of the cat.
 Usage: python figures/preprocessing.py [FILE]
 """
 
@@ -15,18 +15,18 @@ from torch import Tensor, nn
 from gconv_ga.frames import Canonicalize, LandmarkFrame
 from gconv_ga.plots import PALETTE, Panel, panel_figure, save_figure
 
-SHIFTS = ((0, 0), (20, -55), (-25, 30))  # rows down and columns to the right, round the edges
-EYE = (43, 106)  # the row and column of its left eye, on our right
+SHIFTS = ((0, 0), (20, -55), (-25, 30))  # rows down and columns to the right, cyclic
+EYE = (43, 106)  # row and column of the cat's left eye, on our right
 
 
 def cat() -> Tensor:
-    """The photograph, ``[1, 3, 100, 150]``."""
+    """Return the photograph, ``[1, 3, 100, 150]``."""
     photo = torch.tensor(data.chelsea()).permute(2, 0, 1)[None, :, :, :450] / 255
     return F.avg_pool2d(photo.double(), 3)
 
 
 class LeftEye(nn.Module):
-    """The normalised correlation with the picture of an eye, 17 pixels wide. It commutes with cyclic translations."""
+    """Normalized correlation with an eye of 17 pixels. It commutes with cyclic translations."""
 
     def __init__(self, picture: Tensor) -> None:
         super().__init__()
@@ -42,8 +42,8 @@ class LeftEye(nn.Module):
         return (F.conv2d(grey, self.kernel) / spread)[:, 0]
 
 
-class KnowsPositions(nn.Module):
-    """Zero padding, and a weight for each channel and pixel (random, smooth): no translation commutes with it."""
+class PositionDependent(nn.Module):
+    """Zero padding, and a random smooth weight per channel and pixel: it commutes with no translation."""
 
     def __init__(self, height: int, width: int, channels: int = 8) -> None:
         super().__init__()
@@ -57,38 +57,38 @@ class KnowsPositions(nn.Module):
         return self.last(self.place * self.first(x - 0.45).tanh())
 
 
-def networks(picture: Tensor) -> tuple[KnowsPositions, Canonicalize]:
-    """A random network, and the same behind the landmark frame."""
+def networks(picture: Tensor) -> tuple[PositionDependent, Canonicalize]:
+    """Return a random network, and the same network with the landmark frame."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        plain = KnowsPositions(*picture.shape[-2:]).to(picture).requires_grad_(False)
+        plain = PositionDependent(*picture.shape[-2:]).to(picture).requires_grad_(False)
     return plain, Canonicalize(plain, LandmarkFrame(LeftEye(picture)), "image", "image")
 
 
-def follows(network: nn.Module, picture: Tensor, shift: tuple[int, int]) -> float:
-    """How far ``Phi(g x)`` is from ``g Phi(x)``, relative to the largest output."""
+def relative_error(network: nn.Module, picture: Tensor, shift: tuple[int, int]) -> float:
+    """Return the largest difference of ``Phi(g x)`` and ``g Phi(x)``, relative to the largest output."""
     expected = torch.roll(network(picture), shift, (-2, -1))
     return float((network(torch.roll(picture, shift, (-2, -1))) - expected).abs().max() / expected.abs().max())
 
 
 def main(path: Path) -> None:
-    """Asserts what the picture shows, and draws it."""
+    """Assert the errors that the figure shows, and draw it."""
     picture = cat()
     plain, framed = networks(picture)
     cats = [torch.roll(picture, shift, (-2, -1)) for shift in SHIFTS]
     found = [framed.frame(x).translations[0, 0] for x in cats]
     height, width = picture.shape[-2:]
     places = [(float(t[0]) + width // 2, float(t[1]) + height // 2) for t in found]
-    upright = Canonicalize(lambda x: x, framed.frame, "image", "invariant")
+    centred = Canonicalize(lambda x: x, framed.frame, "image", "invariant")
     limit = float(plain(picture).abs().max()) * 0.7
     rows: list[list[Panel]] = [
         [Panel(x[0], "$x$", marks=[at]) for x, at in zip(cats, places, strict=True)],
-        [Panel(upright(x)[0], r"$\rho(g)^{-1} x$", marks=[(width // 2, height // 2)]) for x in cats],
+        [Panel(centred(x)[0], r"$\rho(g)^{-1} x$", marks=[(width // 2, height // 2)]) for x in cats],
     ]
     for network, name, colour in ((plain, r"\varphi", PALETTE[1]), (framed, r"\Phi", PALETTE[0])):
-        errors = [follows(network, picture, shift) for shift in SHIFTS]
+        errors = [relative_error(network, picture, shift) for shift in SHIFTS]
         assert all((error == 0) == (network is framed) for error in errors[1:]), errors
-        titles = [f"${name}(x)$", *(f"off by {error:.0%}" for error in errors[1:])]
+        titles = [f"${name}(x)$", *(f"error {error:.0%}" for error in errors[1:])]
         back = [torch.roll(network(x), (-a, -b), (-2, -1))[0] for x, (a, b) in zip(cats, SHIFTS, strict=True)]
         rows.append(
             [
@@ -97,7 +97,7 @@ def main(path: Path) -> None:
             ]
         )
         print(f"{name}: relative errors {errors[1:]}")
-    labels = ["the cat moves", "pre-processed", "$\\varphi$, moved back", "$\\Phi$, moved back"]
+    labels = ["shifted image", "pre-processed", "$\\varphi$, shifted back", "$\\Phi$, shifted back"]
     save_figure(panel_figure(rows, labels=labels, dpi=200), path)
     print(path)
 

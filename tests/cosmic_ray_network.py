@@ -1,7 +1,7 @@
-"""A real trained network in plain torch: the cosmic-ray masks of deepCR for the ACS camera of the Hubble telescope.
+"""A trained network in plain torch: deepCR, which finds cosmic rays in images of Hubble's ACS camera.
 
 Zhang and Bloom, "deepCR: cosmic ray rejection with deep learning", ApJ 889 (2020) 24; weights BSD-3-Clause. The names
-of the parts are those of its state dict.
+of the modules are those of its state dict.
 """
 
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 class Pair(nn.Module):
-    """Twice convolution, batch norm, ReLU."""
+    """Two convolutions, each followed by batch norm and ReLU."""
 
     def __init__(self, channels: int, out: int) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Pair(nn.Module):
 
 
 class Up(nn.Module):
-    """A transposed convolution, then a pair on what it gives and the skip."""
+    """A transposed convolution, then a pair of convolutions on its output and the skip."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Up(nn.Module):
 
 
 class CosmicRays(nn.Module):
-    """Counts above the background ``[B, 1, H, W]``, H and W even, to probabilities."""
+    """Map counts above the background ``[B, 1, H, W]``, H and W even, to probabilities."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class CosmicRays(nn.Module):
 
 
 def load_network(file: Path) -> CosmicRays:
-    """The trained network, in eval mode."""
+    """Return the trained network in eval mode."""
     with np.load(file) as arrays:
         state = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
     network = CosmicRays()
@@ -65,10 +65,10 @@ def load_network(file: Path) -> CosmicRays:
 
 
 def load_exposure(file: Path) -> Tensor:
-    """The exposure minus its median, ``[1, 1, H, W]`` float32."""
+    """Return the exposure minus its median, ``[1, 1, H, W]`` float32."""
     from PIL import Image
 
     with Image.open(file) as picture:
         counts = np.asarray(picture).astype(np.float32)
-    assert counts.max() > 255, "read as 8 bit"
+    assert counts.max() > 255, "the file was read as 8 bit"
     return torch.from_numpy(counts - np.median(counts))[None, None]
