@@ -226,7 +226,7 @@ def draw(comparison: Comparison, results: Sequence[Result]) -> None:
     """Write the picture: the test image on which the prediction of the augmented baseline changes most."""
     images, masks = comparison.sample.test.images, comparison.sample.test.masks
     moved_images = ScalarField()(images, comparison.group, SHOWN_ELEMENT)
-    labels = [[predict_labels(result.model, x) for x in (images, moved_images)] for result in results]
+    labels = [(predict_labels(result.model, images), predict_labels(result.model, moved_images)) for result in results]
     changed = changed_labels(*labels[1], comparison.group, SHOWN_ELEMENT)
     shown = int(changed.flatten(1).sum(dim=1).argmax())
     predictions = {

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -74,7 +74,7 @@ def evaluate(
     )  # fmt: skip
     make_folder(out, "--out")
     dataset, scores = PairDataset(pairs, config.normalization, encoding), {}
-    options = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
+    options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
     with progress_bars() as bars:
         task = bars.add_task("images", total=len(pairs), note="")
         for index, pair in enumerate(pairs):
