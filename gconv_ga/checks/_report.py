@@ -27,7 +27,7 @@ OWN_FORWARD = (
     "Look for the fault in {place}, since its parts are fine: an operation such as a slice, roll, reshape, flatten, "
     "padding or interpolation, or a parameter that depends on the position."
 )
-UNKNOWN = "Replace it, or use GroupAverage: no rule knows what breaks this class."
+UNKNOWN = "Replace it, or use GroupAverage: no rule explains why this class is not equivariant."
 
 
 @dataclass(frozen=True)
