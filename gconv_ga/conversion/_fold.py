@@ -382,7 +382,7 @@ def place_kernels(kernels: Tensor, places: list[Placement], window: Window) -> T
 def _rotated_kernels(conv: Any) -> Tensor:
     """Return the stack of rotated kernels, with a plane for each element where orientations mix."""
     if isinstance(conv, OrbitConvolution):
-        return conv.rotated_kernels(shifted=conv.plane_count == conv.group.order).detach()
+        return conv.rotated_kernels(shifted=conv.count == conv.group.order).detach()
     return conv.turned_kernels().detach()
 
 

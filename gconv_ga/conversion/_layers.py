@@ -76,7 +76,7 @@ class OrbitConvolution(KeepsKernels):
         return plain
 
     @property
-    def plane_count(self) -> int:
+    def count(self) -> int:
         """The number of elements that the kernel has planes for."""
         return 1 if self.taps is None else 1 + self.taps.shape[0] // self.weight.shape[0]
 
@@ -87,9 +87,9 @@ class OrbitConvolution(KeepsKernels):
             ValueError: ``count`` is not within ``1 .. |G|``, or it is less than the number of planes.
         """
         elements = nearest_elements(self.group, count)
-        if count < self.plane_count:
-            raise invalid("group_kernel_size", f"at least {self.plane_count}, the planes that are open", count)
-        if count == self.plane_count:
+        if count < self.count:
+            raise invalid("group_kernel_size", f"at least {self.count}, the planes that are open", count)
+        if count == self.count:
             return
         table = [[self._neighbour(g, u) for u in elements] for g in range(self.group.order)]
         self.neighbours = torch.tensor(table, device=self.weight.device)
@@ -106,7 +106,7 @@ class OrbitConvolution(KeepsKernels):
     def planes(self) -> Tensor:
         """Return the kernel with all its planes, ``[rows, columns, m, kh, kw]``."""
         weights = self.weight if self.taps is None else torch.cat((self.weight, self.taps))
-        return weights.unflatten(0, (self.plane_count, -1)).permute(1, 2, 0, 3, 4)
+        return weights.unflatten(0, (self.count, -1)).permute(1, 2, 0, 3, 4)
 
     def rotated_kernels(self, shifted: bool) -> Tensor:
         """Return the kernels rotated by every element, ``[rows, |G|, J, kh kw]`` with J = (column, plane).
@@ -122,7 +122,7 @@ class OrbitConvolution(KeepsKernels):
 
     @property
     def _mixes_all(self) -> bool:
-        return self.taps is not None and self.plane_count == self.group.order and self.groups == 1
+        return self.taps is not None and self.count == self.group.order and self.groups == 1
 
     @property
     def _weights(self) -> tuple[Tensor, ...]:
@@ -150,7 +150,7 @@ class OrbitConvolution(KeepsKernels):
 
     def _repr_with_group(self, plain: str) -> str:
         text = f"{plain}, group={self.group.name!r}"
-        return text if self.taps is None else f"{text}, taps={self.plane_count}"
+        return text if self.taps is None else f"{text}, taps={self.count}"
 
 
 class OrbitConv2d(OrbitConvolution, nn.Conv2d):
@@ -201,7 +201,7 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
     def _rotated_numbers(self, input: Tensor) -> int:
         """Return how many numbers `_convolve_upright` rotates."""
         height, width = self.geometry.output_size(input.shape[-2], input.shape[-1])
-        return input.numel() * self.plane_count + input.shape[0] * self.out_channels * height * width
+        return input.numel() * self.count + input.shape[0] * self.out_channels * height * width
 
     def extra_repr(self) -> str:
         return self._repr_with_group(super().extra_repr())
