@@ -21,18 +21,18 @@ from ._reader import ImageFile, MaskFile
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Files read when they are asked for: pairs of a normalised image and its mask, whole or by window.
+    """Data set of pairs of a normalized image and its mask, read from their files on access, whole or by window.
 
     Args:
         pairs: The files.
-        normalization: What is done to an image; None for nothing.
-        code: How masks say their classes; None for indices.
+        normalization: Normalization of the images. If None, they are in the units of the files.
+        code: Encoding of the masks. If None, they hold indices.
 
     Shape:
         - item: image ``[C, H, W]``, float32; mask ``[H, W]``, int64
 
     Raises:
-        ValueError: An image and its mask differ in size, or a file is damaged; said of an item when it is read.
+        ValueError: An image and its mask differ in size, or a file is damaged; raised when an item is read.
 
     Example:
         >>> from gconv_ga.images import PairDataset
@@ -57,10 +57,10 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         return image.window(*size), mask.window(*size)
 
     def files(self, index: int) -> tuple[ImageFile, MaskFile]:
-        """The open files of a pair, of which windows can be read.
+        """Return the open files of a pair, to be read by window.
 
         Args:
-            index: Which.
+            index: Index of the pair.
 
         Raises:
             ValueError: The image and its mask differ in size, or a file is damaged.
@@ -68,7 +68,9 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         pair = self.pairs[index]
         image, mask = ImageFile(pair.image, self.normalization), MaskFile(pair.mask, self.code)
         if image.shape[1:] != mask.shape:
-            raise invalid("mask", f"of the image's size {image.shape[1:]}", mask.shape, f"it is {pair.mask}")
+            raise invalid(
+                "mask", f"of the size of the image, {image.shape[1:]}", mask.shape, f"the file is {pair.mask}"
+            )
         if index not in self._levels:
             self._levels[index] = image.level()
         image.scale_by(self._levels[index])
@@ -76,16 +78,16 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -> Normalization:
-    """The normalisation that gives the images of these files mean zero and standard deviation one, channel by channel.
+    """Return the normalization that gives the images of these files mean zero and standard deviation one per channel.
 
     No more than a band of an image is held as float32.
 
     Args:
-        pairs: The files, those of the training.
+        pairs: Files of the training images.
         percentile: As for `Normalization`.
 
     Raises:
-        ValueError: There are none, a file is damaged, or a channel is the same everywhere.
+        ValueError: There are no files, a file is damaged, or a channel is constant.
 
     Example:
         >>> from gconv_ga.images import ImageFile, PairFiles, measure_files
@@ -104,22 +106,22 @@ def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -
 
 
 class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no type hints
-    """Moves the image and its mask by an element of a group, each equally likely: a transform of torchvision v2.
+    """Transform (torchvision v2) that moves an image and its mask by the same random element of a group.
 
-    For C4 and D4 pixels are moved and never interpolated, on images of any height and width (a quarter turn of
-    ``H x W`` is ``W x H``); torchvision's own rotations keep the canvas and fill its corners. Draws from torch's
-    global generator, as torchvision's transforms do.
+    All elements are equally likely. For C4 and D4, pixels are moved and never interpolated, on images of any height and
+    width (``H x W`` rotated by 90 degrees is ``W x H``); torchvision's own rotations keep the canvas and fill its
+    corners. Draws from torch's global generator, as torchvision's transforms do.
 
     Args:
-        group: The group or its name; "D4" for quarter turns and mirrors.
-        fill: The class of pixels that come from outside the image, at angles off the grid.
+        group: The group or its name; "D4" for rotations by multiples of 90 degrees and reflections.
+        fill: Class of pixels that come from outside the image, at angles off the grid.
 
     Shape:
         - image: ``[..., C, H, W]``, a `torchvision.tv_tensors.Image`
         - mask: ``[..., H, W]``, a `torchvision.tv_tensors.Mask`
 
     Raises:
-        ValueError: ``group`` is no group.
+        ValueError: ``group`` is not a group.
 
     Example:
         >>> import torch
@@ -139,11 +141,11 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
         self.fill = fill
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """The element to move by."""
+        """Draw the element to move by."""
         return {"element": int(torch.randint(self.group.order, ()))}
 
     def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """The image or mask, moved."""
+        """Move the image or mask."""
         action = LabelMask(self.fill) if isinstance(inpt, tv_tensors.Mask) else ScalarField()
         moved = action(inpt.as_subclass(torch.Tensor), self.group, params["element"])
         wrapped: Tensor = tv_tensors.wrap(moved, like=inpt)
@@ -151,34 +153,35 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
 
 
 class Pairs(Protocol):
-    """What gives pairs ``(image [C, H, W], mask [H, W])`` by index."""
+    """Pairs ``(image [C, H, W], mask [H, W])`` by index."""
 
     def __len__(self) -> int:
-        """How many."""
+        """Number of pairs."""
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """The pair."""
+        """Pair of an index."""
 
 
 class CropStream(Dataset[tuple[Tensor, Tensor]]):
     """Random crops of a data set, in an order and with draws that depend on ``(seed, index)`` alone.
 
-    Each pass over the images has a new order. Because item ``i`` is the same whoever asks for it, in whichever process
-    and after whatever, training that goes on at step ``s`` sees what it would have seen, and the number of workers
-    changes nothing. Read it in order (``shuffle=False``). Torch's global generator is left as it was.
+    Each pass over the images has a new order. Since item ``i`` is the same in every process and at any time, training
+    that is resumed at step ``s`` sees what it would have seen, and the number of workers has no effect. Read it in
+    order (``shuffle=False``). Torch's global generator is left unchanged.
 
     Args:
-        pairs: What gives ``(image, mask)`` by index, such as a `Split`.
-        length: Items in the stream: steps times batch size.
+        pairs: Data set of pairs ``(image, mask)``, such as a `Split`.
+        length: Number of items: steps times batch size.
         crop: Height and width of the crops in pixels.
-        symmetry: Crops are moved by a random element of this group: "D4" for quarter turns and mirrors, None for none.
-        seed: Of the order and of all draws.
+        symmetry: Group of the augmentation: each crop is moved by a random element; "D4" for rotations by multiples of
+            90 degrees and reflections. If None, crops are not moved.
+        seed: Random seed of the order and of all draws.
 
     Shape:
         - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
 
     Raises:
-        ValueError: ``crop`` is larger than an image, or an argument is no positive int (``seed``: negative).
+        ValueError: ``crop`` is larger than an image, or an argument is not a positive int (``seed``: negative).
 
     Example:
         >>> import torch
@@ -207,9 +210,9 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
             raise IndexError(index)
         height, width, window = self._open(self._source(index))
         if min(height, width) < self.crop:
-            raise invalid("crop", f"at most {min(height, width)}, the smaller side of an image", self.crop)
+            raise invalid("crop", f"at most {min(height, width)}, the shorter side of an image", self.crop)
         with _seeded(_mix(self.seed, index)):
-            # Where there is one place only, nothing is drawn: as in torchvision's RandomCrop.
+            # Where there is only one position, nothing is drawn, as in torchvision's RandomCrop.
             top, left = (
                 int(torch.randint(side - self.crop + 1, ())) if side > self.crop else 0 for side in (height, width)
             )
@@ -219,7 +222,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
 
     def _open(self, index: int) -> tuple[int, int, Callable[[int, int, int, int], tuple[Tensor, Tensor]]]:
-        """Height, width, and what gives a window of the pair: of files no more than the window is asked for."""
+        """Height, width, and a function that returns a window of the pair; of files only the window is read."""
         if isinstance(self.pairs, PairDataset):
             image, mask = self.pairs.files(index)
             return *mask.shape, lambda *window: (image.window(*window), mask.window(*window))
@@ -230,20 +233,20 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         )
 
     def _source(self, index: int) -> int:
-        """Which image item ``index`` is cut from: every pass goes once through all of them."""
-        tour, place = divmod(index, len(self.pairs))
-        generator = torch.Generator().manual_seed(_mix(self.seed, tour, 1))
+        """Index of the image that an item is cut from: every pass goes once through all of them."""
+        number, place = divmod(index, len(self.pairs))
+        generator = torch.Generator().manual_seed(_mix(self.seed, number, 1))
         return int(torch.randperm(len(self.pairs), generator=generator)[place])
 
 
 def _mix(*numbers: int) -> int:
-    """32 bits that look unrelated for neighbouring numbers: torch's CPU generator reads no more of a seed."""
+    """Hash numbers to 32 bits, all that torch's CPU generator reads of a seed."""
     return int(np.random.SeedSequence(numbers).generate_state(1)[0])
 
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Torch's CPU generator, which torchvision draws from, seeded for a while; others, such as CUDA's, are not."""
+    """Seed torch's CPU generator, which torchvision draws from, for a while; others, such as CUDA's, are left alone."""
     state = torch.get_rng_state()
     torch.default_generator.manual_seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""How the file of a mask says which class a pixel has: by an index or by a colour."""
+"""Encoding of the classes in mask files: by index or by colour."""
 
 import csv
 import json
@@ -12,23 +12,23 @@ from torch import Tensor
 from .._validate import as_int, invalid, one_of
 
 IGNORED, USUAL = "ignore", 255
-"""The name of a colour whose pixels count nowhere, and the index that they get if none is given."""
+"""Name of the colour of ignored pixels, and their index if none is given."""
 
 
 @dataclass(frozen=True)
 class MaskEncoding:
-    """How a mask file says its classes.
+    """Encoding of the classes in a mask file.
 
-    Without colours a mask holds the indices 0, 1, ...; a PNG with a palette holds them too, whatever its colours. With
-    colours a mask is a picture, and the class of a pixel is the place of its colour among them.
+    Without colours, a mask holds the indices 0, 1, ...; so does a PNG with a palette, whatever its colours. With
+    colours, a mask is an image in these colours, and the class of a pixel is the position of its colour among them.
 
     Args:
-        colors: The name of each class, in the order of their indices, and its colour: red, green and blue, 0 .. 255.
-            Pixels in the colour called "ignore" count nowhere; it is no class. None where masks hold indices.
-        ignore_index: Pixels of this value are neither trained on nor scored; None to count all.
+        colors: Name and colour of each class in the order of the indices: red, green and blue, 0 .. 255. Pixels in the
+            colour called "ignore" are excluded from loss and metrics; it is not a class. If None, masks hold indices.
+        ignore_index: Index of the pixels that are excluded from loss and metrics. If None, there are none.
 
     Raises:
-        ValueError: Fewer than two classes have a colour, two have the same, or a colour is none.
+        ValueError: Fewer than two classes have a colour, two have the same, or a colour is not three whole numbers.
 
     Example:
         >>> import torch
@@ -54,7 +54,7 @@ class MaskEncoding:
             raise invalid("colors", "the colours of two classes or more", colors)
         twins = [name for place, name in enumerate(colors) if colors[name] in list(colors.values())[:place]]
         if twins:
-            raise invalid("colors", "different colours", colors, f"that of {twins[0]!r} is there twice")
+            raise invalid("colors", "different colours", colors, f"the colour of {twins[0]!r} occurs twice")
         if IGNORED in colors and self.ignore_index is None:
             object.__setattr__(self, "ignore_index", USUAL)
         if self.ignore_index in range(len(self.names)):
@@ -64,34 +64,36 @@ class MaskEncoding:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names of the classes that have a colour, in the order of their indices."""
+        """Names of the classes that have a colour, in the order of their indices."""
         return tuple(name for name in self.colors or () if name != IGNORED)
 
     def indices(self, pixels: Tensor) -> Tensor:
-        """The classes of the pixels of a mask file.
+        """Return the classes of the pixels of a mask file.
 
         Args:
-            pixels: What is in the file.
+            pixels: Values of the file.
 
         Shape:
-            - pixels: ``[C, H, W]``, any numbers; three channels, or one if grey, where there are colours
+            - pixels: ``[C, H, W]``, any number type; with colours three channels, or one for grey
             - output: ``[H, W]``, int64
 
         Raises:
-            ValueError: There are several channels and no colours, other than whole numbers, or another colour.
+            ValueError: There are several channels but no colours, values that are not whole numbers, or another colour.
         """
         if self.colors is not None:
             return self._by_color(pixels)
         if len(pixels) != 1:
             takes = "a file of one channel that holds class indices"
-            raise invalid("mask", takes, pixels, f"this one has {len(pixels)} channels; a file of colours names them")
-        if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is no whole number either
+            raise invalid(
+                "mask", takes, pixels, f"this one has {len(pixels)} channels; for a mask in colours give the colours"
+            )
+        if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is not a whole number either
             raise invalid("mask", "a file of whole numbers, the class indices", pixels)
         return pixels[0].to(torch.int64)
 
     def _by_color(self, pixels: Tensor) -> Tensor:
         if len(pixels) not in (1, 3, 4):
-            raise invalid("mask", "a picture in colours", pixels, f"this one has {len(pixels)} channels")
+            raise invalid("mask", "an image in colours", pixels, f"this one has {len(pixels)} channels")
         red, green, blue = pixels[:3].to(torch.int64) if len(pixels) > 1 else pixels.to(torch.int64).expand(3, -1, -1)
         numbers = (red << 16) + (green << 8) + blue
         classes = torch.full_like(numbers, -1)
@@ -103,22 +105,22 @@ class MaskEncoding:
         if not bool(known.all()):
             values, counts = numbers[~known].unique(return_counts=True)
             number = int(values[counts.argmax()])
-            other = (number >> 16, number >> 8 & 255, number & 255)
-            advice = f"{other} is the colour of {int(counts.max())} pixels and of no class"
-            raise invalid("mask", "a picture in the colours of the classes", pixels, advice)
+            color = (number >> 16, number >> 8 & 255, number & 255)
+            advice = f"{color} is the colour of {int(counts.max())} pixels but of no class"
+            raise invalid("mask", "an image in the colours of the classes", pixels, advice)
         return classes
 
 
 def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
-    r"""Reads the colours of classes: JSON ``{"name": [red, green, blue]}``, or a CSV with the columns name, r, g, b.
+    r"""Read the colours of classes: JSON ``{"name": [red, green, blue]}``, or a CSV with the columns name, r, g, b.
 
-    The first is class 0. The name "ignore" stands for pixels that count nowhere.
+    The first is class 0. The name "ignore" stands for pixels that are excluded from loss and metrics.
 
     Args:
         path: The file, ``.json`` or ``.csv``.
 
     Raises:
-        ValueError: It cannot be read, or a colour is not three whole numbers from 0 to 255.
+        ValueError: The file cannot be read, or a colour is not three whole numbers from 0 to 255.
 
     Example:
         >>> import tempfile
@@ -152,6 +154,8 @@ def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
 def _color(name: object, value: object) -> tuple[int, int, int]:
     parts = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if len(parts) != 3 or not all(type(part) is int and 0 <= part <= 255 for part in parts):
-        raise invalid("colors", "three whole numbers from 0 to 255 a class", value, f"that is the colour of {name!r}")
+        raise invalid(
+            "colors", "three whole numbers from 0 to 255 for each class", value, f"this is the colour of {name!r}"
+        )
     red, green, blue = parts
     return red, green, blue

@@ -1,4 +1,4 @@
-"""A percentile of an image that is read piece by piece."""
+"""Normalization of images, by constants and by a percentile of their own."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,19 +13,20 @@ HALF = 2**16  # values of half of the 32 bits
 
 
 def rank_of(count: int, percentile: float) -> int:
-    """The place of the percentile among so many sorted values, from 1 on."""
+    """Rank of a percentile among sorted values, counted from 1."""
     return max(1, math.ceil(percentile / 100 * count))
 
 
 def piecewise_percentile(pieces: Callable[[], Iterable[Tensor]], percentile: float) -> Tensor:
-    """The value of the image itself that so many percent do not exceed, as float32; no more than a piece is held.
+    """Return a percentile of an image that is read piece by piece: one of its values, exactly, as float32.
 
-    Values are counted by the upper half of their bits, which are put in the order of the numbers, and then by the lower
-    half those that agree with the wanted one in the upper. Of 8 and 16 bits there is no lower half to be read for.
+    A radix selection: values are counted by the upper half of their bits, mapped so that they sort as the numbers do;
+    then those that share the upper half with the percentile are counted by the lower half. Values of 8 and 16 bits have
+    no lower half and are read once.
 
     Args:
-        pieces: Reads the image anew, in parts that hold each pixel once.
-        percentile: Above 0, up to 100.
+        pieces: Function that reads the image anew and returns parts that hold each pixel once.
+        percentile: Percentile above 0, up to 100.
 
     Shape:
         - output: a scalar
@@ -48,13 +49,14 @@ def piecewise_percentile(pieces: Callable[[], Iterable[Tensor]], percentile: flo
 
 
 def _keys(piece: Tensor) -> Tensor:
-    """Whole numbers from 0 up in the order of the values as float32."""
+    """Map values to whole numbers from 0 up that sort as the values do as float32."""
     bits = piece.flatten().to(torch.float32).view(torch.int32).to(torch.int64)
-    # As whole numbers the bits of negative values run the other way.
+    # The bits of negative floats, read as whole numbers, sort in reverse.
     return torch.where(bits < 0, -1 - (bits & 0x7FFFFFFF), bits) + 2**31
 
 
 def _number(key: int) -> Tensor:
+    """Invert `_keys`."""
     value = key - 2**31
     bits = value if value >= 0 else -1 - value - 2**31
     return torch.tensor(bits, dtype=torch.int32).view(torch.float32)
@@ -62,20 +64,21 @@ def _number(key: int) -> Tensor:
 
 @dataclass(frozen=True)
 class Normalization:
-    """Scales an image: by a percentile of its own, if asked for, then by constants of the training images.
+    """Normalization of an image by a percentile of its own, if asked for, and by constants of the training images.
 
     ``y = (x / p(x) - mean) / std``, where ``p(x)`` is the percentile over the whole image, all channels together. It
-    does not depend on the image's orientation, so it commutes with every turn, to the last bit for quarter turns.
+    does not depend on the orientation of the image, so it commutes with rotations, by multiples of 90 degrees to the
+    last bit.
 
     Args:
-        mean: One number a channel.
-        std: One number a channel.
-        percentile: Above 0, up to 100; None leaves the image's own brightness as it is. For fluorescence, where one
-            image is several times as bright as the next: 99.8.
+        mean: Mean of each channel.
+        std: Standard deviation of each channel.
+        percentile: Percentile to scale by, above 0 and up to 100. If None, images keep their own brightness. For
+            fluorescence, where one image is several times as bright as the next: 99.8.
 
     Raises:
-        ValueError: Not as many standard deviations as means, one that is not positive, or no such percentile; the
-            image has other channels.
+        ValueError: There are not as many standard deviations as means, one of them is not positive, or the percentile
+            is out of its range; the image has other channels.
 
     Example:
         >>> import torch
@@ -95,19 +98,19 @@ class Normalization:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std):
-            raise invalid("std", f"one number a channel, {len(self.mean)} as in mean", self.std)
+            raise invalid("std", f"one number for each channel, {len(self.mean)} as in mean", self.std)
         if not all(value > 0 and math.isfinite(value) for value in self.std):
-            raise invalid("std", "positive", self.std, "a channel that is the same everywhere tells nothing: drop it")
+            raise invalid("std", "positive", self.std, "a constant channel holds no information: drop it")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise invalid("percentile", "above 0 and up to 100, or None", self.percentile)
 
     @classmethod
     def measure(cls, images: Iterable[Tensor] | Tensor, percentile: float | None = None) -> "Normalization":
-        """The normalisation that gives these images mean zero and standard deviation one, channel by channel.
+        """Return the normalization that gives these images mean zero and standard deviation one in each channel.
 
         Args:
-            images: The training images, each ``[C, H, W]``; read one after the other. Bands of images do as well where
-                nothing is scaled by a percentile.
+            images: Training images, each ``[C, H, W]``, read one after the other; bands of images if there is no
+                percentile.
             percentile: As for the class.
         """
         sums = torch.stack([_moments(_scale(image, percentile)) for image in images]).sum(dim=0)
@@ -123,32 +126,32 @@ class Normalization:
         return (scaled - mean) / std
 
     def level(self, pieces: Callable[[], Iterable[Tensor]]) -> Tensor | None:
-        """The brightness that an image is scaled by, for use on its windows: ``normalization(window, level)``.
+        """Return the brightness that an image is scaled by, for use on its windows: ``normalization(window, level)``.
 
-        No more than a piece is held. Values of more than 16 bits are read twice, and taken as float32.
+        No more than one piece is held. Values of more than 16 bits are read twice, and taken as float32.
 
         Args:
-            pieces: Reads the image anew, in parts ``[C, h, w]`` that hold each pixel once.
+            pieces: Function that reads the image anew and returns parts ``[C, h, w]`` that hold each pixel once.
 
         Returns:
-            A scalar; None where images are not scaled.
+            A scalar; None if images are not scaled.
         """
         return None if self.percentile is None else piecewise_percentile(pieces, self.percentile)
 
 
 def _scale(image: Tensor, percentile: float | None) -> Tensor:
-    """Each image divided by its own percentile."""
+    """Divide each image by its own percentile."""
     return image if percentile is None else _divide(image, _level(image, percentile))
 
 
 def _level(image: Tensor, percentile: float) -> Tensor:
-    """A value of the image itself: torch.quantile takes no image of more than 16 million values."""
+    """Percentile of each image, one of its values; torch.quantile takes at most 16 million values."""
     pixels = image.flatten(-3)
     return pixels.kthvalue(rank_of(pixels.shape[-1], percentile), dim=-1).values[..., None, None, None]
 
 
 def _divide(image: Tensor, level: Tensor) -> Tensor:
-    """A black image stays black."""
+    """Divide by the brightness; a black image stays black."""
     return image / torch.where(level > 0, level, 1)
 
 

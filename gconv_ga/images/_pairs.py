@@ -1,4 +1,4 @@
-"""Folders of images and of masks: which files there are, and which belong together."""
+"""Image files and their masks: formats, folders, tables, and splits into training and validation."""
 
 import csv
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 from .._validate import as_int, invalid
 
 FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "NPY": (".npy",)}
-"""Formats of image files and the endings of their names."""
+"""Formats of image files, and the endings of their names."""
 
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -19,11 +19,11 @@ SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with a file.
+    """A fault of a file.
 
     Args:
-        file: Its name.
-        what: What is wrong.
+        file: Name of the file.
+        what: Description of the fault.
 
     Example:
         >>> from gconv_ga.images import Problem
@@ -45,7 +45,7 @@ class PairFiles:
     Args:
         image: The image file.
         mask: The mask file.
-        title: What the pair is called; empty for the name of the image file without its ending.
+        title: Name of the pair. If empty, the name of the image file without its ending.
 
     Example:
         >>> from gconv_ga.images import PairFiles
@@ -60,18 +60,18 @@ class PairFiles:
 
     @property
     def name(self) -> str:
-        """What the pair is called."""
+        """Name of the pair."""
         return self.title or self.image.stem
 
 
 def find_images(path: str | Path) -> list[Path]:
-    """The image files of a folder (PNG, JPEG, TIFF, NPY; not of its subfolders), sorted by name; or a single file.
+    """Return the image files of a folder (`FORMATS`; without subfolders), sorted by name, or a single file.
 
     Args:
         path: The folder or the file.
 
     Raises:
-        ValueError: There is nothing of that name, or no image in the folder.
+        ValueError: The path does not exist, or there is no image in the folder.
 
     Example:
         >>> import tempfile
@@ -87,7 +87,7 @@ def find_images(path: str | Path) -> list[Path]:
     if place.is_file():
         return [place]
     if not place.is_dir():
-        raise invalid("path", "a folder of images or an image file", str(path), "there is nothing of that name")
+        raise invalid("path", "a folder of images or an image file", str(path), "there is no such file or folder")
     files = sorted(file for file in place.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
     if not files:
         raise invalid("path", f"a folder with images ({' '.join(SUFFIXES)})", str(path), "there are none in it")
@@ -95,17 +95,17 @@ def find_images(path: str | Path) -> list[Path]:
 
 
 def match_masks(images: Sequence[Path], masks: str | Path) -> tuple[list[PairFiles], list[Problem]]:
-    """Pairs each image with the mask of the same name; the endings may differ.
+    """Pair each image with the mask of the same name; the endings may differ.
 
     Args:
         images: The image files.
-        masks: The folder of masks.
+        masks: Folder of the masks.
 
     Returns:
-        The pairs, and what is wrong: images without a mask, masks without an image, two files of one name.
+        The pairs, and the faults: images without a mask, masks without an image, files of the same name.
 
     Raises:
-        ValueError: ``masks`` is no folder, or there is no image in it.
+        ValueError: ``masks`` is not a folder, or there is no image in it.
 
     Example:
         >>> import tempfile
@@ -118,16 +118,16 @@ def match_masks(images: Sequence[Path], masks: str | Path) -> tuple[list[PairFil
         (['a'], ['b.tif: no mask of this name'])
     """
     files = find_images(masks)
-    problems = [*_twins(images, "images"), *_twins(files, "masks")]
-    there, wanted = {file.stem: file for file in files}, {image.stem for image in images}
-    pairs = [PairFiles(image, there[image.stem]) for image in images if image.stem in there]
-    problems += [Problem(image.name, "no mask of this name") for image in images if image.stem not in there]
+    problems = [*_namesakes(images, "images"), *_namesakes(files, "masks")]
+    by_name, wanted = {file.stem: file for file in files}, {image.stem for image in images}
+    pairs = [PairFiles(image, by_name[image.stem]) for image in images if image.stem in by_name]
+    problems += [Problem(image.name, "no mask of this name") for image in images if image.stem not in by_name]
     problems += [Problem(file.name, "a mask without an image") for file in files if file.stem not in wanted]
     return pairs, problems
 
 
-def _twins(files: Sequence[Path], kind: str) -> list[Problem]:
-    """Files of one name that differ in the ending only."""
+def _namesakes(files: Sequence[Path], kind: str) -> list[Problem]:
+    """Faults: files whose names differ in the ending only."""
     counts = Counter(file.stem for file in files)
     return [
         Problem(file.name, f"one of {counts[file.stem]} {kind} of this name") for file in files if counts[file.stem] > 1
@@ -137,18 +137,18 @@ def _twins(files: Sequence[Path], kind: str) -> list[Problem]:
 def draw_split(
     names: Sequence[str], *, share: float = 0.2, seed: int = 0, together: Mapping[str, str] | None = None
 ) -> dict[str, str]:
-    """Splits names at random into "train" and "val"; at least one is in each, if there are two.
+    """Split names at random into "train" and "val", with at least one in each if there are two.
 
     Args:
-        names: The names; their order does not matter.
-        share: Of them that go to "val", from 0 up to but not including 1.
-        seed: Of the draw.
-        together: For each name the patient or slide that it is of: those of one stay in one part, so that a network is
-            never validated on a patient it was trained on. The share of names is then met as nearly as whole patients
-            allow; None where every name stands alone.
+        names: The names, in any order.
+        share: Share of the names that goes to "val", from 0 up to but not including 1.
+        seed: Random seed.
+        together: Patient or slide of each name. Names of one patient stay in one part, so that a network is never
+            validated on a patient that it was trained on; the share is then met as closely as whole patients allow. If
+            None, every name stands alone.
 
     Raises:
-        ValueError: ``share`` is no such share, or a name belongs to no patient.
+        ValueError: ``share`` is out of its range, or a name has no patient.
 
     Example:
         >>> from gconv_ga.images import draw_split
@@ -158,33 +158,33 @@ def draw_split(
     """
     if not 0 <= share < 1:
         raise invalid("share", "from 0 up to but not including 1", share)
-    lacking = [name for name in names if together is not None and name not in together]
-    if lacking:
-        raise invalid("together", "a patient or slide for every name", together, f"there is none for {lacking[0]!r}")
+    missing = [name for name in names if together is not None and name not in together]
+    if missing:
+        raise invalid("together", "a patient or slide for every name", together, f"there is none for {missing[0]!r}")
     owner = {name: name if together is None else together[name] for name in names}
     sizes = Counter(owner.values())
     order = sorted(sizes)
     random.Random(as_int("seed", seed, minimum=0)).shuffle(order)
-    wanted, held, there = max(1, round(share * len(names))), set[str](), 0
-    for who in order[:-1] if share else ():  # the last one is for training, whatever is left over
-        # At least one; then as many as come nearer to what is wanted.
-        if not held or abs(there + sizes[who] - wanted) < abs(there - wanted):
-            held.add(who)
-            there += sizes[who]
-    return {name: "val" if owner[name] in held else "train" for name in names}
+    wanted, held_out, count = max(1, round(share * len(names))), set[str](), 0
+    for who in order[:-1] if share else ():  # the last one is for training, whatever remains
+        # At least one; then those that bring the count closer to the wanted one.
+        if not held_out or abs(count + sizes[who] - wanted) < abs(count - wanted):
+            held_out.add(who)
+            count += sizes[who]
+    return {name: "val" if owner[name] in held_out else "train" for name in names}
 
 
 def read_split(path: str | Path, names: Sequence[str]) -> dict[str, str]:
-    r"""Reads a split from a CSV with the columns ``file`` and ``split`` (train, val, test); other columns are ignored.
+    r"""Read a split from a CSV with the columns ``file`` and ``split`` (train, val, test); other columns are ignored.
 
-    Files are looked up among ``names``, with their ending or without; nothing outside is ever opened.
+    Files are matched to ``names``, with or without their endings; no file outside is ever opened.
 
     Args:
         path: The CSV.
-        names: The names that must be in it, without their endings. Rows about other files are ignored.
+        names: Names that must be in it, without endings. Rows about other files are ignored.
 
     Raises:
-        ValueError: It cannot be read, lacks a column, has another word under ``split``, or lacks a name.
+        ValueError: The CSV cannot be read, lacks a column or a name, or has another word in the column split.
 
     Example:
         >>> import tempfile
@@ -204,9 +204,9 @@ def read_split(path: str | Path, names: Sequence[str]) -> dict[str, str]:
     if not rows or not {"file", "split"} <= rows[0].keys():
         raise invalid("path", takes, str(path), f"this one has {', '.join(rows[0]) if rows else 'no rows'}")
     words = {Path(row["file"]).stem: row["split"] for row in rows}
-    lacking = [name for name in names if name not in words]
-    if lacking:
-        advice = f"it says nothing of {lacking[0]!r}" + (f" and {len(lacking) - 1} more" if lacking[1:] else "")
+    missing = [name for name in names if name not in words]
+    if missing:
+        advice = f"it lacks {missing[0]!r}" + (f" and {len(missing) - 1} more" if missing[1:] else "")
         raise invalid("path", "a CSV that lists every image", str(path), advice)
     wrong = sorted({str(words[name]) for name in names} - SPLITS.keys())
     if wrong:
@@ -219,14 +219,14 @@ OWNERS = ("patient", "slide")
 
 @dataclass(frozen=True)
 class Table:
-    """What a table of images and masks says.
+    """Content of a table of images and masks.
 
     Args:
         pairs: The files, in the order of the rows.
-        problems: What is wrong with rows: files that are not there or lie outside the table's folder, images that are
-            there twice, a patient in two parts of the split.
-        split: For the name of each pair "train", "val" or "test"; None if the table has no such column.
-        together: For the name of each pair its patient or slide; None if the table has no such column.
+        problems: Faults of rows: files that do not exist or lie outside the folder of the table, images that occur
+            twice, a patient in two parts of the split.
+        split: "train", "val" or "test" for the name of each pair; None if the table has no such column.
+        together: Patient or slide for the name of each pair; None if the table has no such column.
 
     Example:
         >>> from gconv_ga.images import Table
@@ -241,17 +241,17 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    r"""Reads a CSV with the columns image and mask; split (train, val, test) and patient or slide may be there too.
+    r"""Read a CSV with the columns image and mask, and optionally split (train, val, test) and patient or slide.
 
-    Paths are relative to the folder of the CSV, and what they lead to, links followed, must lie inside of it: a table
-    that was got from elsewhere reads no other file. A pair is called by its image's path without the ending.
+    Paths are relative to the folder of the CSV. The files, with links followed, must lie inside it, so that a table
+    from elsewhere cannot read other files. The name of a pair is the path of its image without the ending.
 
     Args:
         path: The CSV.
 
     Raises:
-        ValueError: It cannot be read, lacks a column, has no row, has both patient and slide, an empty cell, or another
-            word under split.
+        ValueError: The CSV cannot be read, lacks a column, has no rows, both patient and slide, an empty cell, or
+            another word in the column split.
 
     Example:
         >>> import tempfile
@@ -277,18 +277,18 @@ def read_table(path: str | Path) -> Table:
             continue
         name = image.relative_to(folder).with_suffix("").as_posix()
         if name in together:
-            problems.append(Problem(row["image"], "another image of this name is in the table"))
+            problems.append(Problem(row["image"], "another image in the table has this name"))
             continue
         pairs.append(PairFiles(image, mask, name))
         split[name] = SPLITS[row["split"]] if "split" in row else ""
         together[name] = row[owner] if owner else name
     if "split" in rows[0] and owner:
-        problems += _torn(split, together, owner)
+        problems += _divided(split, together, owner)
     return Table(tuple(pairs), tuple(problems), split if "split" in rows[0] else None, together if owner else None)
 
 
 def _rows(path: Path) -> tuple[list[dict[str, str]], str | None]:
-    """The rows, every cell filled, and which column says whose an image is."""
+    """Rows without empty cells, and the column of the patient or slide, if there is one."""
     takes = "a CSV with the columns image and mask"
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -315,24 +315,24 @@ def _rows(path: Path) -> tuple[list[dict[str, str]], str | None]:
 
 
 def _inside(folder: Path, cell: str, problems: list[Problem]) -> Path | None:
-    """The file that a cell names, if it is there and in the folder."""
+    """File that a cell names; None, and a fault, if it does not exist or lies outside the folder."""
     try:
         file = (folder / cell).resolve()
-        there = file.is_file()
-    except (OSError, ValueError):  # a name that the system does not take
-        problems.append(Problem(cell, "no name of a file"))
+        exists = file.is_file()
+    except (OSError, ValueError):  # a name that the system refuses
+        problems.append(Problem(cell, "not the name of a file"))
         return None
     if not file.is_relative_to(folder):
         problems.append(Problem(cell, "outside the folder of the table"))
         return None
-    if not there:
+    if not exists:
         problems.append(Problem(cell, "there is no such file"))
         return None
     return file
 
 
-def _torn(split: Mapping[str, str], together: Mapping[str, str], owner: str) -> list[Problem]:
-    """Patients that are in more than one part."""
+def _divided(split: Mapping[str, str], together: Mapping[str, str], owner: str) -> list[Problem]:
+    """Faults: patients in more than one part."""
     parts = defaultdict(set)
     for name, who in together.items():
         parts[who].add(split[name])

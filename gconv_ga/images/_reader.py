@@ -11,27 +11,30 @@ from ._masks import MaskEncoding
 from ._normalization import Normalization
 from ._rasters import Raster, open_raster, readable
 
-BAND = 512  # rows that are looked at together, where a whole image is gone through
+BAND = 512  # rows at a time, where a whole image is read
 
 
 class ImageFile:
-    """An image file of which windows are read as numbers: what is held of it as float32 is never the whole.
+    """An open image file that is read by window; the whole image is never held as float32.
 
-    Where the format allows, a window is all that is read: TIFF without compression, by deflate or PackBits, and arrays
-    saved by numpy. A PNG or JPEG of more than 4 million pixels is decoded from its first row on, as far as the windows
-    need it, and the rows above the last window are let go: ask for windows from top to bottom, for one further up
-    begins anew. Smaller ones, interlaced PNG, JPEG of CMYK or where pyvips is not installed, and other TIFF are decoded
-    as a whole and held in their own number type. While a progressive JPEG is open, so are two bytes a value of it.
+    Of arrays saved by numpy, and of TIFF without compression or compressed by deflate or PackBits, a window reads no
+    more than it needs. A PNG or JPEG of more than 4 million pixels is decoded by libvips, as far down as windows need
+    it, into a temporary file (``TMPDIR``) of the size of the decoded image; windows are then read in any order.
+    Meanwhile about 512 rows are held in memory; of a progressive JPEG also two bytes a value, of an interlaced PNG the
+    whole image. Smaller PNG and JPEG, and other TIFF, are decoded and held as a whole in their own number type. EXIF
+    orientation and colour profiles are not applied.
 
     Args:
         path: The file.
-        normalization: What is done to the pixels; None for nothing.
+        normalization: Normalization of the pixels. If None, windows are in the units of the file.
 
     Shape:
         - a window: ``[C, height, width]``, float32
 
     Raises:
-        ValueError: The file is absent, damaged, no image, has several pages, or other channels than the normalisation.
+        ValueError: The file is missing, damaged or not an image, or it has several pages or other channels than the
+            normalization.
+        OSError: The disk is full.
 
     Example:
         >>> from gconv_ga.images import ImageFile
@@ -49,10 +52,10 @@ class ImageFile:
         self._level: Tensor | None = None
 
     def unnormalized(self) -> "ImageFile":
-        """The same open file, whose windows are in the file's own units."""
-        other = copy(self)
-        other.normalization = None
-        return other
+        """Return the same open file with windows in the units of the file."""
+        raw = copy(self)
+        raw.normalization = None
+        return raw
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -60,16 +63,17 @@ class ImageFile:
         return self.raster.shape
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The pixels of a window that lies inside the image, normalised.
+        """Return the normalized pixels of a window that lies inside the image.
 
         Args:
-            top: The first row.
-            left: The first column.
-            height: Rows.
-            width: Columns.
+            top: First row.
+            left: First column.
+            height: Number of rows.
+            width: Number of columns.
 
         Raises:
-            ValueError: The file is damaged there, or the normalisation is for other channels.
+            ValueError: The file is damaged there, or the normalization is for other channels.
+            OSError: The disk is full.
         """
         pixels = read_window(self.raster, self.path, top, left, height, width).to(torch.float32)
         if self.normalization is None:
@@ -77,24 +81,24 @@ class ImageFile:
         return self.normalization(pixels, self.level())
 
     def level(self) -> Tensor | None:
-        """The brightness that the image is scaled by, found once; None if it is not scaled."""
+        """Return the brightness that the image is scaled by, computed once; None if images are not scaled."""
         if self._level is None and self.normalization is not None:
             self._level = self.normalization.level(self.raw_pieces)
         return self._level
 
     def scale_by(self, level: Tensor | None) -> None:
-        """Takes `level` from another object of the same file: to find it, the whole file must be read.
+        """Take over the `level` of another object of the same file, for which the whole file had to be read.
 
         Args:
-            level: What it gave.
+            level: Brightness to scale by.
         """
         self._level = level
 
     def bands(self, rows: int = BAND) -> Iterator[Tensor]:
-        """The pixels from top to bottom, some rows at a time, normalised.
+        """Yield the normalized pixels from top to bottom.
 
         Args:
-            rows: At most so many.
+            rows: Largest number of rows at a time.
 
         Shape:
             - a band: ``[C, rows, W]``, float32
@@ -104,7 +108,7 @@ class ImageFile:
             yield self.window(top, 0, min(rows, height - top), width)
 
     def raw_pieces(self) -> Iterator[Tensor]:
-        """Windows that hold each pixel once, in the file's own number type: as the file gives them best, and small.
+        """Yield small windows that hold each pixel once, in the number type of the file, cut as it is read fastest.
 
         Shape:
             - a piece: ``[C, h, w]``
@@ -117,11 +121,13 @@ class ImageFile:
 
 
 class MaskFile:
-    """A mask file of which windows are read as class indices.
+    """An open mask file that is read by window, as class indices.
+
+    A large PNG with a palette is held as a whole, one byte a pixel; other files as for `ImageFile`.
 
     Args:
         path: The file.
-        code: How it says its classes.
+        code: Encoding of the classes. If None, the file holds indices.
 
     Shape:
         - a window: ``[height, width]``, int64
@@ -150,24 +156,24 @@ class MaskFile:
         return height, width
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """The classes of a window that lies inside the mask.
+        """Return the classes of a window that lies inside the mask.
 
         Args:
-            top: The first row.
-            left: The first column.
-            height: Rows.
-            width: Columns.
+            top: First row.
+            left: First column.
+            height: Number of rows.
+            width: Number of columns.
 
         Raises:
-            ValueError: The file is damaged there, or its values say no class.
+            ValueError: The file is damaged there, or its values are not classes.
         """
         return self.code.indices(read_window(self.raster, self.path, top, left, height, width))
 
     def bands(self, rows: int = BAND) -> Iterator[Tensor]:
-        """The classes from top to bottom, some rows at a time.
+        """Yield the classes from top to bottom.
 
         Args:
-            rows: At most so many.
+            rows: Largest number of rows at a time.
 
         Shape:
             - a band: ``[rows, W]``
@@ -178,7 +184,7 @@ class MaskFile:
 
 
 def read_window(raster: Raster, path: Path, top: int, left: int, height: int, width: int) -> Tensor:
-    """A window in the file's own number type.
+    """Return a window in the number type of the file.
 
     Raises:
         ValueError: The file is damaged there.
@@ -188,16 +194,16 @@ def read_window(raster: Raster, path: Path, top: int, left: int, height: int, wi
 
 
 def read_image(path: Path) -> Tensor:
-    """The grey levels, colours or channels of an image file: PNG, JPEG, TIFF, and arrays saved by numpy.
+    """Read the grey levels, colours or channels of an image file: PNG, JPEG, TIFF, or an array saved by numpy.
 
     Args:
-        path: The file; 8 or 16 bits a value, or any number type that TIFF and numpy have.
+        path: The file; 8 or 16 bits a value, or any number type of TIFF and numpy.
 
     Shape:
-        - output: ``[C, H, W]``, float32, in the file's own units (0 .. 255 for 8 bit)
+        - output: ``[C, H, W]``, float32, in the units of the file (0 .. 255 for 8 bits)
 
     Raises:
-        ValueError: The file is absent, damaged, no image, or has several pages.
+        ValueError: The file is missing, damaged or not an image, or it has several pages.
 
     Example:
         >>> from gconv_ga.images import read_image
@@ -211,17 +217,17 @@ def read_image(path: Path) -> Tensor:
 
 
 def read_mask(path: Path, code: MaskEncoding | None = None) -> Tensor:
-    """The class indices of a mask file.
+    """Read the class indices of a mask file.
 
     Args:
         path: The file.
-        code: How it says its classes; None for indices.
+        code: Encoding of the classes. If None, the file holds indices.
 
     Shape:
         - output: ``[H, W]``, int64
 
     Raises:
-        ValueError: As for `read_image`, or the file says no classes.
+        ValueError: As for `read_image`, or the values of the file are not classes.
 
     Example:
         >>> from gconv_ga.images import read_mask

@@ -1,4 +1,4 @@
-"""The images that come with the package."""
+"""Sample images that come with the package."""
 
 import csv
 import shutil
@@ -14,7 +14,7 @@ from ._normalization import Normalization
 from ._reader import read_image, read_mask
 
 FOLDER = Path(__file__).parent / "sample"
-# Each sample and the percentile its images are scaled by: the brightest pixel of a fluorescence image is 79 to 255.
+# Percentile that the images of each sample are scaled by: the brightest pixel of a fluorescence image is 79 to 255.
 PERCENTILES = {"nuclei": 99.8, "histology": None}
 SAMPLES = tuple(PERCENTILES)
 
@@ -47,14 +47,14 @@ class Split(Dataset[tuple[Tensor, Tensor]]):
 
 @dataclass(frozen=True)
 class Sample:
-    """Images for training and for testing, normalised by the training images, and what their classes are called.
+    """Images for training and testing, normalized by the training images, and the names of their classes.
 
     Args:
-        name: The sample's name.
-        train: The training images, normalised.
-        test: The test images, normalised by the same constants.
-        classes: The names of the classes; a mask holds their indices.
-        normalization: What was done to the images, to be done to others.
+        name: Name of the sample.
+        train: Training images, normalized.
+        test: Test images, normalized by the same constants.
+        classes: Names of the classes; a mask holds their indices.
+        normalization: Normalization of the images, for use on others.
 
     Example:
         >>> from gconv_ga.images import load_sample
@@ -71,7 +71,7 @@ class Sample:
 
 
 def load_sample(name: str) -> Sample:
-    """A sample of real microscope images with masks of the nuclei; it comes with the package (CC0 1.0).
+    """Load a sample of real microscope images with masks of the nuclei; it comes with the package (CC0 1.0).
 
     Args:
         name: "nuclei" (24 grey fluorescence images) or "histology" (8 RGB images of stained tissue), 128 x 128 each.
@@ -96,17 +96,17 @@ def load_sample(name: str) -> Sample:
 
 
 def write_sample(name: str, folder: str | Path) -> Path:
-    """Writes a sample as files, as a user has them: ``train`` and ``test``, in each ``images`` and ``masks``.
+    """Write a sample as files, as a user has them: ``train`` and ``test``, each with ``images`` and ``masks``.
 
     Args:
         name: "nuclei" or "histology".
-        folder: Where to; it is made if need be, and what is there already stays.
+        folder: Folder to write to; it is made if need be, and what is in it stays.
 
     Returns:
         The folder.
 
     Raises:
-        ValueError: There is no such sample, or a file of it is there already.
+        ValueError: There is no such sample, or one of its files exists already.
 
     Example:
         >>> import tempfile
@@ -125,7 +125,7 @@ def write_sample(name: str, folder: str | Path) -> Path:
     ]
     there = [written for _, written in files if written.exists()]
     if there:
-        raise invalid("folder", "one without files of the sample", str(folder), f"there is {there[0]}")
+        raise invalid("folder", "one without files of the sample", str(folder), f"{there[0]} exists")
     for own, written in files:
         written.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(own, written)

@@ -1,4 +1,4 @@
-"""One look at every file before anything is done with them."""
+"""A scan of all files of a data set for faults, before training."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -13,19 +13,19 @@ from ._pairs import PairFiles, Problem
 from ._reader import ImageFile, MaskFile
 
 EMPTY_CLASS = "masks"
-"""What `Problem.file` says of a class that no mask has: it is no fault of one file."""
+"""`Problem.file` of a class that no mask contains, which is not a fault of one file."""
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What a scan found.
+    """Result of a scan.
 
     Args:
-        problems: What is wrong; empty if all is well.
-        classes: How many classes the masks have: as many as was said, or one more than the largest index.
-        channels: How many the images have.
-        smallest: The smaller side of the smallest image.
-        pixels: How many pixels each class has in all.
+        problems: Faults; empty if there are none.
+        classes: Number of classes: as given, or one more than the largest index.
+        channels: Number of channels of the images.
+        smallest: Shortest side of any image, in pixels.
+        pixels: Number of pixels of each class in all masks.
 
     Example:
         >>> from gconv_ga.images import Scan
@@ -48,20 +48,20 @@ def scan_pairs(
     code: MaskEncoding | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Scan:
-    """Reads every image and mask once, band by band, and notes what is wrong.
+    """Read every image and mask once, band by band, and report faults.
 
-    Files that cannot be read, sizes that differ, images of other channels than the rest, values that are no number,
-    classes outside of ``0 .. classes - 1``, classes that no mask has.
+    Faults are files that cannot be read, an image and a mask of different sizes, images with other channels than the
+    rest, values that are not finite, classes outside ``0 .. classes - 1``, and classes that no mask contains.
 
     Args:
         pairs: The files.
-        classes: How many classes there are; None for one more than the largest index, or one a colour.
-        channels: How many channels the images have; None for what most of them have.
-        code: How masks say their classes; None for indices.
+        classes: Number of classes. If None, the number of colours, or one more than the largest index.
+        channels: Number of channels of the images. If None, the most frequent one.
+        code: Encoding of the masks. If None, they hold indices.
         progress: Called after each pair with the number of pairs done.
 
     Raises:
-        ValueError: ``classes`` is no int from 2 up, or not the number of colours.
+        ValueError: ``classes`` is not an int of at least 2, or not the number of colours.
 
     Example:
         >>> import tempfile
@@ -73,13 +73,13 @@ def scan_pairs(
         >>> scan.problems[0].what[:30]
         'path must be a readable image '
     """
-    said, coding = _said(classes, code), MaskEncoding() if code is None else code
+    given, encoding = _given_classes(classes, code), MaskEncoding() if code is None else code
     problems: list[Problem] = []
     shapes: dict[PairFiles, tuple[int, int, int]] = {}
     pixels = Counter[int]()
     for done, pair in enumerate(pairs, start=1):
         try:
-            shape, faults, counts = _look(pair, coding, said)
+            shape, faults, counts = _inspect(pair, encoding, given)
         except ValueError as error:
             problems.append(Problem(pair.image.name, str(error)))
         else:
@@ -95,27 +95,27 @@ def scan_pairs(
         for pair, shape in shapes.items()
         if shape[0] != usual
     ]
-    count = said or max(2, 1 + max(pixels, default=0))
-    problems += _empty(pixels, count, coding.ignore_index)
+    count = given or max(2, 1 + max(pixels, default=0))
+    problems += _empty(pixels, count, encoding.ignore_index)
     smallest = min((min(shape[1:]) for shape in shapes.values()), default=0)
     return Scan(tuple(problems), count, usual, smallest, tuple(pixels[index] for index in range(min(count, 256))))
 
 
-def _said(classes: int | None, code: MaskEncoding | None) -> int | None:
-    """How many classes the user has named, by number or by colour."""
+def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None:
+    """Number of classes that the user has given, by number or by colours; None if by neither."""
     named = None if code is None or code.colors is None else len(code.names)
     if classes is None:
         return named
     count = as_int("classes", classes, minimum=2)
     if named not in (None, count):
-        raise invalid("classes", f"{named}, as there are colours", classes, "leave it out")
+        raise invalid("classes", f"{named}, the number of colours", classes, "leave it out")
     return count
 
 
-def _look(
+def _inspect(
     pair: PairFiles, code: MaskEncoding, classes: int | None
 ) -> tuple[tuple[int, int, int], list[str], Counter[int]]:
-    """Shape of the image, what is wrong with a pair that can be read, and how many pixels each class has."""
+    """Shape of the image, faults of a pair that can be read, and number of pixels of each class."""
     image, mask = ImageFile(pair.image), MaskFile(pair.mask, code)
     faults, counts = [], Counter[int]()
     if image.shape[1:] != mask.shape:
@@ -124,7 +124,7 @@ def _look(
     # A list: pieces after the first bad one must be read too, for one of them may be damaged.
     finite = [not piece.is_floating_point() or bool(torch.isfinite(piece).all()) for piece in image.raw_pieces()]
     if not all(finite):
-        faults.append("the image has values that are no number or infinite")
+        faults.append("the image has values that are NaN or infinite")
     for band in mask.bands():
         values, found = band.unique(return_counts=True)
         counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
@@ -142,4 +142,4 @@ def _empty(pixels: Counter[int], classes: int, ignored: int | None) -> list[Prob
         return []
     some = ", ".join(str(index) for index in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
     values = ", ".join(str(value) for value in sorted(pixels)[:5]) + (" ..." if len(pixels) > 5 else "")
-    return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values there are {values}")]
+    return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values found are {values}")]

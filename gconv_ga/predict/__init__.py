@@ -1,8 +1,8 @@
-"""Prediction: the classes of images of any size, by tiles, and as files.
+"""Prediction of the classes of image pixels: of images of any size by tiles, as tensors and as files.
 
 Needs the extra ``train``.
 
-Names: `predict_labels` (a batch), `predict_image`, `ImagePrediction`, `Tiled` (images of any size),
+Names: `predict_labels` (a batch of images); `predict_image`, `ImagePrediction`, `Tiled` (images of any size);
 `save_prediction`, `predict_to_file` (PNG with a colour map, probabilities, an overlay).
 
 Example:
@@ -12,13 +12,23 @@ Example:
     torch.Size([300, 500])
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
     from ._image import ImagePrediction, predict_image, predict_labels
     from ._predictions import predict_to_file, save_prediction
     from ._tiles import Tiled
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "train", error) from error
 
 __all__ = ["ImagePrediction", "Tiled", "predict_image", "predict_labels", "predict_to_file", "save_prediction"]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_image": ["ImagePrediction", "predict_image", "predict_labels"],
+        "_predictions": ["predict_to_file", "save_prediction"],
+        "_tiles": ["Tiled"],
+    },
+    extra="train",
+)

@@ -1,4 +1,4 @@
-"""Predicted classes of a batch of images."""
+"""Predicted classes of a batch of images, or of one image of any size."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,20 +14,20 @@ from ._tiles import Tiled, Windows
 def predict_labels(
     model: nn.Module, images: Tensor, *, batch_size: int = 8, device: str | torch.device = "cpu"
 ) -> Tensor:
-    """The most likely class of each pixel.
+    """Return the most likely class of each pixel.
 
     Args:
-        model: It gives logits; it is used in eval mode, on ``device``, and left in the modes it came in.
-        images: The images, normalised as in training.
-        batch_size: Images at a time.
-        device: Where to compute. The model stays there.
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        images: Images, normalized as in training.
+        batch_size: Number of images at a time.
+        device: Device to compute on. The model stays there.
 
     Shape:
         - images: ``[N, C, H, W]``
         - output: ``[N, H, W]``, int64, on the CPU
 
     Raises:
-        ValueError: ``images`` has other axes.
+        ValueError: ``images`` is not ``[N, C, H, W]``.
 
     Example:
         >>> import torch
@@ -44,7 +44,7 @@ def predict_labels(
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval mode for a while; afterwards every module has its own mode again."""
+    """Set eval mode for a while; afterwards every module has its own mode again."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -55,11 +55,11 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 class ImagePrediction(NamedTuple):
-    """The classes of an image's pixels.
+    """Predicted classes of the pixels of an image.
 
     Args:
-        labels: ``[H, W]``, int64, the most likely class.
-        probabilities: ``[classes, H, W]``, float32, if they were asked for, else None.
+        labels: Most likely class, ``[H, W]``, int64.
+        probabilities: Probability of each class, ``[classes, H, W]``, float32; None if not requested.
 
     Example:
         >>> from gconv_ga.predict import ImagePrediction
@@ -80,21 +80,21 @@ def predict_image(
     probabilities: bool = False,
     progress: Callable[[int, int], Any] | None = None,
 ) -> ImagePrediction:
-    """Classes of an image by tiles, as `Tiled` cuts them; of the logits no more is held than a row of tiles.
+    """Predict the classes of an image tile by tile, as `Tiled` does; no more logits are held than of a row of tiles.
 
     Args:
-        model: It gives logits; it is used in eval mode, on ``device``, and left in the modes it came in.
-        image: The image, normalised as in training; or an open file, `gconv_ga.images.ImageFile`.
-        tile: Height and width of a tile.
-        device: Where the network computes. The model stays there; the image and the result do not go there as a whole.
-        probabilities: Whether to give the softmax of the logits too.
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        image: Image, normalized as in training, or an open file, `gconv_ga.images.ImageFile`.
+        tile: Side of a tile in pixels.
+        device: Device of the network, one tile at a time. The model stays there.
+        probabilities: Whether to return the softmax of the logits too.
         progress: As for `Tiled`.
 
     Shape:
         - image: ``[C, H, W]``
 
     Raises:
-        ValueError: The image has other axes, or ``tile`` is no positive int.
+        ValueError: The image is not ``[C, H, W]``, or ``tile`` is not a positive int.
 
     Example:
         >>> import torch
@@ -103,12 +103,12 @@ def predict_image(
         >>> labels.shape, probabilities
         (torch.Size([70, 45]), None)
     """
-    labels, shares = [], []
+    labels, softmax = [], []
     for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
         labels.append(band.argmax(dim=0))
         if probabilities:
-            shares.append(band.to(torch.float32).softmax(dim=0))
-    return ImagePrediction(torch.cat(labels), torch.cat(shares, dim=1) if probabilities else None)
+            softmax.append(band.to(torch.float32).softmax(dim=0))
+    return ImagePrediction(torch.cat(labels), torch.cat(softmax, dim=1) if probabilities else None)
 
 
 def logit_bands(
@@ -119,7 +119,7 @@ def logit_bands(
     device: str | torch.device,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Iterator[Tensor]:
-    """Logits from top to bottom, some rows at a time; arguments as for `predict_image`.
+    """Yield the logits from top to bottom, some rows at a time; arguments as for `predict_image`.
 
     Shape:
         - output: bands ``[classes, h, W]``

@@ -1,4 +1,4 @@
-"""An image with its predicted classes laid over it."""
+"""Overlay of predicted classes on an image."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,13 +13,13 @@ from ..images import ImageFile
 from ..plots import PALETTE
 from ._scratch import ScratchTensor, scratch
 
-WEIGHT = 0.45  # of a class's colour over the image
-SIDE = 256  # of the windows that are read: rows of tiles that a file has should not be decoded for a few rows of pixels
-SAMPLE = 2**20  # pixels at most that tell what is black and what is white
+WEIGHT = 0.45  # of the colour of a class over the image
+SIDE = 256  # of the windows that are read: a row of tiles of a file should not be decoded for a few rows of pixels
+SAMPLE = 2**20  # largest number of pixels from which black and white are found
 
 
 def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
-    """A colour for each class: those that are given, then black for class 0 and ours, over and over.
+    """Return a colour for each class: first the given ones; else black for class 0, and the palette in a cycle.
 
     Shape:
         - output: ``[classes, 3]``
@@ -34,26 +34,26 @@ def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) ->
 
 
 class Overlay:
-    """The picture, made band by band, from top to bottom.
+    """Overlay that is drawn band by band from top to bottom.
 
     Args:
-        image: The open file.
+        image: Open image file.
         colors: As for `class_colors`.
     """
 
     def __init__(self, image: ImageFile, colors: Sequence[Sequence[int]] | None) -> None:
         channels, _, _ = image.shape
         self.raw = image.unnormalized()
-        self.shown = (0, 1, 2) if channels >= 3 else (0,)  # of many channels the first three
+        self.shown = (0, 1, 2) if channels >= 3 else (0,)  # the first three of many channels
         self.colors = colors
         self.low, self.high = self._limits()
         self._top = 0
-        self._read: Tensor | ScratchTensor = torch.empty(0, 0, 0)  # the rows in use, from that one on
+        self._read: Tensor | ScratchTensor = torch.empty(0, 0, 0)  # the rows in use, from `_top` on
 
     def _limits(self) -> tuple[float, float]:
-        """What is black and what is white: 0 and 255 for 8 bits; else all but the extreme half percents show."""
+        """Values of black and white: 0 and 255 for 8 bits; else half a percent of the values lies beyond each."""
         _, height, width = self.raw.shape
-        step = max(64, height * width // SAMPLE) | 1  # odd, or pieces of many widths would be seen in one column only
+        step = max(64, height * width // SAMPLE) | 1  # odd, or some widths would sample one column only
         parts = []
         for piece in self.raw.raw_pieces():
             if piece.dtype == torch.uint8:
@@ -63,11 +63,11 @@ class Overlay:
         return float(low), float(high)
 
     def rows(self, top: int, labels: Tensor) -> NDArray[np.uint8]:
-        """Some rows of the picture.
+        """Return some rows of the overlay.
 
         Args:
-            top: The first of them.
-            labels: Their classes.
+            top: First row.
+            labels: Classes of the rows.
 
         Shape:
             - labels: ``[h, W]``
@@ -81,7 +81,7 @@ class Overlay:
         return mixed.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
 
     def _pixels(self, top: int, end: int) -> Tensor:
-        """Some rows of the image, of the channels that are shown."""
+        """Return some rows of the image, in the channels that are shown."""
         parts = []
         while top < end:
             if not self._top <= top < self._top + self._read.shape[1]:

@@ -21,21 +21,21 @@ from ._writers import growing_npy, growing_png
 def save_prediction(
     prediction: ImagePrediction, path: str | Path, *, colors: Sequence[Sequence[int]] | None = None
 ) -> Path:
-    """Writes the class indices as a PNG of 8 bits with a colour map (16 bits and grey beyond 256 classes).
+    """Write the class indices as a PNG of 8 bits with a colour map, or for more than 256 classes of 16 bits in grey.
 
-    The values of its pixels are the class indices; the colours are for viewers. Probabilities go beside it, ``.npy``.
-    Each file is complete or not there at all; the PNG is written last, so where it is, all is.
+    The values of the pixels are the class indices; the colours are for viewers. Probabilities are written beside it, as
+    ``.npy``. A file exists under its name only when it is complete, and the PNG is written last.
 
     Args:
-        prediction: What `predict_image` gave.
+        prediction: Result of `predict_image`.
         path: The PNG; its folder is made if need be.
-        colors: Red, green and blue of each class, 0 .. 255; None for black and then colours of ours.
+        colors: Red, green and blue of each class, 0 .. 255. If None, black for class 0 and a palette for the others.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: The labels are not ``[H, W]``, or a label is no class index below 65536.
+        ValueError: The labels are not ``[H, W]``, or a label is not a class index below 65536.
 
     Example:
         >>> import tempfile
@@ -56,7 +56,7 @@ def save_prediction(
         with growing(file.with_suffix(".npy")) as array:
             np.save(array, prediction.probabilities.cpu().numpy(), allow_pickle=False)
     with growing_png(file, *labels.shape, palette=_palette(highest + 1, colors)) as add:
-        add(labels.cpu().numpy().astype(_number(highest + 1)))
+        add(labels.cpu().numpy().astype(_dtype(highest + 1)))
     return file
 
 
@@ -72,19 +72,19 @@ def predict_to_file(
     colors: Sequence[Sequence[int]] | None = None,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Path:
-    """Predicts an image file of any size and writes what `save_prediction` writes.
+    """Predict an image file of any size and write the files of `save_prediction`.
 
-    Beside the network no more is held than some tiles: memory does not grow with the image, where
-    `gconv_ga.images.ImageFile` need not hold the file. What is written goes to its file as it comes.
+    Besides the network no more than some tiles are held: memory does not grow with the image, except where
+    `gconv_ga.images.ImageFile` holds some of the file. Output is written as it is computed.
 
     Args:
         model: As for `predict_image`.
-        image: The open file, with the normalisation of the training.
+        image: Open file, with the normalization of the training.
         path: The PNG; its folder is made if need be.
         tile: As for `predict_image`.
         device: As for `predict_image`.
-        probabilities: Whether to write them beside it, ``NAME.npy``, float32 ``[classes, H, W]``.
-        overlay: Whether to write ``NAME_overlay.png``: the image with its classes, but the first, laid over it.
+        probabilities: Whether to write ``NAME.npy`` too, the probabilities, float32 ``[classes, H, W]``.
+        overlay: Whether to write ``NAME_overlay.png`` too, the image with all classes but the first laid over it.
         colors: As for `save_prediction`.
         progress: As for `Tiled`.
 
@@ -92,7 +92,7 @@ def predict_to_file(
         The path.
 
     Raises:
-        ValueError: The file is damaged, or the normalisation is for other channels.
+        ValueError: The file is damaged, or the normalization is for other channels.
         OSError: The disk is full.
 
     Example:
@@ -116,24 +116,24 @@ def predict_to_file(
             if not top:  # the labels are opened first and closed last
                 add_labels = files.enter_context(growing_png(file, height, width, palette=_palette(classes, colors)))
                 if probabilities:
-                    add_shares = files.enter_context(growing_npy(file.with_suffix(".npy"), height, width))
+                    add_probabilities = files.enter_context(growing_npy(file.with_suffix(".npy"), height, width))
                 if drawn is not None:
                     beside = file.with_name(f"{file.stem}_overlay.png")
                     add_drawn = files.enter_context(growing_png(beside, height, width))
             found = band.argmax(dim=0)
-            add_labels(found.numpy().astype(_number(classes)))
+            add_labels(found.numpy().astype(_dtype(classes)))
             if probabilities:
-                add_shares(band.to(torch.float32).softmax(dim=0).numpy())
+                add_probabilities(band.to(torch.float32).softmax(dim=0).numpy())
             if drawn is not None:
                 add_drawn(drawn.rows(top, found))
             top += band.shape[1]
     return file
 
 
-def _number(classes: int) -> type[np.unsignedinteger[Any]]:
+def _dtype(classes: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if classes <= 256 else np.uint16
 
 
 def _palette(classes: int, colors: Sequence[Sequence[int]] | None) -> NDArray[np.uint8] | None:
-    """A colour for every value of 8 bits; none for 16."""
+    """Colours of all values of 8 bits; None for 16 bits."""
     return class_colors(256, colors) if classes <= 256 else None

@@ -1,4 +1,4 @@
-"""Where tiles lie along one axis of an image, and how much each counts; both the same when the axis is reversed."""
+"""Any network on images of any size, tile by tile, without losing its equivariance."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
@@ -11,10 +11,10 @@ from ._scratch import ScratchTensor, scratch
 
 
 def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
-    """The side of a tile and the least overlap of neighbours; None stands for a quarter of the side.
+    """Check the side of a tile and the smallest overlap of neighbours; None stands for a quarter of the side.
 
     Raises:
-        ValueError: A number is out of its range.
+        ValueError: An argument is out of its range.
     """
     side = as_int("tile", tile, minimum=1)
     if overlap is None:
@@ -25,26 +25,26 @@ def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
 
 
 def starts(size: int, tile: int, overlap: int) -> list[int]:
-    """Where tiles begin: the first at the near end, the last at the far one, neighbours share ``overlap`` or more.
+    """Return the first pixel of each tile along an axis, so that neighbours share ``overlap`` pixels or more.
 
-    ``starts[i] + starts[-1 - i] == size - tile``: seen from the other end the tiles lie the same.
+    ``starts[i] + starts[-1 - i] == size - tile``: the positions are the same when the axis is reversed.
     """
     span = size - tile
     if span <= 0:
         return [0]
     count = -(-(size - overlap) // (tile - overlap))
-    # An odd number of tiles has one in the middle, and an odd span has no middle pixel for it to begin at.
+    # An odd number of tiles has one in the middle, which cannot begin half way along an odd span.
     count += count % 2 * (span % 2)
-    near = [-(-place * span // (count - 1)) for place in range(count // 2)]  # rounded up, so the middle gap is no wider
+    near = [-(-place * span // (count - 1)) for place in range(count // 2)]  # rounded up: the middle gap is no wider
     middle = [span // 2] if count % 2 else []
     return near + middle + [span - start for start in reversed(near)]
 
 
 def shares(size: int, tile: int, overlap: int) -> list[Tensor]:
-    """How much each tile counts at each of its pixels; over all tiles that see a pixel it sums to one.
+    """Return the weight of each tile at each of its pixels; over all tiles that contain a pixel it sums to one.
 
-    A tile counts nothing within a quarter of the overlap from a side at which it was cut, for there the network sees
-    the cut; from there its weight rises over half the overlap. At the image's own border it counts fully.
+    The weight is zero within a quarter of the overlap from a side at which the tile is cut, where the output depends on
+    the cut; from there it rises over half the overlap. At the border of the image it is full.
 
     Shape:
         - output: for each tile ``[min(tile, size)]``, float64
@@ -64,45 +64,45 @@ def shares(size: int, tile: int, overlap: int) -> list[Tensor]:
     return [weight / total[begin : begin + side] for begin, weight in zip(begins, weights, strict=True)]
 
 
-BAND = 2**18  # numbers that are given at a time
+BAND = 2**18  # values that are returned at a time
 
 
 class Windows(Protocol):
-    """What gives windows of an image, such as an open file."""
+    """Source of windows of an image, such as an open file."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
         """``C, H, W``."""
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
-        """``[C, height, width]``, as the module takes it."""
+        """Return ``[C, height, width]``, as the module takes it."""
 
 
 class Tiled(nn.Module):
-    """Any network on images of any size, tile by tile, as equivariant as the network itself.
+    """Module that runs a network tile by tile on images of any size, and is as equivariant as the network itself.
 
-    Tiles are square, they lie the same from every side of the image, and where they overlap they are mixed by weights
-    that are symmetric too. So a turned image is cut into the turned tiles: the prediction of an equivariant network
-    turns with the image, and averaging over a group may be put inside or outside, ``GroupAverage(Tiled(net))`` or
+    Tiles are square, their positions are symmetric, and where they overlap their outputs are averaged with symmetric
+    weights. A rotated image is therefore cut into the rotated tiles: the prediction of an equivariant network rotates
+    with the image, and a group average may be put inside or outside, ``GroupAverage(Tiled(net))`` or
     ``Tiled(GroupAverage(net))``, with the same result up to rounding.
 
-    A tile counts nothing within a quarter of the overlap from its cut sides. Networks that look no further, and whose
-    layers have no stride, give what they give on the whole image. Along an axis shorter than ``tile`` the tile is as
-    long as the image; nothing is padded.
+    The weight of a tile is zero within a quarter of the overlap from its cut sides. Networks whose receptive field
+    reaches no further, and whose layers have no stride, return what they return on the whole image. Along an axis
+    shorter than ``tile`` the tile is as long as the image; nothing is padded.
 
     Args:
-        module: What gives a map of the size of its input, such as logits.
-        tile: Height and width of a tile in pixels. Memory of the network's own maps grows with it.
-        overlap: Pixels that neighbours share at least, up to half a tile; None for a quarter of the tile.
-        device: Where the network computes, one tile at a time; None for where the image is. The module is not moved.
+        module: Module whose output has the size of its input, such as logits.
+        tile: Side of a tile in pixels. The memory of the network's feature maps grows with it.
+        overlap: Smallest number of pixels that neighbours share, up to half a tile. If None, a quarter of the tile.
+        device: Device of the network, one tile at a time. If None, that of the image. The module is not moved.
         progress: Called after each tile with the number of tiles done and their total.
 
     Shape:
         - input: ``[B, C, H, W]``
-        - output: ``[B, K, H, W]``, on the input's device, in the dtype that the module gives
+        - output: ``[B, K, H, W]``, on the device of the input, in the dtype of the module's output
 
     Raises:
-        ValueError: An argument is out of its range, the input has other axes, or the module changes the size.
+        ValueError: An argument is out of its range, the input is not ``[B, C, H, W]``, or the module changes the size.
 
     Example:
         >>> import torch
@@ -110,8 +110,8 @@ class Tiled(nn.Module):
         >>> from gconv_ga.models import EquivariantUNet
         >>> net = Tiled(EquivariantUNet(1, 2, group="C4", width=2, depth=2).eval(), tile=32)
         >>> x = torch.randn(1, 1, 70, 45)
-        >>> y, turned = net(x), net(x.rot90(1, (-2, -1)))
-        >>> y.shape, torch.allclose(turned, y.rot90(1, (-2, -1)), atol=1e-5)
+        >>> y, rotated = net(x), net(x.rot90(1, (-2, -1)))
+        >>> y.shape, torch.allclose(rotated, y.rot90(1, (-2, -1)), atol=1e-5)
         (torch.Size([1, 2, 70, 45]), True)
     """
 
@@ -134,15 +134,15 @@ class Tiled(nn.Module):
         return torch.cat(list(self.bands(x)), dim=-2)
 
     def bands(self, x: Tensor | Windows) -> Iterator[Tensor]:
-        """The output from top to bottom in bands of rows.
+        """Yield the output from top to bottom in bands of rows.
 
         Args:
-            x: The image; or what gives its windows, such as `gconv_ga.images.ImageFile`: then no more than some tiles
-                are held, for rows of tiles that take more lie on disk, where the system keeps temporary files.
+            x: The image, or a source of its windows such as `gconv_ga.images.ImageFile`. Of windows no more than some
+                tiles are held: rows of tiles above 8 MiB spill to a temporary file (``TMPDIR``).
 
         Shape:
             - x: ``[B, C, H, W]``; windows: ``[C, H, W]``
-            - output: bands ``[B, K, h, W]`` whose heights sum to H; of windows B is one
+            - output: bands ``[B, K, h, W]`` whose heights sum to H; for windows B is one
 
         Raises:
             ValueError: As for the class.
@@ -159,7 +159,7 @@ class Tiled(nn.Module):
             strip, dtype = self._row(x, top, weights[row], row, len(tops))
             step = max(1, BAND // (strip.shape[0] * strip.shape[1] * width))
             if above is not None:
-                rest = above.shape[-2] - done  # rows that both tell of
+                rest = above.shape[-2] - done  # rows that both rows of tiles contain
                 for begin, end in _ranges(rest, step):
                     strip[..., begin:end, :] += above[..., done + begin : done + end, :]
             done = (tops[row + 1] if row + 1 < len(tops) else height) - top
@@ -170,7 +170,7 @@ class Tiled(nn.Module):
     def _row(
         self, x: Tensor | Windows, top: int, share: Tensor, row: int, rows: int
     ) -> tuple[Tensor | ScratchTensor, torch.dtype]:
-        """What the module says of one row of tiles, mixed where they overlap, and the number type that it gave."""
+        """Output of the module for one row of tiles, averaged where they overlap, and the dtype that it came in."""
         height, width = x.shape[-2:]
         lefts, weights = starts(width, self.tile, self.overlap), shares(width, self.tile, self.overlap)
         joined: Tensor | ScratchTensor = torch.empty(0)
@@ -183,7 +183,7 @@ class Tiled(nn.Module):
             if column == 0:
                 dtype = y.dtype
                 shape, mixed = (*y.shape[:-1], width), torch.promote_types(dtype, torch.float32)
-                # Of a tensor all of the output will be held anyway; and a file passes no gradient on.
+                # The output for a tensor will be held as a whole anyway, and a file cannot pass on gradients.
                 held = isinstance(x, Tensor) or y.requires_grad
                 joined = y.new_zeros(shape, dtype=mixed) if held else scratch(shape, mixed)
             joined[..., :, left : left + self.tile] += torch.outer(share, weight).to(y.device, mixed) * y
@@ -196,7 +196,7 @@ class Tiled(nn.Module):
 
 
 def _ranges(stop: int, step: int) -> Iterator[tuple[int, int]]:
-    """Zero to ``stop``, so many at a time."""
+    """Yield ranges of ``step`` from zero to ``stop``."""
     for begin in range(0, stop, step):
         yield begin, min(begin + step, stop)
 

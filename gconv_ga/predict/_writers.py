@@ -1,4 +1,4 @@
-"""Files that are written piece by piece: complete under their name, or not there at all."""
+"""PNG and NPY files that are written row by row, and that exist under their name only when they are complete."""
 
 import struct
 import zlib
@@ -19,13 +19,13 @@ GREY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
 def growing_png(
     path: Path, height: int, width: int, *, palette: NDArray[np.uint8] | None = None
 ) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """A PNG that grows row by row: indices into a palette, else grey levels of 8 or 16 bits, or RGB, as the rows are.
+    """Write a PNG row by row: indices into a palette, or else grey levels of 8 or 16 bits or RGB, as the rows are.
 
     Args:
         path: As for `growing`.
-        height: Rows of the whole.
-        width: Columns.
-        palette: ``[colours, 3]``, if the rows are indices.
+        height: Number of rows of the image.
+        width: Number of columns.
+        palette: Colours ``[colours, 3]``, if the rows are indices.
 
     Shape:
         - rows: ``[h, W]``, uint8 or uint16, or ``[h, W, 3]``, uint8; together ``H`` rows
@@ -38,12 +38,12 @@ def growing_png(
 
 @contextmanager
 def growing_npy(path: Path, height: int, width: int) -> Iterator[Callable[[NDArray[Any]], None]]:
-    """An array ``[C, H, W]`` of float32, as `numpy.save` writes it, that grows row by row.
+    """Write an array ``[C, H, W]`` of float32, as `numpy.save` writes it, row by row.
 
     Args:
         path: As for `growing`.
-        height: Rows of the whole.
-        width: Columns.
+        height: Number of rows of the array.
+        width: Number of columns.
 
     Shape:
         - rows: ``[C, h, W]``; together ``H`` rows
@@ -68,17 +68,17 @@ def growing_npy(path: Path, height: int, width: int) -> Iterator[Callable[[NDArr
 
 
 class _Png:
-    """What has been written of a PNG."""
+    """PNG that is written row by row."""
 
     def __init__(self, file: BinaryIO, height: int, width: int, palette: NDArray[np.uint8] | None) -> None:
         self.file, self.size, self.palette = file, (width, height), palette
-        # Filter 2 writes the difference from the row above; for indices it would mean nothing.
+        # Filter 2 stores differences from the row above, which help compression, but not of indices.
         self.filter = 2 if palette is None else 0
-        self.squeeze = zlib.compressobj()
+        self.compressor = zlib.compressobj()
         self.above: NDArray[np.uint8] | None = None  # the bytes of the last row
 
     def add(self, rows: NDArray[Any]) -> None:
-        """Writes the next rows."""
+        """Write the next rows."""
         values = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder(">")).view(np.uint8).reshape(len(rows), -1)
         if self.above is None:
             self._begin(rows)
@@ -86,11 +86,11 @@ class _Png:
         above = np.concatenate((self.above[None], values[:-1]))
         filtered = values - above if self.filter else values
         self.above = values[-1].copy()
-        self._chunk(b"IDAT", self.squeeze.compress(np.insert(filtered, 0, self.filter, axis=1).data))
+        self._chunk(b"IDAT", self.compressor.compress(np.insert(filtered, 0, self.filter, axis=1).data))
 
     def finish(self) -> None:
-        """Writes the end."""
-        self._chunk(b"IDAT", self.squeeze.flush())
+        """Write the end of the file."""
+        self._chunk(b"IDAT", self.compressor.flush())
         self._chunk(b"IEND")
 
     def _begin(self, rows: NDArray[Any]) -> None:

@@ -126,7 +126,7 @@ def test_wrong_arguments_are_refused(numbered, argument, value):
 
 
 def test_a_crop_larger_than_an_image_is_refused(numbered):
-    with pytest.raises(ValueError, match=r"^crop must be at most 12, the smaller side of an image, but got crop=13"):
+    with pytest.raises(ValueError, match=r"^crop must be at most 12, the shorter side of an image, but got crop=13"):
         CropStream(numbered, length=3, crop=13)[0]
 
 

@@ -281,10 +281,11 @@ def test_without_pyvips_a_large_image_is_refused(noise, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("ending", ["png", "jpg"])
-def test_an_image_that_ends_too_early_is_refused_and_its_first_rows_are_read(ending, noise, tmp_path):
+def test_an_image_that_ends_too_early_is_refused_and_its_first_rows_are_read(ending, tmp_path):
     path = tmp_path / f"x.{ending}"
-    # libpng reads 8 KiB at a time, and loses those that are not all there.
-    Image.fromarray(np.tile(noise[..., :3], (5, 1, 1))).save(path)
+    # libpng reads some KiB at a time, and loses those that are not all there.
+    grain = np.random.default_rng(0).integers(0, 256, (5 * HEIGHT, WIDTH, 3), dtype=np.uint8)
+    Image.fromarray(grain).save(path)
     whole = pillow(path)
     path.write_bytes(path.read_bytes()[: -path.stat().st_size // 4])
     image = ImageFile(path)

@@ -96,7 +96,7 @@ DAMAGE = {
     "text": (lambda images, masks: (images / "b.tif").write_text("no"), "b.tif: path must be a readable image file"),
     "truncated": (damage_truncated, "b.png: path must be a readable image file"),
     "pages": (damage_pages, "This one has 3 pages"),
-    "no number": (damage_float, "b.tif: the image has values that are no number"),
+    "no number": (damage_float, "b.tif: the image has values that are NaN or infinite"),
     "fractions": (damage_fractions, "b.tif: mask must be a file of whole numbers"),
     "colours": (
         lambda images, masks: save(np.zeros((12, 9, 3), dtype=np.uint8), images / "b.tif"),
@@ -119,17 +119,17 @@ def test_what_is_wrong_is_said(damage, folders):
 def test_a_mask_of_black_and_white_shows_its_values(folders):
     for path in folders[1].iterdir():
         save(np.asarray(Image.open(path)) * np.uint8(255), path)
-    assert problems(folders) == ["masks: no pixel of class 1, 2, 3, 4, 5 and 249 more; the values there are 0, 255"]
+    assert problems(folders) == ["masks: no pixel of class 1, 2, 3, 4, 5 and 249 more; the values found are 0, 255"]
 
 
 def test_an_empty_class_is_named(folders):
-    assert problems(folders, classes=3) == ["masks: no pixel of class 2; the values there are 0, 1"]
+    assert problems(folders, classes=3) == ["masks: no pixel of class 2; the values found are 0, 1"]
 
 
 def test_masks_of_one_value_have_an_empty_class(folders):
     for path in folders[1].iterdir():
         save(np.zeros((12, 9), dtype=np.uint8), path)
-    assert problems(folders) == ["masks: no pixel of class 1; the values there are 0"]
+    assert problems(folders) == ["masks: no pixel of class 1; the values found are 0"]
 
 
 def test_the_channels_that_a_network_takes_can_be_asked_for(folders):
@@ -183,7 +183,7 @@ def test_a_wrong_share_is_refused(share):
     [
         ("file,set\na.png,train\n", "This one has file, set"),
         ("", "This one has no rows"),
-        ("file,split\na.png,train\n", "It says nothing of 'b'"),
+        ("file,split\na.png,train\n", "It lacks 'b'"),
         ("file,split\na.png,train\nb.png,tran\n", "It has 'tran'"),
     ],
 )

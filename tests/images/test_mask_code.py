@@ -1,4 +1,4 @@
-"""Masks of indices and of colours, and pixels that count nowhere."""
+"""Masks of indices and of colours, and pixels that are ignored."""
 
 import json
 
@@ -46,9 +46,7 @@ def test_a_grey_file_is_black_and_white(tmp_path):
 
 def test_an_unknown_colour_is_named(painted):
     code = MaskEncoding({name: color for name, color in COLORS.items() if name != "leaf"})
-    with pytest.raises(
-        ValueError, match=r"^mask must be a picture .*\(0, 255, 0\) is the colour of 1 pixels and of no"
-    ):
+    with pytest.raises(ValueError, match=r"^mask must be an image .*\(0, 255, 0\) is the colour of 1 pixels but of no"):
         read_mask(painted, code)
 
 
@@ -93,7 +91,7 @@ def test_an_absent_file_of_colours_is_refused(tmp_path):
     [
         ({"colors": {"a": (0, 0, 0)}}, "colors must be the colours of two classes or more"),
         ({"colors": {"a": (0, 0, 0), "ignore": (1, 1, 1)}}, "colors must be the colours of two classes or more"),
-        ({"colors": {"a": (0, 0, 0), "b": (0, 0, 0)}}, "colors must be different .* 'b' is there twice"),
+        ({"colors": {"a": (0, 0, 0), "b": (0, 0, 0)}}, "colors must be different .* The colour of 'b' occurs twice"),
         ({"colors": COLORS, "ignore_index": 2}, "ignore_index must be none of the 3 classes"),
         ({"ignore_index": 1.5}, "ignore_index must be an int"),
     ],
@@ -139,11 +137,11 @@ def test_a_class_without_a_pixel_is_named_by_its_colour_too(painted, tmp_path):
     colors = {**COLORS, "stone": (9, 9, 9)}
     scan = scan_pairs([PairFiles(tmp_path / "image.png", painted)], code=MaskEncoding(colors))
     assert scan.classes == 4
-    assert [problem.what for problem in scan.problems] == ["no pixel of class 3; the values there are 0, 1, 2"]
+    assert [problem.what for problem in scan.problems] == ["no pixel of class 3; the values found are 0, 1, 2"]
 
 
 def test_other_classes_than_colours_are_refused(pair):
-    with pytest.raises(ValueError, match=r"^classes must be 3, as there are colours, but got classes=2"):
+    with pytest.raises(ValueError, match=r"^classes must be 3, the number of colours, but got classes=2"):
         scan_pairs([pair], classes=2, code=MaskEncoding(COLORS))
 
 
@@ -156,5 +154,5 @@ def test_a_dataset_reads_colours(painted, tmp_path):
 
 def test_a_dataset_refuses_a_pair_of_two_sizes(painted, tmp_path):
     Image.fromarray(np.zeros((3, 3), dtype=np.uint8)).save(tmp_path / "image.png")
-    with pytest.raises(ValueError, match=r"^mask must be of the image's size \(3, 3\)"):
+    with pytest.raises(ValueError, match=r"^mask must be of the size of the image, \(3, 3\)"):
         PairDataset([PairFiles(tmp_path / "image.png", painted)], code=MaskEncoding(COLORS))[0]

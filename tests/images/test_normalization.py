@@ -78,7 +78,7 @@ def test_the_percentile_is_the_same_in_every_number_type(values, dtype, percenti
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([0.0, 0.0], [1.0]), "^std must be one number a channel, 2 as in mean"),
+        (([0.0, 0.0], [1.0]), "^std must be one number for each channel, 2 as in mean"),
         (([0.0], [0.0]), "^std must be positive"),
         (([0.0], [float("nan")]), "^std must be positive"),
         (([0.0], [1.0], 0), "^percentile must be above 0 and up to 100, or None, but got percentile=0"),

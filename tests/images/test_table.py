@@ -75,7 +75,10 @@ def test_an_absolute_path_inside_is_taken(folder):
     [
         (["image,mask", "p1/b.png,p1/a_mask.png"], "p1/b.png: there is no such file"),
         (["image,mask", "p1,p1/a_mask.png"], "p1: there is no such file"),
-        (["image,mask", "p1/a.png,p1/a_mask.png", "p1/a.png,p2/a_mask.png"], "p1/a.png: another image of this name"),
+        (
+            ["image,mask", "p1/a.png,p1/a_mask.png", "p1/a.png,p2/a_mask.png"],
+            "p1/a.png: another image in the table has this name",
+        ),
         (
             ["image,mask,split,patient", "p1/a.png,p1/a_mask.png,train,7", "p2/a.png,p2/a_mask.png,val,7"],
             "patient 7: is in train and in val",

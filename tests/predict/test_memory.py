@@ -16,8 +16,8 @@ SIDE, LONG = 1000, 4000
 SHAPES = {"tall": (LONG, SIDE), "wide": (SIDE, LONG), "small": (SIDE, SIDE)}
 PIXELS = (LONG - SIDE) * SIDE  # that a large image has more than the small one
 SLACK = 2.5e6  # bytes: less than one a pixel, which is what the classes take, if they are held
-# What libvips keeps of a JPEG; and that has no more than 65535 columns.
-SLACKS = {"wide x.jpg": SLACK + 512 * 3 * (LONG - SIDE)}
+# libvips holds about 512 rows of a PNG or JPEG while it decodes.
+SLACKS = dict.fromkeys(("wide x.png", "wide x.jpg"), SLACK + 512 * 3 * (LONG - SIDE))
 FILES = ["x.png", "x.jpg", "tiles.tif", "array.npy"]
 
 SCRIPT = """
