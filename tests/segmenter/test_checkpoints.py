@@ -182,3 +182,19 @@ def test_the_seed_gives_the_weights(config):
     assert any(not torch.equal(first[name], other[name]) for name in first)
     with pytest.raises(ValueError, match=r"^seed must be an int of at least 0"):
         config.build(seed=-1)
+
+
+def test_a_checkpoint_of_the_first_version_loads(config, tmp_path):
+    """Its header as it was written then, by hand: neither names nor order may come to matter."""
+    model = config.build(seed=4)
+    header = {
+        "step": "8",
+        "gconv_ga": '{"architecture": "EquivariantUNet", "arguments": {"in_channels": 1, "classes": 2, "group": "C4", '
+        '"width": 2, "depth": 2}, "classes": ["background", "class 1"], '
+        '"normalization": {"mean": [26.5], "std": [30.25], "percentile": null}}',
+    }
+    (tmp_path / "model.safetensors").write_bytes(save(model.state_dict(), header))
+    loaded, read, step = load_checkpoint(tmp_path / "model.safetensors")
+    assert (step, read.classes, read.normalization.mean) == (8, ("background", "class 1"), (26.5,))
+    x = torch.randn(1, 1, 16, 16)
+    assert torch.equal(loaded(x), model.eval()(x))
