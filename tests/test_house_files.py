@@ -1,4 +1,4 @@
-"""The files of the project: of limited length, private in their room, within their dependencies, independent of the machine."""
+"""The files of the project: limited length, private in their room, declared dependencies, no machine's paths."""
 
 import ast
 import re

@@ -31,9 +31,9 @@ def export(
 ) -> None:
     """Write the network as plain convolutions, for any batch size, height and width: ONNX or a torch.export program.
 
-    The input "image" is float32 of shape (batch, C, H, W), normalized as in training; the output is "logits". Networks of
-    --arch smp take heights and widths that are multiples of the stride of their encoder, mostly 32: pad the image. The
-    metadata entry gconv_ga holds the classes and the normalization as JSON. Before the file appears it is run (by
+    The input "image" is float32 of shape (batch, C, H, W), normalized as in training; the output is "logits". Networks
+    of --arch smp take heights and widths that are multiples of the stride of their encoder, mostly 32: pad the image.
+    The metadata entry gconv_ga holds the classes and the normalization as JSON. Before the file appears it is run (by
     onnxruntime or torch) and compared with the checkpoint at three sizes. ONNX needs the extra onnx.
 
     Example: [bold]gconv-ga export --run run --out segmenter.onnx[/bold]

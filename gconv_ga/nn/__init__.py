@@ -27,9 +27,7 @@ Example:
 
 from . import authoring, functional
 from ._convolution import GroupConv2d, GroupConvTranspose2d, LiftingConv2d
-from ._norms import BatchNorm2d, Dropout2d, InstanceNorm2d
-from ._pooling import AvgPool2d, GroupPool, MaxBlurPool2d, MaxPool2d
-from ._upsampling import Upsample
+from ._layers import AvgPool2d, BatchNorm2d, Dropout2d, GroupPool, InstanceNorm2d, MaxBlurPool2d, MaxPool2d, Upsample
 
 __all__ = [
     "AvgPool2d",

@@ -1,8 +1,7 @@
-"""Lifting, group and transposed group convolutions."""
+"""Lifting and group convolution, and what equivariant convolutions share: parameters, kernels and their cache."""
 
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -12,17 +11,127 @@ from torch.overrides import has_torch_function
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..filters import Filters, as_filters
 from ..groups import Group, as_group
-from ._cache import KeepsKernels
-from ._correlate import correlate, correlate_transposed, least_size
-from ._geometry import SAMPLINGS, make_geometry
-from ._taps import (
+from ._correlate import correlate
+from ._geometry import (
+    SAMPLINGS,
     fill_absent_planes,
     gather_neighbours,
     gathering_is_faster,
+    make_geometry,
     nearest_elements,
     neighbour_table,
-    source_table,
 )
+
+T = TypeVar("T")
+
+
+class KeepsKernels(nn.Module):
+    """Base class of layers that derive kernels from their weights, and cache them in eval mode.
+
+    While the layer is in train mode or gradients flow to the weights, kernels are computed at every call. Cached
+    kernels are never saved, copied or moved, and they are dropped when a weight changes. One change goes unnoticed,
+    because detecting it would make an accelerator wait: an edit through ``weight.data`` (rather than of ``weight``
+    under `torch.no_grad`) on a device other than the CPU. Subclasses call ``self._cached(compute, *weights)``.
+
+    Shape:
+        - input and output: those of the layer
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn.authoring import KeepsKernels
+        >>> class Symmetric(KeepsKernels, torch.nn.Conv2d):
+        ...     def forward(self, input):
+        ...         kernel = self._cached(lambda: (self.weight + self.weight.flip(-1)) / 2, self.weight)
+        ...         return torch.nn.functional.conv2d(input, kernel, self.bias)
+        >>> Symmetric(1, 2, 3)(torch.zeros(1, 1, 8, 8)).shape
+        torch.Size([1, 2, 6, 6])
+    """
+
+    _cache_entry: "_CacheEntry | None" = None
+
+    def _cached(self, compute: Callable[[], T], *weights: Tensor) -> T:
+        """Return ``compute()``, a tensor or a tuple of tensors, or its earlier result for the same weights."""
+        if self.training or torch.compiler.is_compiling():
+            return compute()
+        if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
+            return compute()
+        entry = self._cache_entry
+        if entry is None or not entry.is_valid(weights):
+            entry = self._cache_entry = _CacheEntry.of(compute, weights)
+            if entry is None:
+                return compute()
+        result: T = entry.result
+        return result
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Self:
+        self._cache_entry = None
+        return super()._apply(fn, recurse)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_cache_entry"}
+
+
+class _WeightState(NamedTuple):
+    """State of a weight: the tensor, its count of in-place edits, its address, and on the CPU a copy of its numbers."""
+
+    weight: Tensor
+    edits: int
+    address: int
+    numbers: Tensor | None
+    copy: Tensor | None
+
+    @classmethod
+    def of(cls, weight: Tensor) -> "_WeightState":
+        # An edit through `.data` leaves no mark, so on the CPU the numbers are compared as well. torch has no public
+        # name for the count of a tensor's in-place edits.
+        numbers = _as_int64(weight.detach()) if weight.device.type == "cpu" else None
+        copy = None if numbers is None else numbers.clone()
+        return cls(weight, weight._version, weight.data_ptr(), numbers, copy)  # noqa: SLF001
+
+
+class _CacheEntry(NamedTuple):
+    """A result, and the state of the weights that it was computed from."""
+
+    result: Any
+    states: tuple[_WeightState, ...]
+
+    @classmethod
+    def of(cls, compute: Callable[[], Any], weights: tuple[Tensor, ...]) -> "_CacheEntry | None":
+        """Compute the result and record the weights; None if nothing may be cached."""
+        if not all(_is_cacheable(weight) for weight in weights):
+            return None
+        # The result must not depend on the caller's modes: inference tensors, for one, cannot be differentiated.
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(weights[0].device.type, enabled=False):
+            result = compute()
+            tensors = result if isinstance(result, tuple) else (result,)
+            if any(type(tensor) is not Tensor for tensor in tensors):
+                return None
+            return cls(result, tuple(_WeightState.of(weight) for weight in weights))
+
+    def is_valid(self, weights: tuple[Tensor, ...]) -> bool:
+        """Return whether these are the recorded weights, unchanged."""
+        if len(weights) != len(self.states):
+            return False
+        # A plain loop is faster than generators, and this runs at every call.
+        for now, (weight, edits, address, numbers, copy) in zip(weights, self.states, strict=True):
+            if now is not weight or now._version != edits or now.data_ptr() != address:  # noqa: SLF001
+                return False
+            if numbers is not None and copy is not None and not torch.equal(numbers, copy):
+                return False
+        return True
+
+
+def _as_int64(numbers: Tensor) -> Tensor:
+    """Return a view of the same memory as int64 where that is possible: such tensors compare twice as fast."""
+    flat = numbers.flatten()
+    viewable = flat.nbytes % 8 == 0 and flat.data_ptr() % 8 == 0 and flat.data_ptr() == numbers.data_ptr()
+    return flat.view(torch.int64) if viewable else numbers
+
+
+def _is_cacheable(weight: Tensor) -> bool:
+    """Return whether a weight is an ordinary parameter: fake, functional and traced tensors have other types."""
+    return type(weight) is nn.Parameter and not (weight.is_meta or weight.is_inference())
+
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -388,154 +497,3 @@ class GroupConv2d(_Convolution):
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
         return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))
-
-
-class GroupConvTranspose2d(_Convolution):
-    r"""Transposed group convolution, ``out(., h) = sum_g (L_g k)(., h) *^T f(., g)``: the adjoint of `GroupConv2d`.
-
-    ``*^T`` is `torch.nn.functional.conv_transpose2d`. With one padding rule for all orientations, any
-    ``output_padding`` would break the symmetry, since torch adds it at the lower right. Here each orientation adds it
-    at the edges that its group element moves the lower and right edges to, so the layer is exact for C1, C2, C4, D1,
-    D2 and D4 with any arguments. After a strided `GroupConv2d`, it returns the samples of every orientation to the
-    pixels they were taken from.
-
-    Args:
-        in_channels: Number of fields of the input, not counting group elements.
-        out_channels: Number of fields of the output.
-        kernel_size: Rows and columns, or one int for both.
-        stride: As in `torch.nn.ConvTranspose2d`.
-        padding: As in `torch.nn.ConvTranspose2d`.
-        output_padding: As in `torch.nn.ConvTranspose2d`.
-        groups: Number of blocks of fields that do not mix. The symmetry is ``group``.
-        bias: Whether to add one learned number per field.
-        dilation: As in `torch.nn.ConvTranspose2d`.
-        padding_mode: "zeros" only, as in torch.
-        device: Device of the parameters.
-        dtype: Data type of the parameters.
-        group: The symmetry group or its name.
-        group_kernel_size: Number of group elements that the kernel has planes for. If None, all of them.
-        filters: As for `GroupConv2d`.
-        sampling: As for `GroupConv2d`.
-
-    Shape:
-        - input: ``[B, C_in, |G|, H, W]``
-        - output: ``[B, C_out, |G|, H', W']``, H' and W' as in `torch.nn.ConvTranspose2d`
-        - weight: ``[C_in, C_out / groups, m, kh, kw]``; bias: ``[C_out]``
-
-    Raises:
-        ValueError: An argument is out of its range, a rotation by 90 degrees would change the size of the output, or
-            the shape of the input does not match.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.nn import GroupConvTranspose2d
-        >>> up = GroupConvTranspose2d(16, 8, 2, stride=2, group="C4")
-        >>> up(torch.randn(2, 16, 4, 8, 8)).shape
-        torch.Size([2, 8, 4, 16, 16])
-        >>> up(torch.randn(2, 16, 4, 8, 8), output_size=(17, 16)).shape
-        torch.Size([2, 8, 4, 17, 16])
-
-    References:
-        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, section 6 (the adjoint).
-    """
-
-    sources: Tensor
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int | tuple[int, int],
-        stride: int | tuple[int, int] = 1,
-        padding: int | tuple[int, int] = 0,
-        output_padding: int | tuple[int, int] = 0,
-        groups: int = 1,
-        bias: bool = True,
-        dilation: int | tuple[int, int] = 1,
-        padding_mode: str = "zeros",
-        device: torch.device | str | None = None,
-        dtype: torch.dtype | None = None,
-        *,
-        group: Group | str,
-        group_kernel_size: int | None = None,
-        filters: Filters | str = "auto",
-        sampling: str = "per_orientation",
-    ) -> None:
-        if padding_mode != "zeros":
-            raise invalid("padding_mode", "'zeros' in a transposed convolution", padding_mode)
-        if isinstance(padding, str):
-            raise invalid("padding", "an int or a pair of ints in a transposed convolution", padding)
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding, dilation, groups, padding_mode, group,
-            group_kernel_size, filters, sampling,
-        )  # fmt: skip
-        self.output_padding = as_pair("output_padding", output_padding, minimum=0)
-        for axis in (0, 1):
-            most = max(self.stride[axis], self.dilation[axis]) - 1
-            if self.output_padding[axis] > most:
-                takes = f"from 0 to {most}, below the stride or the dilation"
-                raise invalid("output_padding", takes, output_padding)
-        # The choice of `GroupConv2d`, but adding up planes costs more than gathering neighbours (benchmarks/layers.py).
-        self._mixes_all = 4 * len(self.taps) > self.group.order
-        shape = self.in_channels, self.out_channels // self.groups, len(self.taps)
-        self._register_parameters(shape, bias, device, dtype)
-
-    def _fan_in(self) -> tuple[float, bool]:
-        # Only one in stride ** 2 taps of a kernel reaches a given pixel.
-        channels = self.in_channels // self.groups * len(self.taps)
-        return channels / (self.stride[0] * self.stride[1]), True
-
-    def _tables(self) -> dict[str, Tensor]:
-        return super()._tables() | {"sources": torch.tensor(source_table(self.group, self.taps))}
-
-    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        """Compute the up-sampled feature map.
-
-        Args:
-            input: The feature map.
-            output_size: Rows and columns of the output, instead of ``output_padding``. They must be within its reach.
-
-        Shape:
-            - input: ``[B, C_in, |G|, H, W]``
-            - output: ``[B, C_out, |G|, H', W']``
-
-        Raises:
-            ValueError: The shape of the input does not match, or ``output_size`` is out of reach.
-        """
-        if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
-            axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
-            raise wrong_shape("input", axes, input)
-        least, extra = least_size(self.geometry, *input.shape[-2:]), self.output_padding
-        if output_size is not None:
-            extra = self._output_padding_for(output_size, least)
-        if min(least[0] + extra[0], least[1] + extra[1]) < 1:
-            raise wrong_shape("input", f"[B, C, |G|, H, W] larger than what padding={self.padding} crops", input)
-        self._warn_if_inexact(extra)
-        sources = None if self._mixes_all else self.sources
-        out = correlate_transposed(input, self.turned_kernels(), self.geometry, extra, self.groups, sources)
-        # Under autocast the sum would be float32 otherwise.
-        return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
-
-    def _output_padding_for(self, output_size: Sequence[int], least: tuple[int, int]) -> tuple[int, int]:
-        rows, columns = as_pair("output_size", output_size, minimum=1)
-        extra = rows - least[0], columns - least[1]
-        most = [max(pair) - 1 for pair in zip(self.stride, self.dilation, strict=True)]
-        if not all(0 <= more <= limit for more, limit in zip(extra, most, strict=True)):
-            takes = f"from {least} to {(least[0] + most[0], least[1] + most[1])}"
-            raise invalid("output_size", takes, output_size)
-        return extra
-
-    def _warn_if_inexact(self, extra: tuple[int, int]) -> None:
-        if self.sampling != "shared" or torch.compiler.is_compiling():
-            return
-        if any(more and flips for more, flips in zip(extra, self.geometry.flipped_axes(), strict=True)):
-            warnings.warn(
-                f"sampling='shared' is not equivariant with output_padding {extra}, at any size. The default "
-                "sampling='per_orientation' is exact.",
-                stacklevel=3,
-            )
-
-    def extra_repr(self) -> str:
-        text = super().extra_repr()
-        extra = f", output_padding={self.output_padding}" if self.output_padding != (0, 0) else ""
-        return text.replace(", group='", f"{extra}, group='")

@@ -14,10 +14,9 @@ Example:
     [(0,), (1,), (2,), (3,)]
 """
 
-from ._cache import KeepsKernels
+from ._convolution import KeepsKernels
 from ._correlate import correlate, correlate_transposed, least_size
-from ._geometry import Geometry, apply_per_orientation, make_geometry
-from ._taps import nearest_elements
+from ._geometry import Geometry, apply_per_orientation, make_geometry, nearest_elements
 
 __all__ = [
     "Geometry",

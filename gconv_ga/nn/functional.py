@@ -18,8 +18,15 @@ from .._validate import as_pair, invalid, one_of, wrong_shape
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
-from ._geometry import make_geometry, select_elements
-from ._taps import fill_absent_planes, gather_neighbours, gathering_is_faster, nearest_elements, neighbour_table
+from ._geometry import (
+    fill_absent_planes,
+    gather_neighbours,
+    gathering_is_faster,
+    make_geometry,
+    nearest_elements,
+    neighbour_table,
+    select_elements,
+)
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 

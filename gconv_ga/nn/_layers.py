@@ -1,11 +1,13 @@
-"""Pooling of feature maps on the group: over windows of pixels, exact at every size, and over group elements."""
+"""Layers without a kernel of their own: pooling, norms, dropout and upsampling of feature maps on the group."""
+
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .._validate import as_pair, invalid, one_of, wrong_shape
+from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
-from ._geometry import SAMPLINGS, apply_per_orientation, make_geometry
+from ._geometry import SAMPLINGS, apply_per_orientation, make_geometry, sampling_moves
 from .functional import cosets, pool_cosets
 
 
@@ -251,3 +253,160 @@ class GroupPool(nn.Module):
     def extra_repr(self) -> str:
         text = f"{self.group.name!r}, reduction={self.reduction!r}"
         return text if self.subgroup is None else text + f", to={self.subgroup.name!r}"
+
+
+class BatchNorm2d(nn.BatchNorm3d):
+    """Batch normalization of feature maps on the group; statistics and affine parameters are shared by all elements.
+
+    Equivariance asks for the statistics of `torch.nn.BatchNorm3d`, which are taken over the last three axes of
+    ``[B, C, |G|, H, W]``: separate statistics would tell the orientations apart. To synchronize them between devices,
+    use `torch.nn.SyncBatchNorm.convert_sync_batchnorm`.
+
+    Args:
+        num_features: C, not counting group elements.
+        eps: As in torch.
+        momentum: As in torch.
+        affine: As in torch.
+        track_running_stats: As in torch.
+        bias: As in torch.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+
+    Shape:
+        - input and output: ``[B, C, |G|, H, W]``
+
+    Raises:
+        ValueError: The shape of the input does not match.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn import BatchNorm2d
+        >>> BatchNorm2d(8)(torch.randn(2, 8, 4, 16, 16)).shape
+        torch.Size([2, 8, 4, 16, 16])
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_axes(input, self.num_features)
+
+
+class InstanceNorm2d(nn.InstanceNorm3d):
+    """Instance normalization of feature maps on the group, with statistics over group elements and pixels.
+
+    Args:
+        num_features: C, not counting group elements.
+        eps: As in torch.
+        momentum: As in torch.
+        affine: As in torch.
+        track_running_stats: As in torch.
+        bias: As in torch.
+        device: Device of the parameters.
+        dtype: Data type of the parameters.
+
+    Shape:
+        - input and output: ``[B, C, |G|, H, W]``
+
+    Raises:
+        ValueError: The shape of the input does not match.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn import InstanceNorm2d
+        >>> InstanceNorm2d(8)(torch.randn(2, 8, 4, 16, 16)).shape
+        torch.Size([2, 8, 4, 16, 16])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        self._check_input_dim(input)
+        # torch looks at the first sample without checking that there is one.
+        return super().forward(input) if input.shape[0] else input.clone()
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        _check_axes(input, self.num_features)
+
+
+class Dropout2d(nn.Dropout3d):
+    """Dropout of whole fields: all orientations of a field are dropped together, so that training is equivariant too.
+
+    Args:
+        p: Probability that a field is set to zero.
+        inplace: As in torch.
+
+    Shape:
+        - input and output: ``[B, C, |G|, H, W]``
+
+    Raises:
+        ValueError: The shape of the input does not match.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn import Dropout2d
+        >>> Dropout2d(0.5)(torch.ones(1, 8, 4, 16, 16)).shape
+        torch.Size([1, 8, 4, 16, 16])
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        _check_axes(input, None)
+        return super().forward(input)
+
+
+def _check_axes(input: Tensor, fields: int | None) -> None:
+    if input.ndim != 5 or (fields is not None and input.shape[1] != fields):
+        raise wrong_shape("input", f"[B, C{'' if fields is None else f'={fields}'}, |G|, H, W]", input)
+
+
+class Upsample(nn.Module):
+    """Up-sampling by an integer factor, extended to the requested size.
+
+    Reverses the size change of `MaxPool2d` and `AvgPool2d` with the same window. Where such a pool has left pixels
+    over, the up-sampled map is extended by repeating its last row or column, at the edge where that orientation's
+    windows left them. So the skip connections of a U-Net fit at every size and stay exact. Without ``output_size`` it
+    is `torch.nn.Upsample`.
+
+    Args:
+        scale_factor: An int of at least 1.
+        mode: "nearest", "bilinear" (``align_corners=False``) or "bicubic".
+        group: The group or its name.
+
+    Shape:
+        - input: ``[B, C, |G|, H, W]``
+        - output: ``[B, C, |G|, H * scale_factor, W * scale_factor]``, or ``output_size``
+
+    Raises:
+        ValueError: ``scale_factor`` is not a positive int, the mode is not one of those listed, the shape of the input
+            does not match, or no pool with this window makes the input from ``output_size``.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.nn import Upsample
+        >>> up = Upsample(2, mode="bilinear", group="C4")
+        >>> up(torch.randn(1, 8, 4, 16, 16)).shape
+        torch.Size([1, 8, 4, 32, 32])
+        >>> up(torch.randn(1, 8, 4, 16, 16), output_size=(33, 32)).shape
+        torch.Size([1, 8, 4, 33, 32])
+    """
+
+    def __init__(self, scale_factor: int, mode: str = "nearest", *, group: Group | str) -> None:
+        super().__init__()
+        self.scale_factor = as_int("scale_factor", scale_factor, minimum=1)
+        self.mode = one_of("mode", mode, ("nearest", "bilinear", "bicubic"))
+        self.group = as_group(group)
+        self._moves = sampling_moves(self.group)
+
+    def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
+        if input.ndim != 5 or input.shape[2] != self.group.order:
+            raise wrong_shape("input", f"[B, C, |G|={self.group.order}, H, W]", input)
+        least = [n * self.scale_factor for n in input.shape[-2:]]
+        size = least if output_size is None else list(as_pair("output_size", output_size, minimum=1))
+        missing = [size[axis] - least[axis] for axis in (0, 1)]
+        if not all(0 <= n < self.scale_factor for n in missing):
+            most = [n + self.scale_factor - 1 for n in least]
+            raise invalid("output_size", f"from {tuple(least)} to {tuple(most)}", output_size)
+
+        def enlarge(x: Tensor) -> Tensor:
+            y = F.interpolate(x, scale_factor=self.scale_factor, mode=self.mode)
+            return F.pad(y, (0, missing[1], 0, missing[0]), mode="replicate") if any(missing) else y
+
+        return apply_per_orientation(enlarge, input, self._moves, False, missing[0] > 0, missing[1] > 0)
+
+    def extra_repr(self) -> str:
+        return f"scale_factor={self.scale_factor}, mode={self.mode!r}, group={self.group.name!r}"
