@@ -26,8 +26,9 @@ Example:
 """
 
 from . import authoring, functional
-from ._convolution import GroupConv2d, GroupConvTranspose2d, LiftingConv2d
+from ._convolution import GroupConv2d, LiftingConv2d
 from ._layers import AvgPool2d, BatchNorm2d, Dropout2d, GroupPool, InstanceNorm2d, MaxBlurPool2d, MaxPool2d, Upsample
+from ._transposed import GroupConvTranspose2d
 
 __all__ = [
     "AvgPool2d",

@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ._checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-    from ._config import SegmenterConfig
+    from ._checkpoint import Checkpoint, SegmenterConfig, load_checkpoint, save_checkpoint
     from ._devices import PRECISIONS, Machines, as_device
     from ._smp import plain_smp
 
@@ -39,8 +38,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "_checkpoint": ["Checkpoint", "load_checkpoint", "save_checkpoint"],
-        "_config": ["SegmenterConfig"],
+        "_checkpoint": ["Checkpoint", "SegmenterConfig", "load_checkpoint", "save_checkpoint"],
         "_devices": ["PRECISIONS", "Machines", "as_device"],
         "_smp": ["plain_smp"],
     },
