@@ -6,31 +6,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import ImageColor
 from torch import Tensor
 
 from ..images import ImageFile
-from ..plots import PALETTE
 from ._scratch import ScratchTensor, scratch
+from ._writers import class_colors
 
 WEIGHT = 0.45  # of the colour of a class over the image
 SIDE = 256  # of the windows that are read: a row of tiles of a file should not be decoded for a few rows of pixels
 SAMPLE = 2**20  # largest number of pixels from which black and white are found
-
-
-def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
-    """Return a colour for each class: first the given ones; else black for class 0, and the palette in a cycle.
-
-    Shape:
-        - output: ``[classes, 3]``
-    """
-    ours = np.array([ImageColor.getrgb(colour) for colour in PALETTE], dtype=np.uint8)
-    table = ours[np.arange(classes) % len(ours)]
-    table[0] = 0
-    if colors is not None:
-        given = np.asarray(colors, dtype=np.uint8)[:classes]
-        table[: len(given)] = given
-    return table
 
 
 class Overlay:

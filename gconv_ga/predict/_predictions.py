@@ -14,8 +14,8 @@ from .._files import growing
 from .._validate import invalid, wrong_shape
 from ..images import ImageFile
 from ._image import ImagePrediction, logit_bands
-from ._overlay import Overlay, class_colors
-from ._writers import growing_npy, growing_png
+from ._overlay import Overlay
+from ._writers import class_colors, growing_npy, growing_png
 
 
 def save_prediction(

@@ -2,17 +2,34 @@
 
 import struct
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import ImageColor
 
 from .._files import growing
+from ..plots import PALETTE
 
-GREY, RGB, PALETTE = 0, 2, 3  # colour types of PNG
+GREY, RGB, INDEXED = 0, 2, 3  # colour types of PNG
+
+
+def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
+    """Return a colour for each class: first the given ones; else black for class 0, and the palette in a cycle.
+
+    Shape:
+        - output: ``[classes, 3]``
+    """
+    ours = np.array([ImageColor.getrgb(colour) for colour in PALETTE], dtype=np.uint8)
+    table = ours[np.arange(classes) % len(ours)]
+    table[0] = 0
+    if colors is not None:
+        given = np.asarray(colors, dtype=np.uint8)[:classes]
+        table[: len(given)] = given
+    return table
 
 
 @contextmanager
@@ -94,7 +111,7 @@ class _Png:
         self._chunk(b"IEND")
 
     def _begin(self, rows: NDArray[Any]) -> None:
-        kind = RGB if rows.ndim == 3 else GREY if self.palette is None else PALETTE
+        kind = RGB if rows.ndim == 3 else GREY if self.palette is None else INDEXED
         self.file.write(b"\x89PNG\r\n\x1a\n")
         self._chunk(b"IHDR", struct.pack(">IIBBBBB", *self.size, 8 * rows.dtype.itemsize, kind, 0, 0, 0))
         if self.palette is not None:
