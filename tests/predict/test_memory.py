@@ -87,7 +87,7 @@ print(json.dumps(found))
 @pytest.fixture(scope="module")
 def growth(tmp_path_factory):
     """For each file the bytes by which the peak is higher than for a small image."""
-    pytest.importorskip("pyvips", reason="without it a JPEG is held")
+    pytest.importorskip("pyvips", reason="large PNG and JPEG are read with it")
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError as error:
