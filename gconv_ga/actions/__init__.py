@@ -20,9 +20,19 @@ Example:
     (torch.Size([1, 1, 3, 2]), True)
 """
 
-from ._action import Action, Invariant
-from ._fields import LabelMask, RegularField, ScalarField, VectorField
-from ._grid import GridMove, good_sizes_near, grid_move, leftover, move_grid
+from ._fields import (
+    Action,
+    GridMove,
+    Invariant,
+    LabelMask,
+    RegularField,
+    ScalarField,
+    VectorField,
+    good_sizes_near,
+    grid_move,
+    leftover,
+    move_grid,
+)
 from ._nests import Leaf, as_action, as_actions, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
 from ._points import Boxes, Keypoints, Points
 

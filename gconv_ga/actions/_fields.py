@@ -1,6 +1,8 @@
-"""Actions on fields over the image plane: scalar fields, vector fields, feature maps on the group and label masks."""
+"""Actions on images: scalar, vector and regular fields and label masks; their base class; moves of the pixel grid."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -8,8 +10,223 @@ from torch import Tensor
 
 from .._validate import invalid, one_of, wrong_shape
 from ..groups import Group, as_group
-from ._action import Action, linear_combination, require_signed
-from ._grid import grid_move, move_grid
+
+
+class Action(ABC):
+    """Base class for the action of a group on a kind of tensor, ``L_g x``.
+
+    Actions are immutable, comparable and picklable. They satisfy ``act(g, act(h, x)) == act(g h, x)``: to the last
+    bit for multiples of 90 degrees and reflections (except that coordinates in an image, `Keypoints` and `Boxes`, are
+    rounded when they are reflected), up to interpolation for other angles.
+
+    Subclasses define ``__call__``.
+    """
+
+    @abstractmethod
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        """Return ``L_g x`` for ``g = element``.
+
+        Args:
+            x: The tensor. Each action documents its axes.
+            group: The group or its name.
+            element: Index of the group element ``g``, ``0 .. |G| - 1``.
+
+        Returns:
+            The moved tensor, contiguous. It may share memory with ``x`` (for the identity, for example).
+
+        Raises:
+            ValueError: ``x`` does not have the axes that this action takes, or ``element`` is not an element of
+                ``group``.
+        """
+
+    def after(self, group: Group | str, element: int) -> "Action":
+        """Return the action for tensors that this action has already moved by ``element``.
+
+        This is the same action, except for actions that hold the size of the image (`Keypoints`, `Boxes`): a rotation
+        by 90 degrees swaps height and width. In full, the composition law therefore reads
+        ``act.after(h)(act(x, h), g) == act(x, g h)``.
+        """
+        return self
+
+
+@dataclass(frozen=True)
+class Invariant(Action):
+    """The trivial representation: ``L_g x = x``, for any tensor.
+
+    Use it for class scores, image-level statistics, and extra inputs that do not rotate with the image.
+
+    Shape:
+        - x: any; the output is the same.
+
+    Raises:
+        ValueError: The element is not an element of the group.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.actions import Invariant
+        >>> from gconv_ga.groups import C4
+        >>> Invariant()(torch.arange(3), C4, 1)
+        tensor([0, 1, 2])
+    """
+
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        as_group(group).matrix(element)  # raises if there is no such element
+        return x.contiguous()
+
+
+def linear_combination(a: float, x: Tensor, b: float, y: Tensor) -> Tensor:
+    """Return ``a x + b y`` without multiplying by 0, 1 or -1.
+
+    Rotations by 90 degrees therefore keep integers, infinities and every bit.
+    """
+    if b == 0:
+        return _scaled(a, x)
+    return _scaled(b, y) if a == 0 else a * x + b * y
+
+
+def _scaled(a: float, x: Tensor) -> Tensor:
+    if a == 1:
+        return x
+    return -x if a == -1 else a * x
+
+
+def require_signed(x: Tensor) -> None:
+    """Refuse vectors and coordinates whose type cannot hold negative numbers.
+
+    Raises:
+        ValueError: ``x`` has an unsigned integer type or is bool.
+    """
+    if not x.dtype.is_signed:
+        raise invalid("x", "of a type with negative numbers", x, "convert it to floating point")
+
+
+class GridMove(NamedTuple):
+    """A rotation by a multiple of 90 degrees or a reflection as a permutation of the pixel grid.
+
+    The last two axes are transposed first; then the rows are flipped, then the columns.
+
+    Args:
+        transpose: Whether rows become columns.
+        flip_rows: Whether the order of the rows is then reversed.
+        flip_columns: Whether the order of the columns is then reversed.
+
+    Example:
+        >>> from gconv_ga.actions import grid_move
+        >>> from gconv_ga.groups import C4
+        >>> grid_move(C4, 1)  # what torch.rot90 does
+        GridMove(transpose=True, flip_rows=True, flip_columns=False)
+    """
+
+    transpose: bool
+    flip_rows: bool
+    flip_columns: bool
+
+    @property
+    def inverse(self) -> "GridMove":
+        """The move that undoes this one: after a transposition, rows and columns have changed places."""
+        return GridMove(True, self.flip_columns, self.flip_rows) if self.transpose else self
+
+
+def grid_move(group: Group | str, element: int) -> GridMove:
+    """Return the permutation of the pixel grid for a group element, ``(L_g f)(y) = f(g^-1 y)``.
+
+    Args:
+        group: The group or its name.
+        element: Index of a rotation by a multiple of 90 degrees, with or without a reflection
+            (``group.is_exact(element)``).
+
+    Raises:
+        ValueError: The element rotates by another angle, or it is not an element of the group.
+
+    Example:
+        >>> from gconv_ga.actions import grid_move
+        >>> grid_move("D4", 4)  # the reflection
+        GridMove(transpose=False, flip_rows=False, flip_columns=True)
+    """
+    group = as_group(group)
+    if not group.is_exact(element):
+        advice = "other angles need interpolation"
+        raise invalid("element", f"a multiple of 90 degrees in {group.name}", element, advice)
+    (xx, xy), (yx, yy) = group.matrix(element)
+    # Rows count downwards while the matrix has y up: seen from the grid the off-diagonal entries change sign.
+    return GridMove(xx == 0, flip_rows=yy - yx < 0, flip_columns=xx - xy < 0)
+
+
+def move_grid(x: Tensor, move: GridMove) -> Tensor:
+    """Apply a grid move to the last two axes of a tensor, without making the result contiguous.
+
+    Args:
+        x: An image, or any tensor whose last two axes are pixels.
+        move: The grid move.
+
+    Shape:
+        - x: ``[..., H, W]``
+        - output: ``[..., W, H]`` if the move transposes, else ``[..., H, W]``
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.actions import grid_move, move_grid
+        >>> from gconv_ga.groups import D4
+        >>> x = torch.arange(6).view(2, 3)
+        >>> torch.equal(move_grid(x, grid_move(D4, 4)), x.flip(-1))
+        True
+    """
+    if move.transpose:
+        x = x.transpose(-2, -1)
+    axes = [axis for axis, flip in ((-2, move.flip_rows), (-1, move.flip_columns)) if flip]
+    return x.flip(axes) if axes else x
+
+
+def leftover(size: int, kernel: int, stride: int, padding: int | tuple[int, int], dilation: int) -> int:
+    """Return the number of pixels at the end of an axis that no window covers.
+
+    Args:
+        size: Number of pixels along the axis.
+        kernel: Number of taps of the window.
+        stride: Distance between windows in pixels.
+        padding: Number of pixels added at both ends, or a pair for the start and the end. Negative numbers crop.
+        dilation: Distance between taps in pixels.
+
+    Example:
+        >>> from gconv_ga.actions import leftover
+        >>> leftover(32, kernel=3, stride=2, padding=1, dilation=1), leftover(33, 3, 2, 1, 1)
+        (1, 0)
+    """
+    return _last_start(size, kernel, padding, dilation) % stride
+
+
+def good_sizes_near(
+    size: int, kernel: int, stride: int, padding: int | tuple[int, int], dilation: int
+) -> tuple[int, int]:
+    """Return the nearest sizes at or below ``size`` and at or above it that leave no pixel over.
+
+    Both are ``size`` if it leaves none over itself. If no smaller size is good (a window must fit), both are the larger
+    one.
+
+    Args:
+        size: Number of pixels along the axis.
+        kernel: Number of taps of the window.
+        stride: Distance between windows in pixels.
+        padding: Number of pixels added at both ends, or a pair for the start and the end.
+        dilation: Distance between taps in pixels.
+
+    Example:
+        >>> from gconv_ga.actions import good_sizes_near
+        >>> good_sizes_near(32, kernel=3, stride=2, padding=1, dilation=1)
+        (31, 33)
+    """
+    smallest = max(1, size - _last_start(size, kernel, padding, dilation))
+    rest = leftover(size, kernel, stride, padding, dilation)
+    below, above = size - rest, size + (stride - rest) % stride
+    if above < smallest:
+        above += -(-(smallest - above) // stride) * stride
+    return (below if below >= smallest else above), above
+
+
+def _last_start(size: int, kernel: int, padding: int | tuple[int, int], dilation: int) -> int:
+    """Return the start of the last window of stride 1 on the padded axis; negative if no window fits."""
+    low, high = (padding, padding) if isinstance(padding, int) else padding
+    return size + low + high - dilation * (kernel - 1) - 1
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from .._validate import invalid, one_of
 from ..groups import Group
-from ._action import Action, Invariant
-from ._fields import LabelMask, RegularField, ScalarField, VectorField
+from ._fields import Action, Invariant, LabelMask, RegularField, ScalarField, VectorField
 from ._points import Points
 
 

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from .._validate import as_int, invalid, wrong_shape
 from ..groups import Group, as_group
-from ._action import Action, linear_combination, require_signed
-from ._grid import grid_move
+from ._fields import Action, grid_move, linear_combination, require_signed
 
 
 @dataclass(frozen=True)

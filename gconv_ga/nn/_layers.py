@@ -1,14 +1,15 @@
 """Layers without a kernel of their own: pooling, norms, dropout and upsampling of feature maps on the group."""
 
 from collections.abc import Sequence
+from functools import cache
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..groups import Group, as_group
-from ._geometry import SAMPLINGS, apply_per_orientation, make_geometry, sampling_moves
-from .functional import cosets, pool_cosets
+from ._geometry import SAMPLINGS, apply_per_orientation, make_geometry, sampling_moves, select_elements
 
 
 class _Pool2d(nn.Module):
@@ -253,6 +254,41 @@ class GroupPool(nn.Module):
     def extra_repr(self) -> str:
         text = f"{self.group.name!r}, reduction={self.reduction!r}"
         return text if self.subgroup is None else text + f", to={self.subgroup.name!r}"
+
+
+def pool_cosets(f: Tensor, group: Group, members: tuple[tuple[int, ...], ...] | None, reduction: str) -> Tensor:
+    """Pool over the `cosets` of a subgroup, or over all elements if ``members`` is None."""
+    if f.ndim != 5 or f.shape[2] != group.order:
+        raise wrong_shape("input", f"[B, C, |G|={group.order}, H, W]", f)
+    if members is not None:
+        # [B, C, coset, |H|, H, W]: the axis of the cosets is pooled.
+        f = torch.stack([select_elements(f, coset, 2) for coset in members], dim=2)
+    return f.mean(2) if reduction == "mean" else f.amax(2)
+
+
+def cosets(group: Group, to: Group | str) -> tuple[tuple[int, ...], ...]:
+    """Return the cosets ``H t`` of a subgroup, each in the subgroup's order; ``t`` is the first element of each.
+
+    Raises:
+        ValueError: ``to`` is not a group, or not a subgroup.
+    """
+    subgroup = as_group(to, "to")
+    try:
+        members = group.subgroup(subgroup)
+    except ValueError:
+        raise invalid("to", f"a subgroup of {group.name}", to) from None
+    return _cosets(group, members)
+
+
+@cache
+def _cosets(group: Group, subgroup: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    found: list[tuple[int, ...]] = []
+    seen: set[int] = set()
+    for t in range(group.order):
+        if t not in seen:
+            found.append(tuple(group.products[h][t] for h in subgroup))
+            seen.update(found[-1])
+    return tuple(found)
 
 
 class BatchNorm2d(nn.BatchNorm3d):

@@ -9,12 +9,10 @@ Example:
     (torch.Size([1, 8, 4, 9, 9]), torch.Size([1, 8, 9, 9]))
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
-from .._validate import as_pair, invalid, one_of, wrong_shape
+from .._validate import as_pair, one_of, wrong_shape
 from ..filters import GridFilters
 from ..groups import Group, as_group
 from ._correlate import correlate
@@ -25,8 +23,8 @@ from ._geometry import (
     make_geometry,
     nearest_elements,
     neighbour_table,
-    select_elements,
 )
+from ._layers import cosets, pool_cosets
 
 __all__ = ["group_conv2d", "group_pool", "lifting_conv2d"]
 
@@ -168,38 +166,3 @@ def group_pool(f: Tensor, group: Group | str, reduction: str = "mean", *, to: Gr
     symmetry = as_group(group)
     one_of("reduction", reduction, ("mean", "max"))
     return pool_cosets(f, symmetry, None if to is None else cosets(symmetry, to), reduction)
-
-
-def pool_cosets(f: Tensor, group: Group, members: tuple[tuple[int, ...], ...] | None, reduction: str) -> Tensor:
-    """Pool over the `cosets` of a subgroup, or over all elements if ``members`` is None."""
-    if f.ndim != 5 or f.shape[2] != group.order:
-        raise wrong_shape("input", f"[B, C, |G|={group.order}, H, W]", f)
-    if members is not None:
-        # [B, C, coset, |H|, H, W]: the axis of the cosets is pooled.
-        f = torch.stack([select_elements(f, coset, 2) for coset in members], dim=2)
-    return f.mean(2) if reduction == "mean" else f.amax(2)
-
-
-def cosets(group: Group, to: Group | str) -> tuple[tuple[int, ...], ...]:
-    """Return the cosets ``H t`` of a subgroup, each in the subgroup's order; ``t`` is the first element of each.
-
-    Raises:
-        ValueError: ``to`` is not a group, or not a subgroup.
-    """
-    subgroup = as_group(to, "to")
-    try:
-        members = group.subgroup(subgroup)
-    except ValueError:
-        raise invalid("to", f"a subgroup of {group.name}", to) from None
-    return _cosets(group, members)
-
-
-@cache
-def _cosets(group: Group, subgroup: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    found: list[tuple[int, ...]] = []
-    seen: set[int] = set()
-    for t in range(group.order):
-        if t not in seen:
-            found.append(tuple(group.products[h][t] for h in subgroup))
-            seen.update(found[-1])
-    return tuple(found)
