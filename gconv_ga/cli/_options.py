@@ -138,12 +138,13 @@ def run_encoding(run: Path) -> "MaskEncoding | None":
     Raises:
         typer.BadParameter: The configuration of the run is damaged.
     """
-    if not (run / "run.json").is_file():
+    file = run / "run.json"
+    if not file.is_file():
         return None
-    from ..train import read_run
+    from ..train import RunConfig
 
     with naming("--run"):
-        return read_run(run).mask_encoding
+        return RunConfig.from_json(file.read_text(encoding="utf-8", errors="replace")).mask_encoding
 
 
 def progress_bars() -> "Progress":

@@ -26,9 +26,8 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
     from ._masks import MaskEncoding, read_colors
-    from ._normalization import Normalization
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
-    from ._reader import ImageFile, MaskFile, read_image, read_mask
+    from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
 
@@ -68,7 +67,6 @@ __getattr__, __dir__ = lazy_names(
     {
         "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files"],
         "_masks": ["MaskEncoding", "read_colors"],
-        "_normalization": ["Normalization"],
         "_pairs": [
             "FORMATS",
             "PairFiles",
@@ -80,7 +78,7 @@ __getattr__, __dir__ = lazy_names(
             "read_split",
             "read_table",
         ],
-        "_reader": ["ImageFile", "MaskFile", "read_image", "read_mask"],
+        "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],
         "_scan": ["EMPTY_CLASS", "Scan", "scan_pairs"],
     },

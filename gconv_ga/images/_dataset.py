@@ -15,9 +15,8 @@ from .._validate import as_int, invalid
 from ..actions import LabelMask, ScalarField
 from ..groups import Group, as_group
 from ._masks import MaskEncoding
-from ._normalization import Normalization
 from ._pairs import PairFiles
-from ._reader import ImageFile, MaskFile
+from ._reader import ImageFile, MaskFile, Normalization
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):

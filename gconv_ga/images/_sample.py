@@ -10,8 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from .._validate import invalid, one_of
-from ._normalization import Normalization
-from ._reader import read_image, read_mask
+from ._reader import Normalization, read_image, read_mask
 
 FOLDER = Path(__file__).parent / "sample"
 # Percentile that the images of each sample are scaled by: the brightest pixel of a fluorescence image is 79 to 255.

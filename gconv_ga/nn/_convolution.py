@@ -11,9 +11,10 @@ from torch.overrides import has_torch_function
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..filters import Filters, as_filters
 from ..groups import Group, as_group
-from ._correlate import KeepsKernels, correlate
+from ._correlate import correlate
 from ._geometry import (
     SAMPLINGS,
+    KeepsKernels,
     fill_absent_planes,
     gather_neighbours,
     gathering_is_faster,

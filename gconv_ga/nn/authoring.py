@@ -14,8 +14,8 @@ Example:
     [(0,), (1,), (2,), (3,)]
 """
 
-from ._correlate import KeepsKernels, correlate, correlate_transposed, least_size
-from ._geometry import Geometry, apply_per_orientation, make_geometry, nearest_elements
+from ._correlate import correlate, correlate_transposed, least_size
+from ._geometry import Geometry, KeepsKernels, apply_per_orientation, make_geometry, nearest_elements
 
 __all__ = [
     "Geometry",

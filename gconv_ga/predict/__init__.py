@@ -17,18 +17,16 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ._image import ImagePrediction, predict_image, predict_labels
     from ._predictions import predict_to_file, save_prediction
-    from ._tiles import Tiled
+    from ._tiles import ImagePrediction, Tiled, predict_image, predict_labels
 
 __all__ = ["ImagePrediction", "Tiled", "predict_image", "predict_labels", "predict_to_file", "save_prediction"]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "_image": ["ImagePrediction", "predict_image", "predict_labels"],
         "_predictions": ["predict_to_file", "save_prediction"],
-        "_tiles": ["Tiled"],
+        "_tiles": ["ImagePrediction", "Tiled", "predict_image", "predict_labels"],
     },
     extra="train",
 )

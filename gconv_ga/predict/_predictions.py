@@ -1,21 +1,23 @@
 """Predictions as files: class indices with a colour map, probabilities, an overlay."""
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import struct
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from PIL import ImageColor
+from torch import Tensor, nn
 
 from .._files import growing
 from .._validate import invalid, wrong_shape
 from ..images import ImageFile
-from ._image import ImagePrediction, logit_bands
-from ._overlay import Overlay
-from ._writers import class_colors, growing_npy, growing_png
+from ..plots import PALETTE
+from ._tiles import ImagePrediction, ScratchTensor, logit_bands, scratch
 
 
 def save_prediction(
@@ -137,3 +139,183 @@ def _dtype(classes: int) -> type[np.unsignedinteger[Any]]:
 def _palette(classes: int, colors: Sequence[Sequence[int]] | None) -> NDArray[np.uint8] | None:
     """Colours of all values of 8 bits; None for 16 bits."""
     return class_colors(256, colors) if classes <= 256 else None
+
+
+GREY, RGB, INDEXED = 0, 2, 3  # colour types of PNG
+
+
+def class_colors(classes: int, colors: Sequence[Sequence[int]] | None = None) -> NDArray[np.uint8]:
+    """Return a colour for each class: first the given ones; else black for class 0, and the palette in a cycle.
+
+    Shape:
+        - output: ``[classes, 3]``
+    """
+    ours = np.array([ImageColor.getrgb(colour) for colour in PALETTE], dtype=np.uint8)
+    table = ours[np.arange(classes) % len(ours)]
+    table[0] = 0
+    if colors is not None:
+        given = np.asarray(colors, dtype=np.uint8)[:classes]
+        table[: len(given)] = given
+    return table
+
+
+@contextmanager
+def growing_png(
+    path: Path, height: int, width: int, *, palette: NDArray[np.uint8] | None = None
+) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write a PNG row by row: indices into a palette, or else grey levels of 8 or 16 bits or RGB, as the rows are.
+
+    Args:
+        path: As for `growing`.
+        height: Number of rows of the image.
+        width: Number of columns.
+        palette: Colours ``[colours, 3]``, if the rows are indices.
+
+    Shape:
+        - rows: ``[h, W]``, uint8 or uint16, or ``[h, W, 3]``, uint8; together ``H`` rows
+    """
+    with growing(path) as file:
+        image = _Png(file, height, width, palette)
+        yield image.add
+        image.finish()
+
+
+@contextmanager
+def growing_npy(path: Path, height: int, width: int) -> Iterator[Callable[[NDArray[Any]], None]]:
+    """Write an array ``[C, H, W]`` of float32, as `numpy.save` writes it, row by row.
+
+    Args:
+        path: As for `growing`.
+        height: Number of rows of the array.
+        width: Number of columns.
+
+    Shape:
+        - rows: ``[C, h, W]``; together ``H`` rows
+    """
+    with growing(path) as file:
+        top = 0
+
+        def add(rows: NDArray[Any]) -> None:
+            nonlocal top
+            channels = len(rows)
+            file.seek(0)
+            np.lib.format.write_array_header_1_0(
+                file, {"descr": "<f4", "fortran_order": False, "shape": (channels, height, width)}
+            )
+            begin = file.tell()
+            for channel, values in enumerate(rows.astype("<f4", copy=False)):
+                file.seek(begin + 4 * width * (channel * height + top))
+                file.write(np.ascontiguousarray(values).data)
+            top += rows.shape[1]
+
+        yield add
+
+
+class _Png:
+    """PNG that is written row by row."""
+
+    def __init__(self, file: BinaryIO, height: int, width: int, palette: NDArray[np.uint8] | None) -> None:
+        self.file, self.size, self.palette = file, (width, height), palette
+        # Filter 2 stores differences from the row above, which help compression, but not of indices.
+        self.filter = 2 if palette is None else 0
+        self.compressor = zlib.compressobj()
+        self.above: NDArray[np.uint8] | None = None  # the bytes of the last row
+
+    def add(self, rows: NDArray[Any]) -> None:
+        """Write the next rows."""
+        values = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder(">")).view(np.uint8).reshape(len(rows), -1)
+        if self.above is None:
+            self._begin(rows)
+            self.above = np.zeros_like(values[0])
+        above = np.concatenate((self.above[None], values[:-1]))
+        filtered = values - above if self.filter else values
+        self.above = values[-1].copy()
+        self._chunk(b"IDAT", self.compressor.compress(np.insert(filtered, 0, self.filter, axis=1).data))
+
+    def finish(self) -> None:
+        """Write the end of the file."""
+        self._chunk(b"IDAT", self.compressor.flush())
+        self._chunk(b"IEND")
+
+    def _begin(self, rows: NDArray[Any]) -> None:
+        kind = RGB if rows.ndim == 3 else GREY if self.palette is None else INDEXED
+        self.file.write(b"\x89PNG\r\n\x1a\n")
+        self._chunk(b"IHDR", struct.pack(">IIBBBBB", *self.size, 8 * rows.dtype.itemsize, kind, 0, 0, 0))
+        if self.palette is not None:
+            self._chunk(b"PLTE", self.palette.tobytes())
+
+    def _chunk(self, name: bytes, data: bytes = b"") -> None:
+        if data or name == b"IEND":
+            self.file.write(struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data)))
+
+
+WEIGHT = 0.45  # of the colour of a class over the image
+SIDE = 256  # of the windows that are read: a row of tiles of a file should not be decoded for a few rows of pixels
+SAMPLE = 2**20  # largest number of pixels from which black and white are found
+
+
+class Overlay:
+    """Overlay that is drawn band by band from top to bottom.
+
+    Args:
+        image: Open image file.
+        colors: As for `class_colors`.
+    """
+
+    def __init__(self, image: ImageFile, colors: Sequence[Sequence[int]] | None) -> None:
+        channels, _, _ = image.shape
+        self.raw = image.unnormalized()
+        self.shown = (0, 1, 2) if channels >= 3 else (0,)  # the first three of many channels
+        self.colors = colors
+        self.low, self.high = self._limits()
+        self._top = 0
+        self._read: Tensor | ScratchTensor = torch.empty(0, 0, 0)  # the rows in use, from `_top` on
+
+    def _limits(self) -> tuple[float, float]:
+        """Values of black and white: 0 and 255 for 8 bits; else half a percent of the values lies beyond each."""
+        _, height, width = self.raw.shape
+        step = max(64, height * width // SAMPLE) | 1  # odd, or some widths would sample one column only
+        parts = []
+        for piece in self.raw.raw_pieces():
+            if piece.dtype == torch.uint8:
+                return 0.0, 255.0
+            parts.append(piece[list(self.shown)].flatten(1)[:, ::step].to(torch.float32).flatten())
+        low, high = np.percentile(torch.cat(parts).numpy(), (0.5, 99.5))
+        return float(low), float(high)
+
+    def rows(self, top: int, labels: Tensor) -> NDArray[np.uint8]:
+        """Return some rows of the overlay.
+
+        Args:
+            top: First row.
+            labels: Classes of the rows.
+
+        Shape:
+            - labels: ``[h, W]``
+            - output: ``[h, W, 3]``
+        """
+        pixels = self._pixels(top, top + len(labels)).expand(3, -1, -1)
+        grey = ((pixels - self.low) / max(self.high - self.low, 1e-12)).clamp(0, 1) * 255
+        table: NDArray[Any] = class_colors(int(labels.max()) + 1, self.colors)
+        paint = torch.from_numpy(table)[labels].permute(2, 0, 1)
+        mixed = torch.where(labels > 0, torch.lerp(grey, paint.to(grey.dtype), WEIGHT), grey)
+        return mixed.round().to(torch.uint8).permute(1, 2, 0).contiguous().numpy()
+
+    def _pixels(self, top: int, end: int) -> Tensor:
+        """Return some rows of the image, in the channels that are shown."""
+        parts = []
+        while top < end:
+            if not self._top <= top < self._top + self._read.shape[1]:
+                self._read_from(top)
+            parts.append(self._read[:, top - self._top : end - self._top, :])
+            top += parts[-1].shape[1]
+        return torch.cat(parts, dim=1)
+
+    def _read_from(self, top: int) -> None:
+        _, height, width = self.raw.shape
+        rows = min(SIDE, height - top)
+        self._top, self._read = top, scratch((len(self.shown), rows, width), torch.float32)
+        for left in range(0, width, SIDE):
+            columns = min(SIDE, width - left)
+            window = self.raw.window(top, left, rows, columns)
+            self._read[..., :, left : left + columns] = window[list(self.shown)]

@@ -1,13 +1,18 @@
-"""Any network on images of any size, tile by tile, without losing its equivariance."""
+"""Prediction of images of any size, tile by tile, without losing equivariance."""
 
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+import itertools
+import math
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
-from ._scratch import ScratchTensor, scratch
 
 
 def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
@@ -169,7 +174,7 @@ class Tiled(nn.Module):
 
     def _row(
         self, x: Tensor | Windows, top: int, share: Tensor, row: int, rows: int
-    ) -> tuple[Tensor | ScratchTensor, torch.dtype]:
+    ) -> "tuple[Tensor | ScratchTensor, torch.dtype]":
         """Output of the module for one row of tiles, averaged where they overlap, and the dtype that it came in."""
         height, width = x.shape[-2:]
         lefts, weights = starts(width, self.tile, self.overlap), shares(width, self.tile, self.overlap)
@@ -206,3 +211,193 @@ def _window(x: Tensor | Windows, top: int, left: int, height: int, width: int) -
     if isinstance(x, Tensor):
         return x[..., top : top + height, left : left + width]
     return x.window(top, left, height, width).unsqueeze(0)
+
+
+LIMIT = 2**23  # bytes, above which they are kept in a file
+
+
+class ScratchTensor:
+    """Zeros to be overwritten, in a temporary file without a name, of which only what is read or written is in memory.
+
+    The file lies where the system keeps temporary files (``TMPDIR``) and is gone with the object. It is not mapped:
+    pages of a mapped file count as memory in use. The last two axes are indexed by slices, ``[..., rows, columns]``,
+    and what is read is a copy.
+
+    Args:
+        shape: Shape of the whole, ``[..., H, W]``.
+        dtype: The number type, one that numpy has.
+
+    Raises:
+        OSError: The disk is full.
+    """
+
+    def __init__(self, shape: Sequence[int], dtype: torch.dtype) -> None:
+        self.shape = tuple(shape)
+        self._dtype = torch.empty(0, dtype=dtype).numpy().dtype
+        self._file: Any = tempfile.TemporaryFile(prefix="gconv_ga-", buffering=0)  # noqa: SIM115
+        weakref.finalize(self, self._file.close)
+        self._file.truncate(math.prod(self.shape) * self._dtype.itemsize)
+
+    def __getitem__(self, index: tuple[Any, slice, slice]) -> Tensor:
+        shape, offsets = self._rows(index)
+        values = np.empty((math.prod(shape[:-1]), shape[-1]), self._dtype)
+        for row, offset in zip(values.view(np.uint8), offsets, strict=True):
+            self._file.seek(offset)
+            content = row.data
+            while content:  # one call may read, or below write, less than there is
+                content = content[self._file.readinto(content) :]
+        return torch.from_numpy(values).view(shape)
+
+    def __setitem__(self, index: tuple[Any, slice, slice], values: Tensor) -> None:
+        shape, offsets = self._rows(index)
+        whole = np.broadcast_to(values.numpy().astype(self._dtype, copy=False), shape)
+        for row, offset in zip(whole.reshape(-1, shape[-1]), offsets, strict=True):
+            self._file.seek(offset)
+            content = np.ascontiguousarray(row).view(np.uint8).data
+            while content:
+                content = content[self._file.write(content) :]
+
+    def _rows(self, index: tuple[Any, slice, slice]) -> tuple[tuple[int, ...], Iterator[int]]:
+        """The shape of a part, and the byte at which each of its rows begins."""
+        height, width = self.shape[-2:]
+        (top, bottom, _), (left, right, _) = index[-2].indices(height), index[-1].indices(width)
+        planes = range(math.prod(self.shape[:-2]))
+        places = ((plane * height + row) * width + left for plane, row in itertools.product(planes, range(top, bottom)))
+        shape = (*self.shape[:-2], bottom - top, right - left)
+        return shape, (place * self._dtype.itemsize for place in places)
+
+
+def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor | ScratchTensor:
+    """Return zeros to be overwritten: a tensor up to 8 MiB, above that a `ScratchTensor`.
+
+    Args:
+        shape: Shape of the whole, ``[..., H, W]``.
+        dtype: The number type, one that numpy has.
+
+    Raises:
+        OSError: The disk is full.
+    """
+    if math.prod(shape) * dtype.itemsize > LIMIT:
+        return ScratchTensor(shape, dtype)
+    return torch.zeros(*shape, dtype=dtype)
+
+
+def predict_labels(
+    model: nn.Module, images: Tensor, *, batch_size: int = 8, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Return the most likely class of each pixel.
+
+    Args:
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        images: Images, normalized as in training.
+        batch_size: Number of images at a time.
+        device: Device to compute on. The model stays there.
+
+    Shape:
+        - images: ``[N, C, H, W]``
+        - output: ``[N, H, W]``, int64, on the CPU
+
+    Raises:
+        ValueError: ``images`` is not ``[N, C, H, W]``.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.predict import predict_labels
+        >>> predict_labels(torch.nn.Conv2d(1, 3, 1), torch.zeros(2, 1, 8, 10)).shape
+        torch.Size([2, 8, 10])
+    """
+    if images.ndim != 4:
+        raise wrong_shape("images", "[N, C, H, W]", images)
+    with torch.no_grad(), evaluating(model.to(device)):
+        parts = images.split(as_int("batch_size", batch_size, minimum=1))
+        return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set eval mode for a while; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class ImagePrediction(NamedTuple):
+    """Predicted classes of the pixels of an image.
+
+    Args:
+        labels: Most likely class, ``[H, W]``, int64.
+        probabilities: Probability of each class, ``[classes, H, W]``, float32; None if not requested.
+
+    Example:
+        >>> from gconv_ga.predict import ImagePrediction
+        >>> ImagePrediction._fields
+        ('labels', 'probabilities')
+    """
+
+    labels: Tensor
+    probabilities: Tensor | None
+
+
+def predict_image(
+    model: nn.Module,
+    image: Tensor | Windows,
+    *,
+    tile: int = 256,
+    device: str | torch.device = "cpu",
+    probabilities: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
+) -> ImagePrediction:
+    """Predict the classes of an image tile by tile, as `Tiled` does; no more logits are held than of a row of tiles.
+
+    Args:
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        image: Image, normalized as in training, or an open file, `gconv_ga.images.ImageFile`.
+        tile: Side of a tile in pixels.
+        device: Device of the network, one tile at a time. The model stays there.
+        probabilities: Whether to return the softmax of the logits too.
+        progress: As for `Tiled`.
+
+    Shape:
+        - image: ``[C, H, W]``
+
+    Raises:
+        ValueError: The image is not ``[C, H, W]``, or ``tile`` is not a positive int.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.predict import predict_image
+        >>> labels, probabilities = predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 70, 45), tile=32)
+        >>> labels.shape, probabilities
+        (torch.Size([70, 45]), None)
+    """
+    labels, softmax = [], []
+    for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
+        labels.append(band.argmax(dim=0))
+        if probabilities:
+            softmax.append(band.to(torch.float32).softmax(dim=0))
+    return ImagePrediction(torch.cat(labels), torch.cat(softmax, dim=1) if probabilities else None)
+
+
+def logit_bands(
+    model: nn.Module,
+    image: Tensor | Windows,
+    *,
+    tile: int,
+    device: str | torch.device,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Iterator[Tensor]:
+    """Yield the logits from top to bottom, some rows at a time; arguments as for `predict_image`.
+
+    Shape:
+        - output: bands ``[classes, h, W]``
+    """
+    if isinstance(image, Tensor) and image.ndim != 3:
+        raise wrong_shape("image", "[C, H, W]", image)
+    tiled = Tiled(model, tile, device=device, progress=progress)
+    with torch.no_grad(), evaluating(model.to(device)):
+        for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
+            yield band[0]

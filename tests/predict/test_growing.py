@@ -9,7 +9,7 @@ from PIL import Image
 
 from gconv_ga.images import ImageFile, Normalization
 from gconv_ga.predict import ImagePrediction, _scratch, predict_image, predict_to_file, save_prediction
-from gconv_ga.predict._writers import class_colors, growing, growing_npy, growing_png
+from gconv_ga.predict._predictions import class_colors, growing, growing_npy, growing_png
 
 HEIGHT, WIDTH = 37, 23
 SHAPES = {"grey": (np.uint8, ()), "grey 16": (np.uint16, ()), "rgb": (np.uint8, (3,))}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from gconv_ga.predict import _scratch
-from gconv_ga.predict._scratch import ScratchTensor, scratch
+from gconv_ga.predict._tiles import ScratchTensor, scratch
 
 
 class Slow(io.BytesIO):

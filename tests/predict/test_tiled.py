@@ -14,8 +14,7 @@ from gconv_ga.averaging import GroupAverage
 from gconv_ga.groups import as_group
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.predict import Tiled, _scratch, _tiles
-from gconv_ga.predict._scratch import ScratchTensor, scratch
-from gconv_ga.predict._tiles import shares, starts
+from gconv_ga.predict._tiles import ScratchTensor, scratch, shares, starts
 
 SIZES = {torch.float32: (700, 431), torch.float64: (210, 131)}
 TILES = {torch.float32: 256, torch.float64: 76}
