@@ -158,8 +158,8 @@ def test_the_cats_left_eye(shift: tuple[int, int], figure: ModuleType, device: t
     right, down = framed.frame(cat).translations[0, 0].tolist()
     assert (down + 50, right + 75) == figure.EYE
     assert torch.equal(framed(cat.roll(shift, (-2, -1))), framed(cat).roll(shift, (-2, -1)))
-    assert figure.follows(framed, cat, shift) == 0
-    assert figure.follows(plain, cat, shift) > 0.1
+    assert figure.relative_error(framed, cat, shift) == 0
+    assert figure.relative_error(plain, cat, shift) > 0.1
 
 
 def test_a_score_that_sees_the_edges_is_no_landmark(figure: ModuleType, device: torch.device) -> None:
@@ -170,7 +170,7 @@ def test_a_score_that_sees_the_edges_is_no_landmark(figure: ModuleType, device: 
 
     plain, _ = figure.networks(cat)
     wrong = Canonicalize(plain, LandmarkFrame(brightest_in_the_left_half), "image", "image", strict=False)
-    assert figure.follows(wrong, cat, (20, -55)) > 0.1
+    assert figure.relative_error(wrong, cat, (20, -55)) > 0.1
 
 
 def test_landmarks_that_tie_share_the_weight(device: torch.device) -> None:

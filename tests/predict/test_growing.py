@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from gconv_ga.images import ImageFile, Normalization
-from gconv_ga.predict import ImagePrediction, _scratch, predict_image, predict_to_file, save_prediction
+from gconv_ga.predict import ImagePrediction, _tiles, predict_image, predict_to_file, save_prediction
 from gconv_ga.predict._predictions import class_colors, growing, growing_npy, growing_png
 
 HEIGHT, WIDTH = 37, 23
@@ -110,7 +110,7 @@ def test_a_prediction_that_is_stopped_leaves_nothing(error, image, tmp_path):
 @pytest.mark.parametrize("limit", [0, 2**23])
 @pytest.mark.parametrize("classes", [3, 300])
 def test_a_prediction_by_rows_is_the_one_as_a_whole(classes, limit, image, tmp_path, monkeypatch):
-    monkeypatch.setattr(_scratch, "LIMIT", limit)
+    monkeypatch.setattr(_tiles, "LIMIT", limit)
     net = torch.nn.Conv2d(3, classes, 1)
     predict_to_file(net, image, tmp_path / "rows/a.png", tile=16, probabilities=True)
     labels, shares = predict_image(net, image, tile=16, probabilities=True)

@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from gconv_ga.images import ImageFile, Normalization
 from gconv_ga.images import _rasters
-from gconv_ga.predict import _scratch, predict_image, predict_to_file
+from gconv_ga.predict import _tiles, predict_image, predict_to_file
 
 torch.set_num_threads(1)  # forked processes have no threads of their parent
 net, normalization = torch.nn.Conv2d(3, 2, 1), Normalization([127.0] * 3, [70.0] * 3)
@@ -62,7 +62,7 @@ def by_rows(name):
     predict_to_file(net, ImageFile(folder / name, normalization), out, **kinds)
 
 def rows_of_tiles_whole(name):
-    _scratch.LIMIT = 2**62
+    _tiles.LIMIT = 2**62
     by_rows(name)
 
 def image_whole(name):
@@ -73,7 +73,7 @@ def classes_whole(name):
     predict_image(net, ImageFile(folder / name, normalization))
 
 _rasters.LARGE = 0  # the small image too is decoded by rows,
-_scratch.LIMIT = 2**18  # and its rows of tiles too lie on disk
+_tiles.LIMIT = 2**18  # and its rows of tiles too lie on disk
 by_rows("small-x.png"), by_rows("small-x.jpg")  # what is loaded and cached once
 found = {f"{shape} {name}": growth(by_rows, shape, name) for name in sys.argv[2:] for shape in ("tall", "wide")}
 for name in ("x.png", "x.jpg"):

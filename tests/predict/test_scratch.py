@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from gconv_ga.predict import _scratch
+from gconv_ga.predict import _tiles
 from gconv_ga.predict._tiles import ScratchTensor, scratch
 
 
@@ -51,7 +51,7 @@ def test_numbers_on_disk_are_used_as_a_tensor_is(dtype, slow):
 
 
 def test_much_lies_on_disk_and_little_in_memory(monkeypatch):
-    monkeypatch.setattr(_scratch, "LIMIT", 24)
+    monkeypatch.setattr(_tiles, "LIMIT", 24)
     assert isinstance(scratch((2, 3), torch.float32), torch.Tensor)
     assert isinstance(scratch((7, 1), torch.float32), ScratchTensor)
     assert scratch((2, 3), torch.float32).eq(0).all()

@@ -13,7 +13,7 @@ from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.groups import as_group
 from gconv_ga.models import EquivariantUNet
-from gconv_ga.predict import Tiled, _scratch, _tiles
+from gconv_ga.predict import Tiled, _tiles
 from gconv_ga.predict._tiles import ScratchTensor, scratch, shares, starts
 
 SIZES = {torch.float32: (700, 431), torch.float64: (210, 131)}
@@ -156,7 +156,7 @@ class Parts:
 def test_rows_of_tiles_on_disk_give_the_same(size, overlap, generator, monkeypatch):
     x, net = image(torch.float64, generator, size), Tiled(crooked(torch.float64), tile=32, overlap=overlap)
     used = []
-    monkeypatch.setattr(_scratch, "LIMIT", 0)
+    monkeypatch.setattr(_tiles, "LIMIT", 0)
     monkeypatch.setattr(_tiles, "scratch", lambda *what: used.append(scratch(*what)) or used[-1])
     monkeypatch.setattr(_tiles, "BAND", 1000)
     with torch.no_grad():
@@ -168,7 +168,7 @@ def test_rows_of_tiles_on_disk_give_the_same(size, overlap, generator, monkeypat
 
 
 def test_gradients_pass_through_tiles_of_windows(generator, monkeypatch):
-    monkeypatch.setattr(_scratch, "LIMIT", 0)
+    monkeypatch.setattr(_tiles, "LIMIT", 0)
     x, net = image(torch.float64, generator, (50, 41)), crooked(torch.float64)
     weight = next(net.parameters())
     (found,) = torch.autograd.grad(sum(band.square().sum() for band in Tiled(net, 32).bands(Parts(x))), weight)
