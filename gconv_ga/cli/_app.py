@@ -47,7 +47,7 @@ app = typer.Typer(
     cls=OneLineErrors,
     name="gconv-ga",
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode=None,  # rich would double the time that help takes
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

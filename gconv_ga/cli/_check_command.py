@@ -58,7 +58,7 @@ def check(
     Says whether the network is equivariant and, if not, which part breaks the symmetry, and why. Computes in float64.
     Exit code 1 if the network is not equivariant, for use in scripts.
 
-    Example: [bold]gconv-ga check --model torchvision.models:resnet18 --group D4 --size 64x64[/bold]
+    Example: gconv-ga check --model torchvision.models:resnet18 --group D4 --size 64x64
     """
     height, width = _read_size(size)
     if (run is None) == (model is None):

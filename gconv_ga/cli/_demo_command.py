@@ -25,7 +25,7 @@ def demo(
     (augmented). Takes two minutes on one core, and twice as long for groups such as C8 that rotate by less than 90
     degrees. Writes demo.png, results.json and three checkpoints.
 
-    Example: [bold]gconv-ga demo --group D4 --data histology --out demo-D4[/bold]
+    Example: gconv-ga demo --group D4 --data histology --out demo-D4
     """
     from ..segmenter import as_device
     from ._demo import prepare, report, train_networks

@@ -50,9 +50,9 @@ def evaluate(
     each class and image, Dice at 8 angles, the share of pixels whose label changes when the image is rotated, and the
     worst image. Without --colors and --ignore-index, masks are read as they were for the training.
 
-    Example: [bold]gconv-ga evaluate --run run --images images --masks masks --out report[/bold]
+    Example: gconv-ga evaluate --run run --images images --masks masks --out report
 
-    Example: [bold]gconv-ga evaluate --run run --table data/table.csv --part test --out report[/bold]
+    Example: gconv-ga evaluate --run run --table data/table.csv --part test --out report
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """

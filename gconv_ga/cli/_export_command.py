@@ -36,7 +36,7 @@ def export(
     The metadata entry gconv_ga holds the classes and the normalization as JSON. Before the file appears it is run (by
     onnxruntime or torch) and compared with the checkpoint at three sizes. ONNX needs the extra onnx.
 
-    Example: [bold]gconv-ga export --run run --out segmenter.onnx[/bold]
+    Example: gconv-ga export --run run --out segmenter.onnx
     """
     if out.suffix not in SUFFIXES:
         refuse("--out", f"{out} does not end in {' or '.join(SUFFIXES)}")

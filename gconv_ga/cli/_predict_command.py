@@ -67,7 +67,7 @@ def predict(
     PackBits; of larger PNG and JPEG about 512 rows, while they are decoded. Meanwhile an interlaced PNG takes as much
     as all its pixels, and a progressive JPEG two bytes for each value.
 
-    Example: [bold]gconv-ga predict --run run --images slides --out predictions --average D4[/bold]
+    Example: gconv-ga predict --run run --images slides --out predictions --average D4
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (other images are done), 130 stopped by Ctrl-C.
     """

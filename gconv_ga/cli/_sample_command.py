@@ -17,7 +17,7 @@ def sample(
 ) -> None:
     """Write the microscope images and masks that come with the package as files, for a first training.
 
-    Example: [bold]gconv-ga sample --out nuclei[/bold]
+    Example: gconv-ga sample --out nuclei
     """
     make_folder(out, "--out")
     from ..images import write_sample

@@ -25,7 +25,7 @@ Colors = Annotated[
     Path | None,
     typer.Option(
         metavar="FILE",
-        help='Colours of the classes in colour masks: JSON {"name": \\[r, g, b], ...} or CSV name, r, g, b.',
+        help='Colours of the classes in colour masks: JSON {"name": [r, g, b], ...} or CSV name, r, g, b.',
     ),
 ]
 IgnoreIndex = Annotated[

@@ -36,15 +36,15 @@ def train(*, context: typer.Context, **values: Any) -> None:
     batch, and the result is that of one process up to rounding. PSPNet has weights that it does not use; with several
     processes it needs --strategy ddp_find_unused_parameters_true.
 
-    Example: [bold]gconv-ga train --images images --masks masks --out run --steps 2000[/bold]
+    Example: gconv-ga train --images images --masks masks --out run --steps 2000
 
-    Example: [bold]gconv-ga train --out run --resume[/bold]
+    Example: gconv-ga train --out run --resume
 
-    Example: [bold]gconv-ga train --images images --masks masks --out run --arch smp:Unet:resnet18 --open-taps[/bold]
+    Example: gconv-ga train --images images --masks masks --out run --arch smp:Unet:resnet18 --open-taps
 
-    Example: [bold]gconv-ga train --config run/config.json --out again --seed 1[/bold]
+    Example: gconv-ga train --config run/config.json --out again --seed 1
 
-    Example: [bold]gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run[/bold]
+    Example: gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """
