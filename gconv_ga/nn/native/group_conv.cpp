@@ -4,7 +4,7 @@
 // row of it, one matrix product for each output frequency, and the inverse transform. Everything happens tile by tile, so
 // that the products with all functions, which would be many times the size of the input, never leave the cache.
 //
-// Tables are data, and only the kernel size and common numbers of rotations are template parameters. There is no global
+// Tables are data; only common numbers of rotations are template parameters, for the transforms. There is no global
 // state, no thread and no library but libc: the caller shares rows or images out among its own threads.
 //
 // Positions of a tile are numbered line by line over the window *with* its border of K - 1 columns: the functions at
