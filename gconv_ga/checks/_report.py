@@ -95,7 +95,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether the whole module is equivariant."""
+        """True if the whole module is equivariant."""
         return self.rows[0].status == "ok"
 
     @property

@@ -116,14 +116,14 @@ class NetworkOptions:
 
 @dataclass(frozen=True)
 class LogOptions:
-    """What is logged beside the files of every run."""
+    """Logs beyond the files of every run."""
 
     tensorboard: bool = field(default=False, metadata={"help": "Log for TensorBoard too; needs the extra tensorboard."})
 
 
 @dataclass(frozen=True)
 class CallOptions:
-    """What belongs to one call of the command, not to the run."""
+    """Options of one call of the command, not of the run."""
 
     out: Path = field(metadata={"metavar": "RUN", "help": "Folder of the run: settings, weights, log, curves."})
     config: Path | None = field(

@@ -186,7 +186,7 @@ def register(module_class: type[nn.Module], rule: Rule) -> None:
 
 @dataclass(frozen=True)
 class Decision:
-    """What becomes of a module, and why; ``make`` returns its replacement."""
+    """The decision about a module, and its reason; ``make`` returns the replacement."""
 
     action: Action
     why: str

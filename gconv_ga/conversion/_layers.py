@@ -1,4 +1,4 @@
-"""What the modules of a plain network become: layers on the orbit in the batch.
+"""Layers on the orbit in the batch, which the modules of a plain network become.
 
 The orbit of a batch is ``[B |G|, C, H, W]``: all orientations of the first sample, then those of the second. Every
 feature map lies in the image's frame: that of element ``g`` is ``L_g`` of what the plain network computes on

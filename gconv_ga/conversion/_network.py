@@ -43,7 +43,7 @@ class Row:
 
 @dataclass
 class ConversionReport:
-    """What `convert` did to each module; ``print(net.report)`` shows it as a table.
+    """Table of what `convert` did to each module, shown by ``print(net.report)``.
 
     Args:
         group: The group's name.
@@ -170,7 +170,7 @@ class ConvertedNetwork(nn.Module):
 
     @property
     def reduce(self) -> str:
-        """How the element axis is reduced: "mean" or "none".
+        """Reduction of the element axis: "mean" or "none".
 
         Raises:
             ValueError: It is set to something else.

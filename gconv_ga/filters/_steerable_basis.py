@@ -256,7 +256,15 @@ def _rotate(kernel: Tensor, frequency: int, parity: int, n: int, kernel_size: in
     else:
         functions = [(math.sqrt(2) * rotated.real, 1), (math.sqrt(2) * rotated.imag, -1)]
     backwards = -torch.arange(n) % n
-    return [((K + sign * K[backwards].flip(-1)) / 2, sign) for K, sign in functions]
+    reflected = [((K + sign * K[backwards].flip(-1)) / 2, sign) for K, sign in functions]
+    # Under a rotation by 180 degrees functions are even or odd. Where it is not in the group that holds to rounding;
+    # here it is made exact.
+    return [((K + _half_turn_sign(K) * K.flip(-2, -1)) / 2, sign) for K, sign in reflected]
+
+
+def _half_turn_sign(K: Tensor) -> int:
+    """Return 1 for functions that are even under a rotation by 180 degrees, -1 for odd ones."""
+    return 1 if bool((K * K.flip(-2, -1)).sum() > 0) else -1
 
 
 def _error_energies(K: Tensor, C: Tensor) -> tuple[Tensor, Tensor]:

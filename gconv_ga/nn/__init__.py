@@ -26,6 +26,7 @@ Example:
 """
 
 from . import authoring, functional
+from ._algorithms import algorithm, algorithms
 from ._convolution import GroupConv2d, LiftingConv2d
 from ._layers import AvgPool2d, BatchNorm2d, Dropout2d, GroupPool, InstanceNorm2d, MaxBlurPool2d, MaxPool2d, Upsample
 from ._transposed import GroupConvTranspose2d
@@ -42,6 +43,8 @@ __all__ = [
     "MaxBlurPool2d",
     "MaxPool2d",
     "Upsample",
+    "algorithm",
+    "algorithms",
     "authoring",
     "functional",
 ]

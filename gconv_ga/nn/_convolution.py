@@ -11,7 +11,9 @@ from torch.overrides import has_torch_function
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..filters import Filters, as_filters
 from ..groups import Group, as_group
+from ._algorithms import fourier_group_conv, uses_fourier
 from ._correlate import correlate
+from ._fourier import plan_key
 from ._geometry import (
     SAMPLINGS,
     KeepsKernels,
@@ -374,6 +376,19 @@ class GroupConv2d(_Convolution):
         self._mixes_all = not gathering_is_faster(len(self.taps), self.group.order, self.out_channels // self.groups)
         shape = self.out_channels, self.in_channels // self.groups, len(self.taps)
         self._register_parameters(shape, bias, device, dtype)
+        self.fourier_key, self.fourier_padding = self._fourier_plan()
+
+    def _fourier_plan(self) -> tuple[str | None, int]:
+        """Return the key of the layer's plan in the Fourier basis, None if it has none, and its padding."""
+        rows, columns = self.geometry.rows, self.geometry.columns
+        applies = (
+            self.stride == self.dilation == (1, 1)
+            and self.padding_mode == "zeros"
+            and self.groups == 1
+            and len(self.taps) == self.group.order
+            and rows.low == rows.high == columns.low == columns.high
+        )
+        return (plan_key(self.filters) if applies else None), rows.low
 
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
@@ -386,4 +401,6 @@ class GroupConv2d(_Convolution):
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
+        if uses_fourier(self, input):
+            return fourier_group_conv(self, input)
         return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))

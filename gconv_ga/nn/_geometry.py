@@ -1,4 +1,4 @@
-"""What convolutions and pools are made of: where they look, on the image and on the group, and a cache for kernels.
+"""Building blocks of convolutions and pools: where they look, on image and group, and a cache for kernels.
 
 The phase rule says where each orientation samples the image under a stride. Take an axis of ``n`` pixels and windows of
 ``k`` taps that are ``d`` pixels apart, with padding ``low`` and ``high`` and stride ``s``. The last
@@ -121,7 +121,7 @@ class Geometry:
 
     @property
     def transposes(self) -> bool:
-        """Whether any element exchanges rows and columns."""
+        """True if any element exchanges rows and columns."""
         return any(move.transpose for move in self.moves)
 
     @property

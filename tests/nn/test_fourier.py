@@ -1,0 +1,293 @@
+"""The Fourier algorithm of group convolution against the dense one, and where it must step aside."""
+
+import copy
+import os
+import pickle
+import signal
+
+import pytest
+import torch
+from torch._subclasses import FakeTensorMode
+
+import gconv_ga.nn as gnn
+from gconv_ga.groups import as_group
+from gconv_ga.nn import _fourier, _fourier_kernel
+from gconv_ga.nn._fourier import PlanKey, fourier_reference, mix, plan_key, plan_of
+
+needs_library = pytest.mark.skipif(
+    not _fourier_kernel.FOURIER_IS_AVAILABLE, reason=f"Fourier algorithm: {_fourier_kernel.LIBRARY_STATUS}"
+)
+TOLERANCES = {torch.float64: 1e-12, torch.float32: 1e-5}
+GROUPS = ["C3", "C4", "C5", "C6", "C7", "C8", "C12", "C16", "D3", "D4", "D5", "D6", "D8"]
+
+
+def relative(actual, expected):
+    return float((actual - expected).detach().abs().max() / expected.detach().abs().max())
+
+
+def errors(conv, x, algorithm="fourier"):
+    """The largest relative differences of output and gradients from those of the dense algorithm."""
+    conv.bias.data.normal_()
+    inputs = x.requires_grad_(), conv.weight, conv.bias
+    with gnn.algorithm("dense"):
+        expected = conv(x)
+    seed = torch.randn_like(expected)
+    dense = expected, *torch.autograd.grad(expected, inputs, seed)
+    with gnn.algorithm(algorithm):
+        y = conv(x)
+    return [relative(a, b) for a, b in zip((y, *torch.autograd.grad(y, inputs, seed)), dense, strict=True)]
+
+
+def make(group, kernel_size=3, fields=(2, 3), dtype=torch.float64, **arguments):
+    arguments.setdefault("padding", kernel_size // 2)
+    return gnn.GroupConv2d(*fields, kernel_size, group=group, dtype=dtype, **arguments)
+
+
+def image(conv, batch=2, size=(7, 9)):
+    return torch.randn(batch, conv.in_channels, conv.group.order, *size, dtype=conv.weight.dtype)
+
+
+@needs_library
+@pytest.mark.parametrize("dtype", TOLERANCES)
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("group", GROUPS)
+def test_output_and_gradients_are_those_of_the_dense_algorithm(group, kernel_size, dtype):
+    conv = make(group, kernel_size, dtype=dtype)
+    assert max(errors(conv, image(conv))) <= TOLERANCES[dtype]
+
+
+@needs_library
+@pytest.mark.parametrize("group", ["C4", "C7", "C8", "D4", "C9"])
+def test_kernels_of_7_x_7(group):
+    conv = make(group, 7)
+    assert max(errors(conv, image(conv, size=(11, 8)))) <= 1e-12
+
+
+@needs_library
+@pytest.mark.parametrize("filters", ["grid", "steerable"])
+@pytest.mark.parametrize("group", ["C4", "D4"])
+def test_free_taps_and_steerable_kernels(group, filters):
+    conv = make(group, 5, filters=filters)
+    assert max(errors(conv, image(conv))) <= 1e-12
+
+
+@needs_library
+@pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 40), (40, 1), (3, 700), (65, 64), (33, 127)])
+@pytest.mark.parametrize("group", ["C4", "C8", "D8"])
+def test_sizes(group, size):
+    conv = make(group, fields=(3, 5))
+    assert max(errors(conv, image(conv, batch=1, size=size))) <= 1e-12
+
+
+@needs_library
+@pytest.mark.parametrize("fields", [(1, 1), (1, 9), (7, 1), (17, 6)])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_numbers_of_fields(fields, dtype):
+    conv = make("C8", 5, fields, dtype)
+    assert max(errors(conv, image(conv))) <= TOLERANCES[dtype]
+
+
+@needs_library
+@pytest.mark.parametrize("padding", [0, 1, 3, 5, "same", "valid"])
+def test_paddings(padding):
+    conv = make("C8", 5, padding=padding)
+    assert max(errors(conv, image(conv, size=(9, 12)))) <= 1e-12
+
+
+@needs_library
+def test_an_empty_batch():
+    conv = make("D4")
+    with gnn.algorithm("fourier"):
+        y = conv(image(conv, batch=0).requires_grad_())
+    assert y.shape == (0, 3, 8, 7, 9)
+    y.sum().backward()
+    assert not conv.weight.grad.any()
+
+
+@needs_library
+def test_an_image_smaller_than_the_kernel_is_refused_as_before():
+    conv = make("C8", 5, padding=0)
+    with gnn.algorithm("fourier"), pytest.raises(ValueError, match="kernel is larger than the padded image"):
+        conv(image(conv, size=(4, 9)))
+
+
+@needs_library
+def test_a_wrong_number_is_seen(monkeypatch):
+    """The comparison rejects numbers that are off by a millionth."""
+    conv, mixing = make("C8"), _fourier.mixing_of
+    monkeypatch.setattr(_fourier, "mixing_of", lambda key, dtype: mixing(key, dtype) * (1 + 1e-6))
+    assert max(errors(conv, image(conv))) > 1e-7
+
+
+@needs_library
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.parametrize("batch", [1, 2, 5])
+def test_threads(threads, batch):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        conv = make("C8", 5)
+        x = image(conv, batch, (23, 9))
+        assert max(errors(conv, x)) <= 1e-12
+        with gnn.algorithm("fourier"):
+            y, again = conv(x), conv(x)
+        grads = [torch.autograd.grad(out.square().sum(), (x, conv.weight)) for out in (y, again)]
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(y, again)
+    assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
+
+
+@needs_library
+@pytest.mark.parametrize("group", ["C8", "D4"])
+def test_gradcheck(group):
+    conv = make(group, fields=(1, 1))
+
+    def run(x, weight, bias):
+        return torch.func.functional_call(conv, {"weight": weight, "bias": bias}, (x,))
+
+    x = image(conv, 1, (4, 3)).requires_grad_()
+    with gnn.algorithm("fourier"):
+        assert torch.autograd.gradcheck(run, (x, conv.weight, conv.bias))
+
+
+@needs_library
+def test_double_backward():
+    conv = make("C8")
+    x = image(conv).requires_grad_()
+    found = []
+    for name in ("dense", "fourier"):
+        with gnn.algorithm(name):
+            y = conv(x)
+        first = torch.autograd.grad(y.square().sum(), (x, conv.weight), create_graph=True)
+        found.append(torch.autograd.grad(sum(grad.square().sum() for grad in first), (x, conv.weight)))
+    assert all(relative(a, b) < 1e-12 for a, b in zip(*found, strict=True))
+
+
+@needs_library
+def test_compiled_as_one_graph():
+    conv = make("D4")
+    x = image(conv)
+    with gnn.algorithm("fourier"):
+        expected = conv(x)
+        compiled = torch.compile(conv, fullgraph=True, backend="aot_eager")(x)
+        grads = [torch.autograd.grad(y.square().sum(), conv.weight)[0] for y in (expected, compiled)]
+    assert torch.equal(compiled, expected)
+    assert relative(*grads) < 1e-14
+
+
+@needs_library
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda conv: pickle.loads(pickle.dumps(conv))])
+def test_copies_compute_the_same(duplicate):
+    conv = make("C8")
+    x = image(conv)
+    with gnn.algorithm("fourier"):
+        assert torch.equal(duplicate(conv)(x), conv(x))
+    assert repr(duplicate(conv)) == repr(conv)
+    assert sorted(conv.state_dict()) == ["bias", "weight"]
+
+
+@needs_library
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
+def test_a_forked_process_has_threads_of_its_own():
+    conv, before = make("C8"), torch.get_num_threads()
+    x, key = image(conv, 4), plan_key(conv.filters)
+    numbers = mix(conv.weight.detach(), key)
+    torch.set_num_threads(2)
+    try:
+        expected = _fourier_kernel.fourier_conv(x, numbers, None, key, 1)  # the parent's threads are running now
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)  # a child that hangs is ended, and fails
+            same = (_fourier_kernel.fourier_conv(x, numbers, None, key, 1) == expected).numpy().all()
+            os._exit(0 if same else 1)
+        _, status = os.waitpid(child, 0)
+    finally:
+        torch.set_num_threads(before)
+    assert os.waitstatus_to_exitcode(status) == 0
+
+
+def uses(conv, x):
+    """Whether the Fourier algorithm computes this output."""
+    called = []
+    original = _fourier_kernel.fourier_conv
+    module = __import__("gconv_ga.nn._algorithms", fromlist=["fourier_conv"])
+    module.fourier_conv = lambda *args: called.append(1) or original(*args)
+    try:
+        with gnn.algorithm("fourier"):
+            conv(x)
+    finally:
+        module.fourier_conv = original
+    return bool(called)
+
+
+@needs_library
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"stride": 2},
+        {"dilation": 2, "padding": 2},
+        {"padding_mode": "circular"},
+        {"groups": 2},
+        {"group_kernel_size": 3},
+        {"padding": (0, 1), "group": "C2"},
+        {"group": "C1"},
+        {"dtype": torch.bfloat16},
+    ],
+    ids=str,
+)
+def test_layers_that_it_is_not_for(arguments):
+    conv = make(**{"group": "C4", "fields": (2, 2), **arguments})
+    assert not uses(conv, image(conv, size=(9, 9)))
+
+
+@needs_library
+def test_callers_that_it_is_not_for():
+    conv = make("C8", dtype=torch.float32)
+    x = image(conv)
+    assert uses(conv, x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert not uses(conv, x)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        assert not uses(conv, mode.from_tensor(x))
+    assert not uses(lambda x: torch.func.vmap(conv)(x[None]), x)
+    with torch.autograd.forward_ad.dual_level():
+        assert not uses(conv, torch.autograd.forward_ad.make_dual(x, x))
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_reference_is_the_dense_convolution(group):
+    """The algebra without the library."""
+    conv = make(group, bias=False)
+    key, x = plan_key(conv.filters), image(conv)
+    read = PlanKey.read(key)
+    numbers = mix(conv.weight, key)
+    assert numbers.shape == (read.numbers, 3 * read.sides, 2 * read.sides)
+    y = fourier_reference(x.reshape(2, -1, as_group(group).n, 7, 9), numbers, key, 1)
+    with gnn.algorithm("dense"):
+        assert relative(y.reshape(2, 3, -1, 7, 9), conv(x)) < 1e-13
+
+
+@pytest.mark.parametrize(("group", "kernel_size"), [("C8", 3), ("C16", 5), ("C12", 5), ("C6", 3)])
+def test_the_cost_is_linear_in_the_rotations(group, kernel_size):
+    plan = plan_of(plan_key(make(group, kernel_size).filters))
+    n, count = plan.n, len(plan.functions)
+    assert plan.mixing.shape[0] == sum(b.rows * b.components for b in plan.blocks) == (2 * n - 2) * count
+
+
+def test_the_choice_is_put_back():
+    with gnn.algorithm("fourier"):
+        with gnn.algorithm("dense"), pytest.raises(KeyError):
+            raise KeyError
+        conv = make("C8")
+        assert uses(conv, image(conv)) == _fourier_kernel.FOURIER_IS_AVAILABLE
+    with pytest.raises(ValueError, match="name must be one of 'dense', 'fourier', but got name='dens'"):
+        gnn.algorithm("dens")
+
+
+def test_without_the_library_the_dense_algorithm_is_used(monkeypatch):
+    monkeypatch.setattr("gconv_ga.nn._algorithms.FOURIER_IS_AVAILABLE", False)
+    monkeypatch.setattr("gconv_ga.nn._algorithms.LIBRARY_STATUS", "it was not built")
+    conv = make("C8")
+    assert not uses(conv, image(conv))
+    assert gnn.algorithms() == {"dense": "available", "fourier": "not available: it was not built"}
