@@ -47,7 +47,7 @@ app = typer.Typer(
     cls=OneLineErrors,
     name="gconv-ga",
     add_completion=False,
-    rich_markup_mode=None,  # rich would double the time that help takes
+    rich_markup_mode=None,  # formatting by rich takes longer than the rest of the help
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 

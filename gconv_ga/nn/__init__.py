@@ -7,7 +7,8 @@ with ``(None, n, n)``.
 
 Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d` and `GroupPool`; `BatchNorm2d`, `InstanceNorm2d`,
 `Dropout2d`, `MaxPool2d`, `AvgPool2d`, `MaxBlurPool2d` and `Upsample` for feature maps on the group; the layers as
-functions in `functional`, and their building blocks in `authoring`.
+functions in `functional`, and their building blocks in `authoring`; `algorithm` chooses how group convolutions are
+computed, and `algorithms` tells which ways are available.
 
 Example:
     >>> import torch

@@ -49,7 +49,7 @@ class _Convolution(KeepsKernels):
 
     weight: nn.Parameter
     bias: nn.Parameter | None
-    # Of a layer that takes maps: whether all orientations are convolved at once (see `_taps`).
+    # Of a layer that takes maps: whether all orientations are convolved at once (see `gathering_is_faster`).
     _mixes_all: bool
 
     def __init__(

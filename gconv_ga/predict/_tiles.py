@@ -14,62 +14,8 @@ from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
 
-
-def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
-    """Check the side of a tile and the smallest overlap of neighbours; None stands for a quarter of the side.
-
-    Raises:
-        ValueError: An argument is out of its range.
-    """
-    side = as_int("tile", tile, minimum=1)
-    if overlap is None:
-        return side, side // 4
-    if as_int("overlap", overlap, minimum=0) > side // 2:
-        raise invalid("overlap", f"at most {side // 2}, half of tile={side}", overlap)
-    return side, overlap
-
-
-def starts(size: int, tile: int, overlap: int) -> list[int]:
-    """Return the first pixel of each tile along an axis, so that neighbours share ``overlap`` pixels or more.
-
-    ``starts[i] + starts[-1 - i] == size - tile``: the positions are the same when the axis is reversed.
-    """
-    span = size - tile
-    if span <= 0:
-        return [0]
-    count = -(-(size - overlap) // (tile - overlap))
-    # An odd number of tiles has one in the middle, which cannot begin half way along an odd span.
-    count += count % 2 * (span % 2)
-    near = [-(-place * span // (count - 1)) for place in range(count // 2)]  # rounded up: the middle gap is no wider
-    middle = [span // 2] if count % 2 else []
-    return near + middle + [span - start for start in reversed(near)]
-
-
-def shares(size: int, tile: int, overlap: int) -> list[Tensor]:
-    """Return the weight of each tile at each of its pixels; over all tiles that contain a pixel it sums to one.
-
-    The weight is zero within a quarter of the overlap from a side at which the tile is cut, where the output depends on
-    the cut; from there it rises over half the overlap. At the border of the image it is full.
-
-    Shape:
-        - output: for each tile ``[min(tile, size)]``, float64
-    """
-    begins = starts(size, tile, overlap)
-    side = min(tile, size)
-    rise = (torch.arange(side, dtype=torch.float64) + 0.5 - overlap / 4) / (overlap / 2) if overlap else None
-    weights, total = [], torch.zeros(size, dtype=torch.float64)
-    for begin in begins:
-        weight = torch.ones(side, dtype=torch.float64)
-        if rise is not None and begin > 0:
-            weight = weight.minimum(rise)
-        if rise is not None and begin + side < size:
-            weight = weight.minimum(rise.flip(0))
-        weights.append(weight.clamp_(min=0))
-        total[begin : begin + side] += weights[-1]
-    return [weight / total[begin : begin + side] for begin, weight in zip(begins, weights, strict=True)]
-
-
 BAND = 2**18  # values that are returned at a time
+LIMIT = 2**23  # bytes, above which they are kept in a file
 
 
 class Windows(Protocol):
@@ -81,6 +27,127 @@ class Windows(Protocol):
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return ``[C, height, width]``, as the module takes it."""
+
+
+class ImagePrediction(NamedTuple):
+    """Predicted classes of the pixels of an image.
+
+    Args:
+        labels: Most likely class, ``[H, W]``, int64.
+        probabilities: Probability of each class, ``[classes, H, W]``, float32; None if not requested.
+
+    Example:
+        >>> from gconv_ga.predict import ImagePrediction
+        >>> ImagePrediction._fields
+        ('labels', 'probabilities')
+    """
+
+    labels: Tensor
+    probabilities: Tensor | None
+
+
+def predict_labels(
+    model: nn.Module, images: Tensor, *, batch_size: int = 8, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Return the most likely class of each pixel.
+
+    Args:
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        images: Images, normalized as in training.
+        batch_size: Number of images at a time.
+        device: Device to compute on. The model stays there.
+
+    Shape:
+        - images: ``[N, C, H, W]``
+        - output: ``[N, H, W]``, int64, on the CPU
+
+    Raises:
+        ValueError: ``images`` is not ``[N, C, H, W]``.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.predict import predict_labels
+        >>> predict_labels(torch.nn.Conv2d(1, 3, 1), torch.zeros(2, 1, 8, 10)).shape
+        torch.Size([2, 8, 10])
+    """
+    if images.ndim != 4:
+        raise wrong_shape("images", "[N, C, H, W]", images)
+    with torch.no_grad(), evaluating(model.to(device)):
+        parts = images.split(as_int("batch_size", batch_size, minimum=1))
+        return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
+
+
+def predict_image(
+    model: nn.Module,
+    image: Tensor | Windows,
+    *,
+    tile: int = 256,
+    device: str | torch.device = "cpu",
+    probabilities: bool = False,
+    progress: Callable[[int, int], Any] | None = None,
+) -> ImagePrediction:
+    """Predict the classes of an image tile by tile, as `Tiled` does; no more logits are held than of a row of tiles.
+
+    Args:
+        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
+        image: Image, normalized as in training, or an open file, `gconv_ga.images.ImageFile`.
+        tile: Side of a tile in pixels.
+        device: Device of the network, one tile at a time. The model stays there.
+        probabilities: Whether to return the softmax of the logits too.
+        progress: As for `Tiled`.
+
+    Shape:
+        - image: ``[C, H, W]``
+
+    Raises:
+        ValueError: The image is not ``[C, H, W]``, or ``tile`` is not a positive int.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.predict import predict_image
+        >>> labels, probabilities = predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 70, 45), tile=32)
+        >>> labels.shape, probabilities
+        (torch.Size([70, 45]), None)
+    """
+    labels, softmax = [], []
+    for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
+        labels.append(band.argmax(dim=0))
+        if probabilities:
+            softmax.append(band.to(torch.float32).softmax(dim=0))
+    return ImagePrediction(torch.cat(labels), torch.cat(softmax, dim=1) if probabilities else None)
+
+
+def logit_bands(
+    model: nn.Module,
+    image: Tensor | Windows,
+    *,
+    tile: int,
+    device: str | torch.device,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Iterator[Tensor]:
+    """Yield the logits from top to bottom, some rows at a time; arguments as for `predict_image`.
+
+    Shape:
+        - output: bands ``[classes, h, W]``
+    """
+    if isinstance(image, Tensor) and image.ndim != 3:
+        raise wrong_shape("image", "[C, H, W]", image)
+    tiled = Tiled(model, tile, device=device, progress=progress)
+    with torch.no_grad(), evaluating(model.to(device)):
+        for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
+            yield band[0]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Set eval mode for a while; afterwards every module has its own mode again."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 class Tiled(nn.Module):
@@ -213,7 +280,58 @@ def _window(x: Tensor | Windows, top: int, left: int, height: int, width: int) -
     return x.window(top, left, height, width).unsqueeze(0)
 
 
-LIMIT = 2**23  # bytes, above which they are kept in a file
+def check_tile(tile: int, overlap: int | None) -> tuple[int, int]:
+    """Check the side of a tile and the smallest overlap of neighbours; None stands for a quarter of the side.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+    side = as_int("tile", tile, minimum=1)
+    if overlap is None:
+        return side, side // 4
+    if as_int("overlap", overlap, minimum=0) > side // 2:
+        raise invalid("overlap", f"at most {side // 2}, half of tile={side}", overlap)
+    return side, overlap
+
+
+def starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Return the first pixel of each tile along an axis, so that neighbours share ``overlap`` pixels or more.
+
+    ``starts[i] + starts[-1 - i] == size - tile``: the positions are the same when the axis is reversed.
+    """
+    span = size - tile
+    if span <= 0:
+        return [0]
+    count = -(-(size - overlap) // (tile - overlap))
+    # An odd number of tiles has one in the middle, which cannot begin half way along an odd span.
+    count += count % 2 * (span % 2)
+    near = [-(-place * span // (count - 1)) for place in range(count // 2)]  # rounded up: the middle gap is no wider
+    middle = [span // 2] if count % 2 else []
+    return near + middle + [span - start for start in reversed(near)]
+
+
+def shares(size: int, tile: int, overlap: int) -> list[Tensor]:
+    """Return the weight of each tile at each of its pixels; over all tiles that contain a pixel it sums to one.
+
+    The weight is zero within a quarter of the overlap from a side at which the tile is cut, where the output depends on
+    the cut; from there it rises over half the overlap. At the border of the image it is full.
+
+    Shape:
+        - output: for each tile ``[min(tile, size)]``, float64
+    """
+    begins = starts(size, tile, overlap)
+    side = min(tile, size)
+    rise = (torch.arange(side, dtype=torch.float64) + 0.5 - overlap / 4) / (overlap / 2) if overlap else None
+    weights, total = [], torch.zeros(size, dtype=torch.float64)
+    for begin in begins:
+        weight = torch.ones(side, dtype=torch.float64)
+        if rise is not None and begin > 0:
+            weight = weight.minimum(rise)
+        if rise is not None and begin + side < size:
+            weight = weight.minimum(rise.flip(0))
+        weights.append(weight.clamp_(min=0))
+        total[begin : begin + side] += weights[-1]
+    return [weight / total[begin : begin + side] for begin, weight in zip(begins, weights, strict=True)]
 
 
 class ScratchTensor:
@@ -280,124 +398,3 @@ def scratch(shape: Sequence[int], dtype: torch.dtype) -> Tensor | ScratchTensor:
     if math.prod(shape) * dtype.itemsize > LIMIT:
         return ScratchTensor(shape, dtype)
     return torch.zeros(*shape, dtype=dtype)
-
-
-def predict_labels(
-    model: nn.Module, images: Tensor, *, batch_size: int = 8, device: str | torch.device = "cpu"
-) -> Tensor:
-    """Return the most likely class of each pixel.
-
-    Args:
-        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
-        images: Images, normalized as in training.
-        batch_size: Number of images at a time.
-        device: Device to compute on. The model stays there.
-
-    Shape:
-        - images: ``[N, C, H, W]``
-        - output: ``[N, H, W]``, int64, on the CPU
-
-    Raises:
-        ValueError: ``images`` is not ``[N, C, H, W]``.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.predict import predict_labels
-        >>> predict_labels(torch.nn.Conv2d(1, 3, 1), torch.zeros(2, 1, 8, 10)).shape
-        torch.Size([2, 8, 10])
-    """
-    if images.ndim != 4:
-        raise wrong_shape("images", "[N, C, H, W]", images)
-    with torch.no_grad(), evaluating(model.to(device)):
-        parts = images.split(as_int("batch_size", batch_size, minimum=1))
-        return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[None]:
-    """Set eval mode for a while; afterwards every module has its own mode again."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
-
-
-class ImagePrediction(NamedTuple):
-    """Predicted classes of the pixels of an image.
-
-    Args:
-        labels: Most likely class, ``[H, W]``, int64.
-        probabilities: Probability of each class, ``[classes, H, W]``, float32; None if not requested.
-
-    Example:
-        >>> from gconv_ga.predict import ImagePrediction
-        >>> ImagePrediction._fields
-        ('labels', 'probabilities')
-    """
-
-    labels: Tensor
-    probabilities: Tensor | None
-
-
-def predict_image(
-    model: nn.Module,
-    image: Tensor | Windows,
-    *,
-    tile: int = 256,
-    device: str | torch.device = "cpu",
-    probabilities: bool = False,
-    progress: Callable[[int, int], Any] | None = None,
-) -> ImagePrediction:
-    """Predict the classes of an image tile by tile, as `Tiled` does; no more logits are held than of a row of tiles.
-
-    Args:
-        model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
-        image: Image, normalized as in training, or an open file, `gconv_ga.images.ImageFile`.
-        tile: Side of a tile in pixels.
-        device: Device of the network, one tile at a time. The model stays there.
-        probabilities: Whether to return the softmax of the logits too.
-        progress: As for `Tiled`.
-
-    Shape:
-        - image: ``[C, H, W]``
-
-    Raises:
-        ValueError: The image is not ``[C, H, W]``, or ``tile`` is not a positive int.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.predict import predict_image
-        >>> labels, probabilities = predict_image(torch.nn.Conv2d(1, 3, 1), torch.zeros(1, 70, 45), tile=32)
-        >>> labels.shape, probabilities
-        (torch.Size([70, 45]), None)
-    """
-    labels, softmax = [], []
-    for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
-        labels.append(band.argmax(dim=0))
-        if probabilities:
-            softmax.append(band.to(torch.float32).softmax(dim=0))
-    return ImagePrediction(torch.cat(labels), torch.cat(softmax, dim=1) if probabilities else None)
-
-
-def logit_bands(
-    model: nn.Module,
-    image: Tensor | Windows,
-    *,
-    tile: int,
-    device: str | torch.device,
-    progress: Callable[[int, int], Any] | None = None,
-) -> Iterator[Tensor]:
-    """Yield the logits from top to bottom, some rows at a time; arguments as for `predict_image`.
-
-    Shape:
-        - output: bands ``[classes, h, W]``
-    """
-    if isinstance(image, Tensor) and image.ndim != 3:
-        raise wrong_shape("image", "[C, H, W]", image)
-    tiled = Tiled(model, tile, device=device, progress=progress)
-    with torch.no_grad(), evaluating(model.to(device)):
-        for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
-            yield band[0]
