@@ -1,0 +1,245 @@
+"""Measure what symmetry is worth in segmentation: against a tuned baseline, by training budget. See README.md.
+
+    nohup python benchmarks/study.py --out benchmarks/results/study.jsonl &
+    python benchmarks/study.py --table benchmarks/results/study.jsonl
+
+The grid takes days and starts with the runs that decide. It can be killed at any time and continued: a row is appended
+when its run is complete, and runs whose row is in the file are not repeated.
+"""
+
+import argparse
+import math
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from result_rows import append_row, read_rows
+from segmentation_tasks import TASKS, quick_parts, read_parts, size_of
+from study_candidates import AVERAGED, CANDIDATES, WORKS
+from study_tables import tables
+from study_times import fastest
+from study_training import VALIDATION, Setting, draw_task, train_and_score
+
+from gconv_ga.nn import algorithm
+from gconv_ga.train import start_at_frequencies
+
+ALL = 0  # stands for all training images in place of a number of images
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run: what it is of, and its optimizer. Its fields are the key of its row."""
+
+    task: str
+    images: int
+    steps: int
+    candidate: str
+    work: int
+    seed: int
+    rate: float
+    decay: float
+    schedule: str
+    quick: bool = False
+
+    @classmethod
+    def of(cls, row: Row) -> "Cell":
+        """Return the cell of a row."""
+        return cls(**{each.name: row[each.name] for each in fields(cls)})
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Part of the grid: all combinations, the last field varying fastest."""
+
+    seeds: Sequence[int]
+    steps: Sequence[int]
+    images: Sequence[int]
+    tasks: Sequence[str]
+    works: Sequence[int]
+    candidates: Sequence[str]
+
+    def cells(self) -> Iterator[tuple[int, int, int, str, int, str]]:
+        """Yield the combinations in which the width of the candidate is not that of less work."""
+        for each in product(self.seeds, self.steps, self.images, self.tasks, self.works, self.candidates):
+            if each[4] in CANDIDATES[each[5]].works():
+                yield each
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The grid, and the search for the optimizer of the baseline that precedes each budget.
+
+    Args:
+        stages: Parts of the grid, the first one first.
+        tuned_on: Sets of the search.
+        images: Number of images of the search.
+        rates: Learning rates.
+        decays: Weight decays.
+        others: Further settings; one with the schedule "polynomial" has the rate and decay found so far.
+        starts: By number of steps, the number of steps whose setting the search starts from; only decays are searched.
+        quick: Whether images are small corners of the bundled sample.
+    """
+
+    stages: Sequence[Stage]
+    tuned_on: Sequence[str] = ("histology", "bloodcells")
+    images: int = 8
+    rates: Sequence[float] = (1e-2, 3e-3, 3e-2)
+    decays: Sequence[float] = (1e-2, 1e-1, 1.0)
+    others: Sequence[Setting] = (Setting(schedule="polynomial"), Setting(1e-2, 3e-5, "SGD"))
+    starts: tuple[tuple[int, int], ...] = ((3000, 1000),)
+    quick: bool = False
+
+
+FIRST = ("plain", "plain smooth", "C8")
+DECISIVE = ("histology", "bloodcells")
+OTHER = tuple(name for name in CANDIDATES if name not in FIRST)
+STEPS = (300, 1000, 3000)
+PLAN = Plan(
+    (
+        Stage(range(3), (300,), (8,), DECISIVE, (1,), FIRST),
+        Stage(range(3), (1000,), (8,), DECISIVE, (1,), FIRST),
+        Stage(range(2), (3000,), (8,), DECISIVE, (1,), FIRST),
+        Stage(range(3), (1000, 300), (8,), DECISIVE, (1,), OTHER),
+        Stage(range(3), STEPS, (8,), TASKS, (1,), FIRST),
+        Stage(range(3), (1000,), (ALL,), TASKS, (1,), FIRST),
+        Stage(range(3), (1000,), (8,), DECISIVE, (2, 4), ("plain", "C8", "D8")),
+        Stage(range(3), (1000, 3000), (8,), TASKS, (1,), tuple(CANDIDATES)),
+        Stage(range(3), STEPS, (ALL,), TASKS, (1,), FIRST),
+        Stage(range(5), STEPS, (8, ALL), TASKS, (1,), FIRST),
+        Stage(range(3), (1000, 3000), (8,), TASKS, WORKS, tuple(CANDIDATES)),
+        Stage(range(5), STEPS, (8, ALL), TASKS, WORKS, tuple(CANDIDATES)),
+    )
+)
+# One step of everything, in a minute: for tests.
+QUICK = Plan(
+    (Stage((0,), (10,), (2,), ("nuclei",), (1,), ("plain", "C8")),), ("nuclei",), 2, (1e-2, 3e-3), (1e-2,), (), (), True
+)
+
+
+def tuned(plan: Plan, rows: Sequence[Row], steps: int) -> tuple[Setting, list[Cell]]:
+    """Return the setting with which the plain network has the best validation Dice, and the runs that still lack.
+
+    One quantity is searched at a time: rate, decay, then the rest. Each score is the mean over the sets of the Dice of
+    the last weights on the validation images, with seed 0. Test images are not looked at.
+    """
+    known = {Cell.of(row): row["validation"][-1] for row in rows}
+    setting, start = Setting(), dict(plan.starts).get(steps)
+    if start is not None:
+        setting, missing = tuned(plan, rows, start)
+        if missing:
+            return setting, missing
+    for number in range(3):
+        options = [
+            [] if start is not None else [replace(setting, rate=rate) for rate in plan.rates],
+            [replace(setting, decay=decay) for decay in plan.decays],
+            [] if start is not None else [
+                replace(setting, schedule=other.schedule) if other.schedule == "polynomial" else other
+                for other in plan.others
+            ],
+        ][number]  # fmt: skip
+        if setting.schedule == "SGD":
+            break
+        options = [setting, *(option for option in options if option != setting)]
+        cells = [
+            [
+                Cell(task, plan.images, steps, "plain", 1, 0, **asdict(option), quick=plan.quick)
+                for task in plan.tuned_on
+            ]
+            for option in options
+        ]
+        missing = [cell for each in cells for cell in each if cell not in known]
+        if missing:
+            return setting, missing
+        scores = [sum(known[cell] for cell in each) for each in cells]
+        setting = options[scores.index(max(scores))]
+    return setting, []
+
+
+def next_cell(plan: Plan, rows: Sequence[Row]) -> Cell | None:
+    """Return the first run of the plan that is not among the rows; a budget begins with its search for a setting."""
+    known = {Cell.of(row) for row in rows}
+    settings: dict[int, Setting] = {}
+    for stage in plan.stages:
+        for seed, steps, images, task, work, candidate in stage.cells():
+            if steps not in settings:
+                settings[steps], missing = tuned(plan, rows, steps)
+                if missing:
+                    return missing[0]
+            setting = asdict(settings[steps])
+            cell = Cell(task, images, steps, candidate, work, seed, **setting, quick=plan.quick)
+            if cell not in known:
+                return cell
+    return None
+
+
+def run(cell: Cell, parts: dict[str, Any]) -> Row:
+    """Train, score and return the row of a cell."""
+    candidate, crop, validation = CANDIDATES[cell.candidate], 32 if cell.quick else 0, 1 if cell.quick else VALIDATION
+    task, held_out = draw_task(parts, cell.task, cell.images or None, cell.seed, crop, validation)
+    torch.manual_seed(cell.seed)
+    model = candidate.build(task.test.images.shape[1], task.kind.classes, cell.work)
+    start_at_frequencies(model, task.train.masks)
+    chosen = fastest(cell.candidate, cell.work)
+    row = asdict(cell) | {"width": candidate.width(cell.work), "algorithm": chosen} | size_of(model, task)
+    with algorithm(chosen):
+        row |= train_and_score(
+            model, task, held_out, steps=cell.steps, setting=Setting(cell.rate, cell.decay, cell.schedule),
+            seed=cell.seed, averaged=cell.candidate in AVERAGED,
+        )  # fmt: skip
+    return rounded(row) | {"torch": torch.__version__, "commit": commit()}
+
+
+def rounded(row: Row) -> Row:
+    """Return the row with measured numbers of six digits after the point, which the committed file is to hold."""
+    return {
+        key: round(value, 6)
+        if isinstance(value, float)
+        else [round(x, 6) for x in value]
+        if key == "validation"
+        else value
+        for key, value in row.items()
+    }
+
+
+def commit() -> str | None:
+    """Return the commit of the code, or None outside of a repository."""
+    call = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    found = subprocess.run(call, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None
+
+
+def main(arguments: Sequence[str] | None = None) -> list[Row]:
+    """Run what the file lacks, or print the tables of its rows."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
+    parser.add_argument("--table", type=Path, help="print the tables of this file and run nothing")
+    parser.add_argument("--hours", type=float, default=math.inf, help="start no run after this many processor hours")
+    parser.add_argument("--quick", action="store_true", help="ten steps of two networks, on corners of the sample")
+    args = parser.parse_args(arguments)
+    if (args.out is None) == (args.table is None):
+        parser.error("give --out FILE or --table FILE")
+    plan = QUICK if args.quick else PLAN
+    if args.table is not None:
+        rows = [row for row in read_rows(args.table) if row["quick"] == args.quick]
+        print(*tables(rows), sep="\n\n")
+        return rows
+    torch.set_num_threads(1)  # times are those of one thread
+    while time.process_time() < 3600 * args.hours:
+        cell = next_cell(plan, read_rows(args.out))
+        if cell is None:
+            break
+        row = run(cell, quick_parts(cell.task) if args.quick else read_parts(cell.task))
+        append_row(args.out, row)
+        what = f"{cell.task}, {cell.images or 'all'} images, {cell.steps} steps, {cell.candidate}, seed {cell.seed}"
+        print(f"[{time.process_time() / 3600:.2f} h] {what}: {row['last']:.4f}, {row['selected']:.4f}", flush=True)
+    return read_rows(args.out)
+
+
+if __name__ == "__main__":
+    main()
