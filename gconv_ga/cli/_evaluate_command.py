@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .._files import write_atomically
+from ..images import MAX_PIXELS
 from ._options import (
     Debug,
     Device,
@@ -19,7 +20,19 @@ from ._options import (
     refuse,
     run_encoding,
 )
-from ._sources import Colors, IgnoreIndex, Source, TableFile, mask_encoding, scan_files
+from ._sources import (
+    Channels,
+    Colors,
+    IgnoreIndex,
+    MaxPixels,
+    OtherNumbers,
+    Page,
+    Source,
+    TableFile,
+    choose_reading,
+    mask_encoding,
+    scan_files,
+)
 
 if TYPE_CHECKING:
     from ..images import PairFiles, Problem
@@ -40,6 +53,10 @@ def evaluate(
     ] = "test",
     colors: Colors = None,
     ignore_index: IgnoreIndex = None,
+    channels: Channels = None,
+    page: Page = None,
+    other_numbers: OtherNumbers = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     tile: Tile = 256,
     device: Device = "auto",
     debug: Debug = False,
@@ -57,7 +74,8 @@ def evaluate(
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
     """
     source = Source(images, masks, table)
-    from ..evaluate import evaluate_image, evaluation_report, page
+    from ..evaluate import evaluate_image, evaluation_report
+    from ..evaluate import page as page_of
     from ..images import PairDataset
     from ..segmenter import as_device
 
@@ -65,15 +83,16 @@ def evaluate(
         where = as_device(device)
     model, config, step = load_run(run)
     classes, encoding = len(config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
+    reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
     pairs, problems = _part(source, part)
     if encoding.colors is not None and len(encoding.names) != classes:
         refuse("--colors", f"the network has {classes} classes, but {len(encoding.names)} have a colour")
     scan_files(
         pairs, problems, source.option, classes=classes, channels=config.arguments["in_channels"], encoding=encoding,
-        absent_classes=True,
+        reading=reading, absent_classes=True,
     )  # fmt: skip
     make_folder(out, "--out")
-    dataset, scores = PairDataset(pairs, config.normalization, encoding), {}
+    dataset, scores = PairDataset(pairs, config.normalization, encoding, reading), {}
     options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
     with progress_bars() as bars:
         task = bars.add_task("images", total=len(pairs), note="")
@@ -84,7 +103,7 @@ def evaluate(
     report = evaluation_report(scores, config.classes, run=str(run), step=step)
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     worst = next(index for index, pair in enumerate(pairs) if pair.name == report["worst_image"])
-    write_atomically(out / "report.html", page(report, model, *dataset[worst], **options).encode())
+    write_atomically(out / "report.html", page_of(report, model, *dataset[worst], **options).encode())
     upright, rotated = (_number(score) for score in (report["dice_by_angle"]["0"], report["dice_turned"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
     print(f"Dice {upright} upright, {rotated} rotated; {changed}.")

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from .._files import write_atomically
+from ..images import MAX_PIXELS, Reading
 from ._options import (
     Debug,
     Device,
@@ -25,6 +26,7 @@ from ._options import (
     refuse_files,
     run_encoding,
 )
+from ._sources import Channels, MaxPixels, OtherNumbers, Page, choose_reading
 
 SETTINGS = "predict.json"
 
@@ -52,6 +54,10 @@ def predict(
         bool,
         typer.Option("--overlay", help="Also write NAME_overlay.png: the image, coloured by predicted class."),
     ] = False,
+    channels: Channels = None,
+    page: Page = None,
+    other_numbers: OtherNumbers = None,
+    max_pixels: MaxPixels = MAX_PIXELS,
     device: Device = "auto",
     debug: Debug = False,
 ) -> None:
@@ -78,6 +84,7 @@ def predict(
     with naming("--device"):
         where = as_device(device)
     model, config, _ = load_run(run)
+    reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
     with naming("--images"):
         files = find_images(images)
     _refuse_same_names(files, overlay=overlay)
@@ -86,11 +93,20 @@ def predict(
     make_folder(out, "--out")
     checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
     kinds = {"probabilities": probabilities, "overlay": overlay}
-    _keep_settings(out, {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds})
+    _keep_settings(
+        out,
+        {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds, **_differences(reading, config.reading)},
+    )
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
     encoding = run_encoding(run)
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
-    _predict(network, config.normalization, files, out, tile=tile, device=where, colors=colors, **kinds)
+    _predict(network, config.normalization, reading, files, out, tile=tile, device=where, colors=colors, **kinds)
+
+
+def _differences(reading: Reading, trained: Reading) -> dict[str, Any]:
+    """Return what decides which pixels are read and is not as in the training."""
+    names = ("channels", "page", "other_numbers")
+    return {name: getattr(reading, name) for name in names if getattr(reading, name) != getattr(trained, name)}
 
 
 def _refuse_same_names(files: Sequence[Path], *, overlay: bool) -> None:
@@ -113,8 +129,9 @@ def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _predict(
-    network: Any, normalization: Any, files: Sequence[Path], out: Path, *, tile: int, device: Any, **options: Any
-) -> None:
+    network: Any, normalization: Any, reading: Reading, files: Sequence[Path], out: Path, *, tile: int, device: Any,
+    **options: Any,
+) -> None:  # fmt: skip
     """Predict the images that are not done; list those that cannot be read at the end."""
     from ..images import ImageFile, Problem
     from ..predict import predict_to_file
@@ -127,8 +144,9 @@ def _predict(
         for file in waiting:
             bars.update(task, note=file.name)
             try:
+                image = ImageFile(file, normalization, reading)
                 predict_to_file(
-                    network, ImageFile(file, normalization), out / f"{file.stem}.png", tile=tile, device=device,
+                    network, image, out / f"{file.stem}.png", tile=tile, device=device,
                     progress=lambda done, total: bars.update(tiles, completed=done, total=total), **options,
                 )  # fmt: skip
             except ValueError as error:

@@ -1,13 +1,13 @@
 """Images with masks as a user names them: two folders or a table, and how the masks encode classes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from ..images import FORMATS
+from ..images import FORMATS, MAX_PIXELS, Reading
 from ._options import naming, progress_bars, refuse, refuse_files
 
 if TYPE_CHECKING:
@@ -32,6 +32,57 @@ IgnoreIndex = Annotated[
     int | None,
     typer.Option(metavar="N", help="Mask value of ignored pixels, which are excluded from training and scores."),
 ]
+Channels = Annotated[
+    str | None,
+    typer.Option(metavar="LIST", help="Channels to read, counted from 0, such as 0,1,2 or 0-2. If omitted: all."),
+]
+Page = Annotated[
+    int | None,
+    typer.Option(metavar="N", min=0, help="Page, plane or frame to read of files with several, counted from 0."),
+]
+OtherNumbers = Annotated[
+    Literal["refuse", "scale", "keep"] | None,
+    typer.Option(
+        help="What to do with images of another number type than those of the training (8 and 16 bits, say): refuse "
+        "them, scale their values, or keep the values. If omitted: refuse."
+    ),
+]
+MaxPixels = Annotated[
+    int, typer.Option(metavar="N", min=1, help=f"Refuse images of more pixels than this; default: {MAX_PIXELS:,}.")
+]
+
+
+def choose_reading(
+    base: Reading, channels: str | None, page: int | None, other_numbers: str | None, max_pixels: int
+) -> Reading:
+    """Return how files are read: as the options say, and where one is None as ``base`` says.
+
+    Args:
+        base: What to start from.
+        channels: Value of ``--channels``.
+        page: Value of ``--page``.
+        other_numbers: Value of ``--other-numbers``.
+        max_pixels: Value of ``--max-pixels``.
+
+    Raises:
+        typer.BadParameter: The channels are not a list of numbers and ranges.
+    """
+    with naming("--channels"):
+        chosen = base.channels if channels is None else _numbers_of(channels)
+        base = replace(base, channels=chosen, max_pixels=max_pixels)
+    base = base if page is None else replace(base, page=page)
+    return base if other_numbers is None else replace(base, other_numbers=other_numbers)
+
+
+def _numbers_of(text: str) -> list[int]:
+    """Return the numbers that a list such as "0,2" or "0-2" names."""
+    found: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not first.isdecimal() or (dash and not last.isdecimal()) or len(first + last) > 8:
+            refuse("--channels", f"{text!r} is not a list such as 0,1,2 or 0-2")
+        found += range(int(first), int(last or first) + 1)
+    return found
 
 
 @dataclass(frozen=True)
@@ -115,6 +166,7 @@ def scan_files(
     classes: int | None = None,
     channels: int | None = None,
     encoding: "MaskEncoding | None" = None,
+    reading: Reading | None = None,
     absent_classes: bool = False,
 ) -> "Scan":
     """Read all files once, with a progress bar, and refuse them if anything is wrong.
@@ -126,6 +178,7 @@ def scan_files(
         classes: Number of classes. If None, they are counted.
         channels: Number of channels of the images. If None, that of most images.
         encoding: Encoding of the masks. If None, they hold class indices.
+        reading: How the files are read. If None, as by default.
         absent_classes: Whether a class may be absent from all masks.
 
     Raises:
@@ -136,7 +189,7 @@ def scan_files(
     with progress_bars() as bars, naming("--classes"):
         task = bars.add_task("reading the files", total=len(pairs), note="")
         scan = scan_pairs(
-            pairs, classes=classes, channels=channels, code=encoding,
+            pairs, classes=classes, channels=channels, code=encoding, reading=reading,
             progress=lambda done: bars.update(task, completed=done),
         )  # fmt: skip
     found = [problem for problem in scan.problems if not (absent_classes and problem.file == EMPTY_CLASS)]

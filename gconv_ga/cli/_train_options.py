@@ -18,10 +18,11 @@ import typer
 
 from .._files import write_atomically
 from .._validate import one_of
+from ..images import MAX_PIXELS
 from ..segmenter import Machines
 from ..train import RunConfig
 from ._options import Debug, GroupName, refuse
-from ._sources import KINDS, Colors, IgnoreIndex, TableFile
+from ._sources import KINDS, Channels, Colors, IgnoreIndex, MaxPixels, OtherNumbers, Page, TableFile
 
 CONFIG_FILE = "config.json"
 ARCH_FORMS = "unet or smp:NAME:ENCODER"
@@ -79,6 +80,10 @@ class DataOptions:
         default=None,
         metadata={"metavar": "CSV", "help": "Columns file, split (train, val, test). If omitted: 1 of 5 validates."},
     )
+    channels: Channels = None
+    page: Page = None
+    other_numbers: OtherNumbers = None
+    max_pixels: MaxPixels = MAX_PIXELS
     percentile: float | None = field(
         default=None, metadata={"help": "Divide each image by this percentile of its own pixels, such as 99.8."}
     )

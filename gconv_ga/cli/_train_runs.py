@@ -15,7 +15,7 @@ from .._validate import argument_of
 from ..segmenter import Machines
 from ..train import RunConfig
 from ._options import naming, refuse
-from ._sources import Source, mask_encoding, scan_files
+from ._sources import Source, choose_reading, mask_encoding, scan_files
 from ._train_options import (
     ARCH_FORMS,
     CONFIG_FILE,
@@ -73,7 +73,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     Raises:
         typer.BadParameter: An option or a file is wrong.
     """
-    from ..images import Normalization, measure_files
+    from ..images import Normalization, Reading, measure_files
 
     values = {name: context.params[name] for name in recorded_options()}
     values |= {name: path_in(call.data, name, values[name]) for name in path_options() if is_in_file(context, name)}
@@ -86,16 +86,19 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     with naming("--percentile"):
         Normalization([0.0], [1.0], data.percentile)
     source, encoding = _source(values), mask_encoding(data.colors, data.ignore_index)
+    reading = choose_reading(Reading(), data.channels, data.page, data.other_numbers, data.max_pixels)
     pairs, problems, table = source.read()
-    scan = scan_files(pairs, problems, source.option, classes=data.classes, encoding=encoding)
+    scan = scan_files(pairs, problems, source.option, classes=data.classes, encoding=encoding, reading=reading)
+    reading = replace(reading, numbers=scan.numbers)
     split = _split(data, [pair.name for pair in pairs], table, seed=numbers["seed"])
     if numbers["patience"] is not None and "val" not in split.values():
         refuse("--patience", "no image is for validation")
     crop = _crop(data.crop, network.depth if network.arch == "unet" else 1, scan)
-    with naming("--percentile"):
-        normalization = measure_files([pair for pair in pairs if split[pair.name] == "train"], data.percentile)
+    with naming(source.option):
+        training = [pair for pair in pairs if split[pair.name] == "train"]
+        normalization = measure_files(training, data.percentile, reading)
     classes = encoding.names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
-    segmenter = _segmenter(network, scan.channels, classes, normalization)
+    segmenter = replace(_segmenter(network, scan.channels, classes, normalization), reading=reading)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
     config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
     return Plan(pairs, config, machines, weights, values)
@@ -348,7 +351,7 @@ def _files_of_run(source: Source, config: RunConfig, *, scan: bool, table_is_typ
     if scan:
         scan_files(
             pairs, problems, source.option, classes=arguments["classes"], channels=arguments["in_channels"],
-            encoding=config.mask_encoding,
+            encoding=config.mask_encoding, reading=config.segmenter.reading,
         )  # fmt: skip
     missing = sorted(config.split.keys() - {pair.name for pair in pairs})
     if missing:
@@ -371,6 +374,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "open_taps": arguments.get("open_taps", False),
         "pretrained": str(config.init).partition(":")[2] if pretrained else None,
         "percentile": config.segmenter.normalization.percentile,
+        **{name: getattr(config.segmenter.reading, name) for name in ("page", "other_numbers", "max_pixels")},
         "crop": config.crop,
     }
 
@@ -391,6 +395,11 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
             _refuse_difference("colors", config.mask_encoding.colors)
         if encoding.ignore_index != config.mask_encoding.ignore_index:
             _refuse_difference("ignore_index", config.mask_encoding.ignore_index)
+    if "channels" in typed:
+        reading = config.segmenter.reading
+        chosen = choose_reading(reading, typed["channels"], None, None, reading.max_pixels).channels
+        if chosen != reading.channels:
+            _refuse_difference("channels", "all" if reading.channels is None else reading.channels)
     if "split" in typed:
         with naming("--split"):
             split = read_split(typed["split"], sorted(config.split))
@@ -401,7 +410,7 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
     if "steps" in typed and typed["steps"] < config.steps:
         refuse("--steps", f"the run has {config.steps}; it can be extended, not shortened")
     for name, value in typed.items():
-        if name not in ("colors", "ignore_index", "split", "init", "steps") and value != settings[name]:
+        if name not in ("colors", "ignore_index", "channels", "split", "init", "steps") and value != settings[name]:
             _refuse_difference(name, settings[name])
 
 

@@ -3,7 +3,8 @@
 Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs the extra ``train``.
 
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that come with the package); `ImageFile`,
-`MaskFile`, `read_image`, `read_mask`, `FORMATS` (files of any size, whole or by window); `find_images`, `match_masks`,
+`MaskFile`, `read_image`, `read_mask`, `FORMATS` (files of any size, whole or by window); `Reading`, `MAX_PIXELS`,
+`OTHER_NUMBERS` (channels, pages, number types, sizes); `find_images`, `match_masks`,
 `read_table`, `Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`,
 `read_colors`; `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set);
 `PairDataset`, `CropStream`, `RandomSymmetry` (data sets for training).
@@ -28,12 +29,15 @@ if TYPE_CHECKING:
     from ._masks import MaskEncoding, read_colors
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
     from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
+    from ._reading import MAX_PIXELS, OTHER_NUMBERS, Reading
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
 
 __all__ = [
     "EMPTY_CLASS",
     "FORMATS",
+    "MAX_PIXELS",
+    "OTHER_NUMBERS",
     "SAMPLES",
     "CropStream",
     "ImageFile",
@@ -44,6 +48,7 @@ __all__ = [
     "PairFiles",
     "Problem",
     "RandomSymmetry",
+    "Reading",
     "Sample",
     "Scan",
     "Split",
@@ -79,6 +84,7 @@ __getattr__, __dir__ = lazy_names(
             "read_table",
         ],
         "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
+        "_reading": ["MAX_PIXELS", "OTHER_NUMBERS", "Reading"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],
         "_scan": ["EMPTY_CLASS", "Scan", "scan_pairs"],
     },

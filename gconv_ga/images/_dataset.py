@@ -17,6 +17,7 @@ from ..groups import Group, as_group
 from ._masks import MaskEncoding
 from ._pairs import PairFiles
 from ._reader import ImageFile, MaskFile, Normalization
+from ._reading import Reading
 
 
 class PairDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -26,6 +27,7 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         pairs: The files.
         normalization: Normalization of the images. If None, they are in the units of the files.
         code: Encoding of the masks. If None, they hold indices.
+        reading: How the files are read. If None, as by default.
 
     Shape:
         - item: image ``[C, H, W]``, float32; mask ``[H, W]``, int64
@@ -40,11 +42,16 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, pairs: Sequence[PairFiles], normalization: Normalization | None = None, code: MaskEncoding | None = None
+        self,
+        pairs: Sequence[PairFiles],
+        normalization: Normalization | None = None,
+        code: MaskEncoding | None = None,
+        reading: Reading | None = None,
     ) -> None:
         self.pairs = tuple(pairs)
         self.normalization = normalization
         self.code = code
+        self.reading = reading
         self._levels: dict[int, Tensor | None] = {}
 
     def __len__(self) -> int:
@@ -65,7 +72,8 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
             ValueError: The image and its mask differ in size, or a file is damaged.
         """
         pair = self.pairs[index]
-        image, mask = ImageFile(pair.image, self.normalization), MaskFile(pair.mask, self.code)
+        image = ImageFile(pair.image, self.normalization, self.reading)
+        mask = MaskFile(pair.mask, self.code, self.reading)
         if image.shape[1:] != mask.shape:
             raise invalid(
                 "mask", f"of the size of the image, {image.shape[1:]}", mask.shape, f"the file is {pair.mask}"
@@ -76,7 +84,9 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
         return image, mask
 
 
-def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -> Normalization:
+def measure_files(
+    pairs: Sequence[PairFiles], percentile: float | None = None, reading: Reading | None = None
+) -> Normalization:
     """Return the normalization that gives the images of these files mean zero and standard deviation one per channel.
 
     No more than a band of an image is held as float32.
@@ -84,9 +94,10 @@ def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -
     Args:
         pairs: Files of the training images.
         percentile: As for `Normalization`.
+        reading: How the files are read. If None, as by default.
 
     Raises:
-        ValueError: There are no files, a file is damaged, or a channel is constant.
+        ValueError: There are no files, a file is damaged, or every channel is constant.
 
     Example:
         >>> from gconv_ga.images import ImageFile, PairFiles, measure_files
@@ -98,9 +109,9 @@ def measure_files(pairs: Sequence[PairFiles], percentile: float | None = None) -
     """
     if not pairs:
         raise invalid("pairs", "the files of at least one image", pairs)
-    channels = ImageFile(pairs[0].image).shape[0]
+    channels = ImageFile(pairs[0].image, None, reading).shape[0]
     scale = Normalization([0.0] * channels, [1.0] * channels, percentile)
-    measured = Normalization.measure(band for pair in pairs for band in ImageFile(pair.image, scale).bands())
+    measured = Normalization.measure(band for pair in pairs for band in ImageFile(pair.image, scale, reading).bands())
     return Normalization(measured.mean, measured.std, percentile)
 
 

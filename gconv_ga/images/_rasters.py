@@ -21,8 +21,9 @@ from PIL.JpegImagePlugin import jpeg_factory
 from PIL.PngImagePlugin import PngImageFile
 from torch import Tensor
 
-from .._validate import invalid
+from .._validate import argument_of, invalid
 from ._pairs import FORMATS
+from ._reading import Reading
 
 # Pixels above which libvips decodes a PNG or JPEG. Up to that Pillow holds 16 MiB at most, without a temporary file.
 LARGE = 2**22
@@ -42,6 +43,10 @@ class Raster(Protocol):
     def shape(self) -> tuple[int, int, int]:
         """``C, H, W``."""
 
+    @property
+    def numbers(self) -> str:
+        """Number type, as for `Reading`."""
+
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return ``[C, height, width]`` in the number type of the file; the window lies inside the image."""
 
@@ -49,16 +54,23 @@ class Raster(Protocol):
         """Yield windows that together hold each pixel once, cut as the file is read fastest, each of them small."""
 
 
-def open_raster(path: Path, *, palette: bool = False) -> Raster:
+def open_raster(path: Path, reading: Reading, *, palette: bool = False) -> Raster:
     """Open an image file of one of `FORMATS`; arrays saved by numpy are ``[H, W]`` or ``[C, H, W]``.
 
     Args:
         path: The file.
+        reading: Channels, page and largest size.
         palette: Whether a file with a palette gives indices into it, or colours.
 
     Raises:
         ValueError: The file is missing, damaged or not an image, or it has several pages.
     """
+    raster = _opened(path, palette=palette)
+    reading.check_size(path, *raster.shape)
+    return raster
+
+
+def _opened(path: Path, *, palette: bool) -> Raster:
     with readable(path):
         if path.suffix.lower() in FORMATS["NPY"]:
             return _open_array(path)
@@ -69,26 +81,20 @@ def open_raster(path: Path, *, palette: bool = False) -> Raster:
         return _open_large(path, palette=palette) or _open_held(path, palette=palette)
 
 
-class RefusedError(ValueError):
-    """A file that could be read, but not without loss."""
-
-
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
     """Turn whatever a reader raises about a file into one ValueError with the name of the file."""
     try:
         yield
-    except RefusedError:
-        raise
     except Exception as error:  # readers raise errors of many types about damaged files
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if argument_of(error) is not None or (isinstance(error, OSError) and error.errno in NO_ROOM):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
         raise invalid("path", "a readable image file", str(path), f"the reader says: {reason}") from error
 
 
-def _refused(path: Path, takes: str, advice: str) -> RefusedError:
-    return RefusedError(str(invalid("path", takes, str(path), advice)))
+def _refused(path: Path, takes: str, advice: str) -> ValueError:
+    return invalid("path", takes, str(path), advice)
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,13 @@ class Held:
     def shape(self) -> tuple[int, int, int]:
         """``C, H, W``."""
         return _channels(self.picture, palette=self.palette), self.picture.height, self.picture.width
+
+    @property
+    def numbers(self) -> str:
+        """Number type."""
+        mode = self.picture.mode
+        other = {"1": "uint1", "I": "int32", "F": "float32"}
+        return "uint16" if mode.startswith("I;16") else other.get(mode, "uint8")
 
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a copy."""
@@ -143,6 +156,7 @@ class Decoded:
         self.shape = shape
         self.dtype = dtype
         self.bits = bits
+        self.numbers = "uint1" if bits else dtype.name
         self._file: Any = None  # the temporary file, from the first window on
         self._region: Any = None  # libvips, until all rows are decoded
         self._rows = 0  # decoded so far
@@ -303,6 +317,11 @@ class Uncompressed:
         channels, height, width = (self.lengths[axis] for axis in self.order)
         return channels, height, width
 
+    @property
+    def numbers(self) -> str:
+        """Number type."""
+        return "uint1" if self.dtype == np.bool_ else self.dtype.name
+
     def window(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a copy.
 
@@ -328,11 +347,13 @@ class Segmented:
         path: The file.
         lengths: Lengths of the axes in the order of the file.
         axes: Their names, as tifffile has them: Y, X and, if there are channels, S.
+        numbers: The number type.
     """
 
     path: Path
     lengths: tuple[int, ...]
     axes: str
+    numbers: str = "uint8"
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -414,7 +435,7 @@ def _open_tiff(path: Path) -> Uncompressed | Segmented | None:
         if page.axes not in ("YX", "YXS", "SYX"):
             raise _refused(path, "a flat image", f"the axes of this one are {page.axes}")
         if not page.is_memmappable:
-            return Segmented(path, page.shape, page.axes)
+            return Segmented(path, page.shape, page.axes, page.dtype.name)
         dtype = page.dtype.newbyteorder(file.byteorder)
         lengths = page.shape if "S" in page.axes else (1, *page.shape)
         order = (2, 0, 1) if page.axes == "YXS" else (0, 1, 2)

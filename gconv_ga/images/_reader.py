@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from .._validate import invalid, wrong_shape
 from ._masks import MaskEncoding
 from ._rasters import Raster, open_raster, readable
+from ._reading import Reading
 
 
 @dataclass(frozen=True)
@@ -183,13 +185,14 @@ class ImageFile:
     Args:
         path: The file.
         normalization: Normalization of the pixels. If None, windows are in the units of the file.
+        reading: Channels, page, number type and largest size. If None, those of `Reading`.
 
     Shape:
         - a window: ``[C, height, width]``, float32
 
     Raises:
-        ValueError: The file is missing, damaged or not an image, or it has several pages or other channels than the
-            normalization.
+        ValueError: The file is missing, damaged or not an image; it has several pages, other channels than the
+            normalization, another number type or too many pixels; or a value is NaN or infinite.
         OSError: The disk is full.
 
     Example:
@@ -201,17 +204,31 @@ class ImageFile:
         ((1, 128, 128), torch.Size([1, 8, 12]))
     """
 
-    def __init__(self, path: str | Path, normalization: Normalization | None = None) -> None:
+    def __init__(
+        self, path: str | Path, normalization: Normalization | None = None, reading: Reading | None = None
+    ) -> None:
         self.path = Path(path)
-        self.raster: Raster = open_raster(self.path)
+        how = Reading() if reading is None else reading
+        self.raster: Raster = open_raster(self.path, how)
         self.normalization = normalization
+        self.factor = how.factor(self.numbers, self.path)
         self._level: Tensor | None = None
+        if normalization is not None and len(normalization.mean) != self.shape[0]:
+            channels, height, width = self.shape
+            takes = f"an image of {len(normalization.mean)} channels, as the training images are"
+            advice = f"it has {channels} channels of {height} x {width} pixels; choose some with channels (--channels)"
+            raise invalid("path", takes, str(path), advice)
 
     def unnormalized(self) -> "ImageFile":
         """Return the same open file with windows in the units of the file."""
         raw = copy(self)
-        raw.normalization = None
+        raw.normalization, raw.factor = None, 1.0
         return raw
+
+    @property
+    def numbers(self) -> str:
+        """Number type of the file, as for `Reading`."""
+        return self.raster.numbers
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -231,7 +248,15 @@ class ImageFile:
             ValueError: The file is damaged there, or the normalization is for other channels.
             OSError: The disk is full.
         """
-        pixels = read_window(self.raster, self.path, top, left, height, width).to(torch.float32)
+        raw = read_window(self.raster, self.path, top, left, height, width)
+        pixels = raw.to(torch.float32)
+        if raw.is_floating_point() and not bool(pixels.isfinite().all()):
+            self._refuse_values()
+        if self.factor != 1:
+            if raw.is_floating_point() and (pixels.min() < 0 or pixels.max() > 1):
+                takes = "an image of values from 0 to 1, which are scaled to those of the training images"
+                raise invalid("path", takes, str(self.path), f"it holds {float(pixels.min())} .. {float(pixels.max())}")
+            pixels = pixels * self.factor
         if self.normalization is None:
             return pixels
         return self.normalization(pixels, self.level())
@@ -239,7 +264,8 @@ class ImageFile:
     def level(self) -> Tensor | None:
         """Return the brightness that the image is scaled by, computed once; None if images are not scaled."""
         if self._level is None and self.normalization is not None:
-            self._level = self.normalization.level(self.raw_pieces)
+            level = self.normalization.level(self.raw_pieces)
+            self._level = None if level is None else level * self.factor
         return self._level
 
     def scale_by(self, level: Tensor | None) -> None:
@@ -270,10 +296,30 @@ class ImageFile:
             - a piece: ``[C, h, w]``
 
         Raises:
-            ValueError: The file is damaged.
+            ValueError: The file is damaged, or a value is NaN or infinite.
         """
         with readable(self.path):
-            yield from self.raster.pieces()
+            for piece in self.raster.pieces():
+                if _count_wrong(piece):
+                    self._refuse_values()
+                yield piece
+
+    def _refuse_values(self) -> NoReturn:
+        """Count the values of the file that are NaN or infinite.
+
+        Raises:
+            ValueError: Always.
+        """
+        with readable(self.path):
+            wrong = sum(map(_count_wrong, self.raster.pieces()))
+        takes, values = "an image of finite values", math.prod(self.shape)
+        advice = f"{wrong} of its {values} values are NaN, infinite or beyond float32; give them a value of the image"
+        raise invalid("path", takes, str(self.path), advice)
+
+
+def _count_wrong(piece: Tensor) -> int:
+    """Number of values that are not finite as float32."""
+    return int((~piece.to(torch.float32).isfinite()).sum()) if piece.is_floating_point() else 0
 
 
 class MaskFile:
@@ -284,6 +330,7 @@ class MaskFile:
     Args:
         path: The file.
         code: Encoding of the classes. If None, the file holds indices.
+        reading: Page, if the file has several, and largest size. If None, those of `Reading`.
 
     Shape:
         - a window: ``[height, width]``, int64
@@ -300,10 +347,11 @@ class MaskFile:
         ((128, 128), torch.Size([8, 12]))
     """
 
-    def __init__(self, path: str | Path, code: MaskEncoding | None = None) -> None:
+    def __init__(self, path: str | Path, code: MaskEncoding | None = None, reading: Reading | None = None) -> None:
         self.path = Path(path)
         self.code = MaskEncoding() if code is None else code
-        self.raster: Raster = open_raster(self.path, palette=self.code.colors is None)
+        how = Reading() if reading is None else reading
+        self.raster: Raster = open_raster(self.path, replace(how, channels=None), palette=self.code.colors is None)
 
     @property
     def shape(self) -> tuple[int, int]:

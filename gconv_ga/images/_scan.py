@@ -1,16 +1,15 @@
 """A scan of all files of a data set for faults, before training."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
-
-import torch
 
 from .._validate import as_int, invalid
 from ._masks import MaskEncoding
 from ._pairs import PairFiles, Problem
 from ._reader import ImageFile, MaskFile
+from ._reading import Reading
 
 EMPTY_CLASS = "masks"
 """`Problem.file` of a class that no mask contains, which is not a fault of one file."""
@@ -26,6 +25,7 @@ class Scan:
         channels: Number of channels of the images.
         smallest: Shortest side of any image, in pixels.
         pixels: Number of pixels of each class in all masks.
+        numbers: Number type of the images, as for `Reading`; None if there are none.
 
     Example:
         >>> from gconv_ga.images import Scan
@@ -38,6 +38,7 @@ class Scan:
     channels: int
     smallest: int
     pixels: tuple[int, ...]
+    numbers: str | None = None
 
 
 def scan_pairs(
@@ -46,18 +47,21 @@ def scan_pairs(
     classes: int | None = None,
     channels: int | None = None,
     code: MaskEncoding | None = None,
+    reading: Reading | None = None,
     progress: Callable[[int], Any] | None = None,
 ) -> Scan:
     """Read every image and mask once, band by band, and report faults.
 
     Faults are files that cannot be read, an image and a mask of different sizes, images with other channels than the
-    rest, values that are not finite, classes outside ``0 .. classes - 1``, and classes that no mask contains.
+    rest or another number type, values that are not finite, classes outside ``0 .. classes - 1``, and classes that no
+    mask contains.
 
     Args:
         pairs: The files.
         classes: Number of classes. If None, the number of colours, or one more than the largest index.
         channels: Number of channels of the images. If None, the most frequent one.
         code: Encoding of the masks. If None, they hold indices.
+        reading: How the files are read. If it has no number type, that of most images.
         progress: Called after each pair with the number of pairs done.
 
     Raises:
@@ -74,12 +78,14 @@ def scan_pairs(
         'path must be a readable image '
     """
     given, encoding = _given_classes(classes, code), MaskEncoding() if code is None else code
+    how = Reading() if reading is None else reading
     problems: list[Problem] = []
     shapes: dict[PairFiles, tuple[int, int, int]] = {}
+    types: dict[PairFiles, str] = {}
     pixels = Counter[int]()
     for done, pair in enumerate(pairs, start=1):
         try:
-            shape, faults, counts = _inspect(pair, encoding, given)
+            shape, types[pair], faults, counts = _inspect(pair, encoding, how, given)
         except ValueError as error:
             problems.append(Problem(pair.image.name, str(error)))
         else:
@@ -95,10 +101,13 @@ def scan_pairs(
         for pair, shape in shapes.items()
         if shape[0] != usual
     ]
+    numbers = how.numbers or max(types.values(), key=Counter(types.values()).__getitem__, default=None)
+    problems += _other_types(types, replace(how, numbers=numbers))
     count = given or max(2, 1 + max(pixels, default=0))
     problems += _empty(pixels, count, encoding.ignore_index)
     smallest = min((min(shape[1:]) for shape in shapes.values()), default=0)
-    return Scan(tuple(problems), count, usual, smallest, tuple(pixels[index] for index in range(min(count, 256))))
+    shares = tuple(pixels[index] for index in range(min(count, 256)))
+    return Scan(tuple(problems), count, usual, smallest, shares, numbers)
 
 
 def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None:
@@ -113,18 +122,16 @@ def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None
 
 
 def _inspect(
-    pair: PairFiles, code: MaskEncoding, classes: int | None
-) -> tuple[tuple[int, int, int], list[str], Counter[int]]:
-    """Shape of the image, faults of a pair that can be read, and number of pixels of each class."""
-    image, mask = ImageFile(pair.image), MaskFile(pair.mask, code)
+    pair: PairFiles, code: MaskEncoding, reading: Reading, classes: int | None
+) -> tuple[tuple[int, int, int], str, list[str], Counter[int]]:
+    """Shape and number type of the image, faults of a pair that can be read, and number of pixels of each class."""
+    image, mask = ImageFile(pair.image, None, replace(reading, numbers=None)), MaskFile(pair.mask, code, reading)
     faults, counts = [], Counter[int]()
     if image.shape[1:] != mask.shape:
         sizes = ("x".join(str(side) for side in shape) for shape in (image.shape[1:], mask.shape))
         faults.append("image {}, mask {}".format(*sizes))
-    # A list: pieces after the first bad one must be read too, for one of them may be damaged.
-    finite = [not piece.is_floating_point() or bool(torch.isfinite(piece).all()) for piece in image.raw_pieces()]
-    if not all(finite):
-        faults.append("the image has values that are NaN or infinite")
+    for _ in image.raw_pieces():  # which refuse damage, and values that are not finite
+        pass
     for band in mask.bands():
         values, found = band.unique(return_counts=True)
         counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
@@ -133,7 +140,18 @@ def _inspect(
     low, high = min(counts, default=0), max(counts, default=0)
     if low < 0 or (classes is not None and high >= classes):
         faults.append(f"mask values {low} .. {high}, where 0 .. {'' if classes is None else classes - 1} are expected")
-    return image.shape, faults, counts
+    return image.shape, image.numbers, faults, counts
+
+
+def _other_types(types: Mapping[PairFiles, str], reading: Reading) -> list[Problem]:
+    """Faults: images of other number types than is asked for."""
+    problems = []
+    for pair, numbers in types.items():
+        try:
+            reading.factor(numbers, pair.image)
+        except ValueError as error:
+            problems.append(Problem(pair.image.name, str(error)))
+    return problems
 
 
 def _empty(pixels: Counter[int], classes: int, ignored: int | None) -> list[Problem]:

@@ -3,7 +3,7 @@
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from .._files import write_atomically
 from .._validate import as_int, invalid, one_of
-from ..images import Normalization
+from ..images import Normalization, Reading
 from ..models import EquivariantUNet, UNet
 from ._smp import converted_smp
 
@@ -35,6 +35,7 @@ class SegmenterConfig:
         arguments: Arguments of the network by name: numbers, strings, None.
         classes: Names of the classes, in the order of their indices.
         normalization: Normalization of an image before it enters the network.
+        reading: How image files are read, with the number type of the training images.
 
     Raises:
         ValueError: The architecture is not one of these, an argument is unknown or missing, or the number of class
@@ -55,6 +56,7 @@ class SegmenterConfig:
     arguments: Mapping[str, Any]
     classes: Sequence[str]
     normalization: Normalization
+    reading: Reading = field(default_factory=Reading)
 
     def __post_init__(self) -> None:
         network = ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))]
@@ -105,8 +107,9 @@ class SegmenterConfig:
         """
         try:
             fields = json.loads(text)
-            return cls(**{**fields, "normalization": Normalization(**fields["normalization"])})
-        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            reading = Reading(**fields.get("reading", {}))
+            return cls(**{**fields, "normalization": Normalization(**fields["normalization"]), "reading": reading})
+        except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             advice = f"Python says: {type(error).__name__}: {error}"
             raise invalid("text", "a configuration of a segmenter as JSON", text, advice) from None
 

@@ -131,7 +131,12 @@ def train_run(
         absent = ModuleNotFoundError("No module named 'tensorboard'", name="tensorboard")
         raise missing_extra(__name__, "tensorboard", absent)
     training, validation = (
-        PairDataset(_files_of(pairs, config, part), config.segmenter.normalization, config.mask_encoding)
+        PairDataset(
+            _files_of(pairs, config, part),
+            config.segmenter.normalization,
+            config.mask_encoding,
+            config.segmenter.reading,
+        )
         for part in ("train", "val")
     )
     where.trainer_options(config.precision)
@@ -209,7 +214,9 @@ def _record_config(folder: Path, config: RunConfig, init: Mapping[str, Tensor] |
 
 def _fit_head(model: nn.Module, config: RunConfig, training: PairDataset) -> None:
     """Initialize the bias of a new head from the frequencies of the classes in the training images."""
-    masks = (band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_encoding).bands())
+    masks = (
+        band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_encoding, training.reading).bands()
+    )
     start_at_frequencies(model, masks, ignore_index=config.mask_encoding.ignore_index)
 
 

@@ -106,7 +106,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(invoke, trained, 
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(pictures / "c.png")
     result = invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out", code=2)
     assert "path must be a readable image" in result.stderr
-    assert "image must be a tensor [..., C=1, H, W], but got (3, 20, 20)" in result.stderr
+    assert "3 channels of 20 x 20 pixels" in result.stderr
     assert "2 problems in the files; the other images are done" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json"]
 

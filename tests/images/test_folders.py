@@ -96,7 +96,7 @@ DAMAGE = {
     "text": (lambda images, masks: (images / "b.tif").write_text("no"), "b.tif: path must be a readable image file"),
     "truncated": (damage_truncated, "b.png: path must be a readable image file"),
     "pages": (damage_pages, "This one has 3 pages"),
-    "no number": (damage_float, "b.tif: the image has values that are NaN or infinite"),
+    "no number": (damage_float, "108 of its 108 values are NaN"),
     "fractions": (damage_fractions, "b.tif: mask must be a file of whole numbers"),
     "colours": (
         lambda images, masks: save(np.zeros((12, 9, 3), dtype=np.uint8), images / "b.tif"),
