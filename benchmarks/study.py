@@ -23,7 +23,7 @@ from segmentation_tasks import TASKS, quick_parts, read_parts, size_of
 from study_candidates import AVERAGED, CANDIDATES, WORKS
 from study_tables import tables
 from study_times import fastest
-from study_training import VALIDATION, Setting, draw_task, train_and_score
+from study_training import VALIDATION, Setting, draw, train_and_score
 
 from gconv_ga.nn import algorithm
 from gconv_ga.train import start_at_frequencies
@@ -123,12 +123,12 @@ QUICK = Plan(
 
 
 def tuned(plan: Plan, rows: Sequence[Row], steps: int) -> tuple[Setting, list[Cell]]:
-    """Return the setting with which the plain network has the best validation Dice, and the runs that still lack.
+    """Return the setting with which the plain network does best, and the runs that still lack.
 
     One quantity is searched at a time: rate, decay, then the rest. Each score is the mean over the sets of the Dice of
-    the last weights on the validation images, with seed 0. Test images are not looked at.
+    the last weights, with seed 0, on all images that are neither for training nor for the test.
     """
-    known = {Cell.of(row): row["validation"][-1] for row in rows}
+    known = {Cell.of(row): row["held out"] for row in rows}
     setting, start = Setting(), dict(plan.starts).get(steps)
     if start is not None:
         setting, missing = tuned(plan, rows, start)
@@ -181,7 +181,8 @@ def next_cell(plan: Plan, rows: Sequence[Row]) -> Cell | None:
 def run(cell: Cell, parts: dict[str, Any]) -> Row:
     """Train, score and return the row of a cell."""
     candidate, crop, validation = CANDIDATES[cell.candidate], 32 if cell.quick else 0, 1 if cell.quick else VALIDATION
-    task, held_out = draw_task(parts, cell.task, cell.images or None, cell.seed, crop, validation)
+    images = draw(parts, cell.task, cell.images or None, cell.seed, crop, validation)
+    task = images.task
     torch.manual_seed(cell.seed)
     model = candidate.build(task.test.images.shape[1], task.kind.classes, cell.work)
     start_at_frequencies(model, task.train.masks)
@@ -189,7 +190,7 @@ def run(cell: Cell, parts: dict[str, Any]) -> Row:
     row = asdict(cell) | {"width": candidate.width(cell.work), "algorithm": chosen} | size_of(model, task)
     with algorithm(chosen):
         row |= train_and_score(
-            model, task, held_out, steps=cell.steps, setting=Setting(cell.rate, cell.decay, cell.schedule),
+            model, images, steps=cell.steps, setting=Setting(cell.rate, cell.decay, cell.schedule),
             seed=cell.seed, averaged=cell.candidate in AVERAGED,
         )  # fmt: skip
     return rounded(row) | {"torch": torch.__version__, "commit": commit()}

@@ -61,19 +61,16 @@ def groups(rows: Sequence[Row], *keys: str) -> Iterator[tuple[tuple[Any, ...], l
 
 
 def score_table(rows: Sequence[Row]) -> str:
-    """Format test Dice with 1 x the work: last weights, selected weights, and these averaged over D4 at test."""
+    """Format test Dice with 1 x the work: last weights, the same averaged over D4 at test, selected weights."""
     lines = []
     for (task, images, steps, candidate), cell in groups(of_work(rows, 1), *CELL, "candidate"):
         row = [task, images or "all", steps, candidate, len(cell)]
         for key in ("last", "selected"):
             row += [f"{mean_of(cell, key):.3f}", *range_cells(cell, key, 3)]
-        averaged = candidate in AVERAGED
-        row += [f"{mean_of(cell, f'{key}, averaged'):.3f}" if averaged else "-" for key in ("last", "selected")]
+        row.append(f"{mean_of(cell, 'averaged'):.3f}" if candidate in AVERAGED else "-")
         lines.append(row)
-    scores = ["last weights", "lowest", "highest", "selected weights", "lowest", "highest"]
-    return markdown_table(
-        ["set", "images", "steps", "network", "seeds", *scores, "last, averaged", "selected, averaged"], lines
-    )
+    scores = ["last weights", "lowest", "highest", "selected weights", "lowest", "highest", "last, averaged"]
+    return markdown_table(["set", "images", "steps", "network", "seeds", *scores], lines)
 
 
 def of_work(rows: Sequence[Row], work: int) -> list[Row]:
@@ -105,13 +102,13 @@ def gain_table(rows: Sequence[Row]) -> str:
             both = pairs(found, by_candidate.get(PLAIN, []))
             if candidate == PLAIN or not both:
                 continue
-            best = gain_cells(both, "selected", "selected, averaged")
+            best = gain_cells(both, "last", "averaged")
             cells = [*gain_cells(both, "last"), *gain_cells(both, "selected"), best[0], best[3]]
             lines.append([cell_key[0], cell_key[1] or "all", cell_key[2], candidate, *cells])
     titles = ["lowest", "highest", "ahead"]
     return markdown_table(
         ["set", "images", "steps", "network", "last weights", *titles, "selected weights", *titles,
-         "selected, plain averaged at test", "ahead"],
+         "last weights, plain averaged at test", "ahead"],
         lines,
     )  # fmt: skip
 
@@ -155,7 +152,7 @@ def work_table(rows: Sequence[Row]) -> str:
         if (equal_work or equal_time) and (work, nearest) != (1, 1):
             cells = []
             for found in (equal_work, equal_time):
-                cells += [gain_cells(found, "selected")[i] for i in (0, 3)]
+                cells += [gain_cells(found, "last")[i] for i in (0, 3)]
             ratio = f"{time / times[PLAIN, nearest]:.2f}"
             lines.append([task, images or "all", steps, candidate, work, *cells, ratio])
     return markdown_table(
@@ -188,7 +185,7 @@ def cost_table(rows: Sequence[Row]) -> str:
 
 
 def search_table(rows: Sequence[Row]) -> str:
-    """Format the search for the optimizer of the plain network: validation Dice of the last weights, seed 0."""
+    """Format the search for the optimizer of the plain network: Dice of the last weights on images held out, seed 0."""
     first = [
         row for row in rows if row["candidate"] == PLAIN and (row["seed"], row["work"]) == (0, 1) and row["images"]
     ]
@@ -197,6 +194,6 @@ def search_table(rows: Sequence[Row]) -> str:
     tasks = sorted({row["task"] for row in shown})
     lines = []
     for (steps, *how), found in groups(shown, "steps", *SETTING):
-        scores = {row["task"]: f"{row['validation'][-1]:.3f}" for row in found}
+        scores = {row["task"]: f"{row['held out']:.3f}" for row in found}
         lines.append([steps, *how, *(scores.get(task, "-") for task in tasks)])
     return markdown_table(["steps", *SETTING, *tasks], lines)

@@ -89,10 +89,25 @@ class Selection(pl.Callback):
         self.seconds += time.process_time() - start
 
 
-def draw_task(
+@dataclass(frozen=True)
+class Draw:
+    """Images of one run, normalized with statistics of those for training.
+
+    Args:
+        task: Images for training and test images.
+        validation: Images by which weights are selected.
+        held_out: All images that are neither for training nor test images: the optimizer is chosen by these.
+    """
+
+    task: Task
+    validation: Split
+    held_out: Split
+
+
+def draw(
     parts: dict[str, Split], name: str, images: int | None, seed: int, crop: int = 0, validation: int = VALIDATION
-) -> tuple[Task, Split]:
-    """Draw the images for training and validation; for one seed, those for training are those of `load_task`.
+) -> Draw:
+    """Draw the images of a run; for one seed, those for training are those of `load_task`.
 
     Args:
         parts: Result of `read_parts` or `quick_parts`.
@@ -105,57 +120,48 @@ def draw_task(
     kind, whole, test = KINDS[name], parts["train"], parts["test"]
     order = torch.randperm(len(whole), generator=torch.Generator().manual_seed(seed))
     count = len(whole) - validation if images is None else images
-    labelled, held_out = order[:count], order[count : count + validation]
-    normalization = Normalization.measure(whole.images[labelled], kind.percentile)
-    train, valid, tests = (
-        Split(normalization(images), masks)
-        for images, masks in (
-            (whole.images[labelled], whole.masks[labelled]),
-            (whole.images[held_out], whole.masks[held_out]),
-            (test.images, test.masks),
-        )
-    )
+    normalization = Normalization.measure(whole.images[order[:count]], kind.percentile)
     if crop:
         kind = Kind(kind.classes, kind.percentile, crop, kind.batch)
-    return Task(name, kind, train, tests), valid
+
+    def normalized(split: Split, index: Tensor | slice) -> Split:
+        return Split(normalization(split.images[index]), split.masks[index])
+
+    task = Task(name, kind, normalized(whole, order[:count]), normalized(test, slice(None)))
+    return Draw(task, normalized(whole, order[count : count + validation]), normalized(whole, order[count:]))
 
 
 def train_and_score(
-    model: nn.Module, task: Task, validation: Split, *, steps: int, setting: Setting, seed: int, averaged: bool
+    model: nn.Module, images: Draw, *, steps: int, setting: Setting, seed: int, averaged: bool
 ) -> dict[str, Any]:
     """Train a network in place, and score it on the test images.
 
     Args:
         model: Network that returns logits.
-        task: Training and test images.
-        validation: Images by which weights are selected, after every tenth of the training.
+        images: Images; weights are selected after every tenth of the training.
         steps: Number of steps.
         setting: Optimizer.
         seed: Seed of the crops and their augmentation.
-        averaged: Whether to score the average over D4 of the same weights too.
+        averaged: Whether to score the average over D4 of the last weights too.
     """
+    task = images.task
 
     def dice_on(split: Split, network: nn.Module) -> float:
         return dice(predict_labels(network, split.images, batch_size=1), split.masks, classes=task.kind.classes)
 
-    selection = Selection(lambda network: dice_on(validation, network), every=max(1, steps // 10))
+    selection = Selection(lambda network: dice_on(images.validation, network), every=max(1, steps // 10))
     stream = CropStream(task.train, length=steps * task.kind.batch, crop=task.kind.crop, symmetry="D4", seed=seed)
     start = time.process_time()
     fit(StudySegmenter(model, setting), stream, batch_size=task.kind.batch, seed=seed, callbacks=[selection])
     seconds = time.process_time() - start - selection.seconds
-    row: dict[str, Any] = {
+    row = {
         "seconds": seconds,
         "steps per second": steps / seconds,
         "validation": selection.scores,
+        "held out": dice_on(images.held_out, model),
         "selected step": selection.step,
+        "last": dice_on(task.test, model),
+        "averaged": dice_on(task.test, GroupAverage(model, "D4")) if averaged else None,
     }
-    for name in ("last", "selected"):
-        # The last weights are scored once if they are the selected ones.
-        if name == "selected" and selection.step == steps:
-            row |= {key.replace("last", name): value for key, value in row.items() if key.startswith("last")}
-            continue
-        if name == "selected":
-            model.load_state_dict(selection.weights)
-        row[name] = dice_on(task.test, model)
-        row[f"{name}, averaged"] = dice_on(task.test, GroupAverage(model, "D4")) if averaged else None
-    return row
+    model.load_state_dict(selection.weights)
+    return row | {"selected": row["last"] if selection.step == steps else dice_on(task.test, model)}

@@ -48,10 +48,10 @@ def small_plan(study: ModuleType):
 
 
 def fill(study: ModuleType, plan, dice, rows: list[dict]) -> list[dict]:
-    """Add the rows that lack, each with a validation Dice that is a function of the cell."""
+    """Add the rows that lack, each with a Dice that is a function of the cell."""
     while (cell := study.next_cell(plan, rows)) is not None:
         assert cell not in map(study.Cell.of, rows)
-        rows.append(asdict(cell) | {"validation": [0.9, dice(cell)]})
+        rows.append(asdict(cell) | {"held out": dice(cell)})
     return rows
 
 
@@ -107,12 +107,12 @@ def test_the_short_form_continues(study: ModuleType, tmp_path: Path, capsys: pyt
     out = tmp_path / "rows.jsonl"
     rows = study.main(["--quick", "--out", str(out)])
     assert [(row["candidate"], row["rate"]) for row in rows[:2]] == [("plain", 1e-2), ("plain", 3e-3)]
-    best = max(rows[:2], key=lambda row: row["validation"][-1])
+    best = max(rows[:2], key=lambda row: row["held out"])
     assert [row["rate"] for row in rows[2:]] == [best["rate"]]
     for row in rows:
         assert row["selected step"] == 10 - row["validation"][::-1].index(max(row["validation"]))
         assert (row["selected"] == row["last"]) or row["selected step"] < 10
-        assert (row["last, averaged"] is None) == (row["candidate"] == "C8")
+        assert (row["averaged"] is None) == (row["candidate"] == "C8")
     lines = out.read_text().splitlines()
     assert [json.loads(line) for line in lines] == rows
     out.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])  # killed while it wrote
@@ -185,7 +185,7 @@ def test_weights_are_those_of_the_best_validation(
     training: ModuleType, monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
 ) -> None:
     tasks = importlib.import_module("segmentation_tasks")
-    task, _ = training.draw_task(tasks.quick_parts("nuclei"), "nuclei", 2, seed=0, crop=16, validation=1)
+    task = training.draw(tasks.quick_parts("nuclei"), "nuclei", 2, seed=0, crop=16, validation=1).task
     model = nn.Conv2d(1, 2, 1)
     seen, scores = [], iter([0.1, 0.7, 0.7, 0.3, 0.2])
 
@@ -204,7 +204,7 @@ def test_weights_are_those_of_the_best_validation(
 @pytest.mark.parametrize(("schedule", "kind"), [("polynomial", torch.optim.AdamW), ("SGD", torch.optim.SGD)])
 def test_polynomial_rates_fall_to_zero(training: ModuleType, schedule: str, kind: type) -> None:
     tasks = importlib.import_module("segmentation_tasks")
-    task, _ = training.draw_task(tasks.quick_parts("nuclei"), "nuclei", 2, seed=0, crop=16, validation=1)
+    task = training.draw(tasks.quick_parts("nuclei"), "nuclei", 2, seed=0, crop=16, validation=1).task
     rates = []
 
     class Watched(training.StudySegmenter):
@@ -223,12 +223,13 @@ def test_validation_images_are_not_for_training(training: ModuleType) -> None:
     tasks = importlib.import_module("segmentation_tasks")
     parts = tasks.quick_parts("histology")
     count = len(parts["train"])
-    task, validation = training.draw_task(parts, "histology", 3, seed=1, validation=2)
-    assert torch.equal(task.train.images, tasks.load_task(parts, "histology", 3, seed=1).train.images)
-    whole, rest = training.draw_task(parts, "histology", None, seed=1, validation=2)
-    assert (len(whole.train), len(rest), len(validation)) == (count - 2, 2, 2)
-    for one, other in ((task.train, validation), (whole.train, rest)):
-        assert not any(torch.equal(a, b) for a in one.masks for b in other.masks)
+    few, whole = (training.draw(parts, "histology", images, seed=1, validation=2) for images in (3, None))
+    assert torch.equal(few.task.train.images, tasks.load_task(parts, "histology", 3, seed=1).train.images)
+    sizes = [(len(each.task.train), len(each.validation), len(each.held_out)) for each in (few, whole)]
+    assert sizes == [(3, 2, count - 3), (count - 2, 2, 2)]
+    for each in (few, whole):
+        assert torch.equal(each.validation.masks, each.held_out.masks[:2])
+        assert not any(torch.equal(a, b) for a in each.task.train.masks for b in each.held_out.masks)
 
 
 def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> None:
@@ -236,9 +237,8 @@ def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> 
 
     def row(candidate: str, seed: int, last: float, selected: float, decay: float = 1e-2, work: int = 1) -> dict:
         cell = study.Cell("retina", 8, 300, candidate, work, seed, 1e-2, decay, "cycle")
-        averaged = selected + 0.05 if candidate == "plain" else None
-        scores = {"last": last, "selected": selected, "last, averaged": last, "selected, averaged": averaged}
-        return asdict(cell) | scores | {"validation": [last]}
+        averaged = last + 0.05 if candidate == "plain" else None
+        return asdict(cell) | {"last": last, "selected": selected, "averaged": averaged, "held out": last}
 
     rows = [
         row("plain", 0, 0.9, 0.9, decay=1e-1),  # of the search
@@ -253,7 +253,7 @@ def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> 
     assert chosen == rows[1:]
     smooth, c8 = tables.gain_table(chosen).splitlines()[2:]
     assert smooth.startswith("| retina | 8 | 300 | plain smooth | +0.100 | +0.100 | +0.100 | 1/1 | +0.000 |")
-    assert smooth.endswith("| 0/1 | -0.050 | 0/1 |")  # against plain, averaged at test
+    assert smooth.endswith("| 0/1 | +0.050 | 1/1 |")  # against plain, averaged at test
     assert c8.startswith("| retina | 8 | 300 | C8 | +0.100 | -0.100 | +0.300 | 1/2 | +0.100 | +0.000 | +0.200 | 1/2 |")
     # Smoothness and symmetry, of the one seed that all three have, and selection of plain and C8.
     assert tables.parts_table(chosen).splitlines()[2:] == [
@@ -263,14 +263,10 @@ def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> 
         "| 300 | 0.01 | 0.01 | cycle | 0.500 |",
         "| 300 | 0.01 | 0.1 | cycle | 0.900 |",
     ]
-    wider = [
-        *chosen,
-        row("C8", 0, 0.5, 0.7, work=4),
-        row("plain", 0, 0.5, 0.65, work=2),
-        row("plain", 0, 0.5, 0.5, work=4),
-    ]
+    more = [("C8", 0.5, 4), ("plain", 0.45, 2), ("plain", 0.6, 4)]
+    wider = [*chosen, *(row(name, 0, last, 0.5, work=work) for name, last, work in more)]
     (line,) = [line for line in tables.work_table(wider).splitlines() if "| C8 | 4 |" in line]
-    assert line.startswith("| retina | 8 | 300 | C8 | 4 | +0.200 | 1/1 | +0.050 | 1/1 |")
+    assert line.startswith("| retina | 8 | 300 | C8 | 4 | -0.100 | 0/1 | +0.050 | 1/1 |")
 
 
 def test_the_fastest_available_algorithm_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
