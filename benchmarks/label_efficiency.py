@@ -75,15 +75,21 @@ def run(method: str, task: Task, seed: int, args: argparse.Namespace) -> Iterato
 
 
 def score_tables(rows: Sequence[dict[str, Any]], key: str) -> Iterator[str]:
-    """Format Dice or mean IoU on upright images by set, method and number of images: means, then lowest and highest."""
+    """Format Dice or mean IoU on upright images by set, method and number of images: means, then lowest and highest.
+
+    A mean over fewer seeds than most is followed by their number, since it cannot be compared with the others.
+    """
     counts = sorted({row["images"] for row in rows}, key=lambda images: images or math.inf)
     names = [f"{images or 'all'} images" for images in counts]
+    most = max((row["seed"] for row in rows), default=0) + 1
     means, ranges = [], []
     for task in TASKS:
         for method in methods_in(rows):
             cells = [select(rows, task=task, method=method, images=images) for images in counts]
             if any(cells):
-                means.append([task, method, *(f"{mean_of(cell, key):.3f}" if cell else "-" for cell in cells)])
+                texts = [f"{mean_of(cell, key):.3f}" if cell else "-" for cell in cells]
+                few = [f" ({len(cell)} of {most})" if 0 < len(cell) < most else "" for cell in cells]
+                means.append([task, method, *map("".join, zip(texts, few, strict=True))])
             if any(len(cell) > 1 for cell in cells):
                 seeds = [cell if len(cell) > 1 else [] for cell in cells]
                 ranges.append([task, method, *(text for cell in seeds for text in range_cells(cell, key, 3))])

@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--steps", type=int, default=1000, help="training steps; Z2CNN takes three times as many")
+    parser.add_argument("--steps", type=int, default=600, help="training steps; Z2CNN takes three times as many")
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run after this many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
     parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
