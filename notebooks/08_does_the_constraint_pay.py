@@ -192,9 +192,9 @@ assert [halves[task, fewer, "C8"] > 0 for fewer in (4, 8) for task in sets] == 2
 # sixteen, on three of the four sets and in the mean of three seeds. C4 and D4 do so on the retina only (C4 also on
 # histology with four against eight images, but in one pair of three).
 #
-# Is the reason the larger group, or the kernels? C8 has six functions that are smooth at the start where C4 has nine free
-# taps. C4 with seven functions, smooth at the start too, lies between the two on histology and blood cells, which
-# speaks for both. These seven are not the six of C8 and one more: C8 has functions of frequency 2, and they have none.
+# Is the reason the larger group, or the kernels? C8 has six functions that are smooth at the start where C4 has nine
+# free taps. C4 with seven functions, smooth at the start too, lies between the two on histology and blood cells, which
+# speaks for both. These seven are not the six of C8 and one more: C8 has functions of frequency 2, they have none.
 
 # %%
 smooth = "C4, steerable kernels of 7 functions"
