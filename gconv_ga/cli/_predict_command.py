@@ -4,8 +4,9 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -27,6 +28,9 @@ from ._options import (
     run_encoding,
 )
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, choose_reading
+
+if TYPE_CHECKING:
+    from ..predict import ObjectFiles
 
 SETTINGS = "predict.json"
 
@@ -54,6 +58,38 @@ def predict(
         bool,
         typer.Option("--overlay", help="Also write NAME_overlay.png: the image, coloured by predicted class."),
     ] = False,
+    objects: Annotated[
+        bool,
+        typer.Option(
+            "--objects",
+            help="Also write NAME_objects.tif, the objects by number, and NAME_objects.csv, a row for each.",
+        ),
+    ] = False,
+    rise: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PIXELS", help="With --objects: by how much a summit must rise to be an object; 0.75 if omitted."
+        ),
+    ] = None,
+    smallest: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PIXELS", min=1, help="With --objects: drop objects of fewer pixels than this; 12 if omitted."
+        ),
+    ] = None,
+    pixel_size: Annotated[
+        float | None,
+        typer.Option(
+            metavar="MICROMETRES", help="With --objects: side of a pixel. If omitted: as a TIFF states it, or unknown."
+        ),
+    ] = None,
+    geojson: Annotated[
+        bool, typer.Option("--geojson", help="Write objects as NAME_objects.geojson too, for QuPath.")
+    ] = False,
+    rois: Annotated[bool, typer.Option("--rois", help="Write objects as NAME_rois.zip too, for ImageJ.")] = False,
+    coco: Annotated[
+        bool, typer.Option("--coco", help="Write objects as NAME_coco.json too, with run lengths.")
+    ] = False,
     channels: Channels = None,
     page: Page = None,
     other_numbers: OtherNumbers = None,
@@ -67,13 +103,23 @@ def predict(
     into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size. Images
     that have their NAME.png already are skipped: repeat an interrupted command to continue it.
 
-    Memory grows with the network and with --tile, not with the image. Large PNG and JPEG files are decoded row by row
-    into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in use are read. Held in
-    memory as a whole are PNG and JPEG of up to 4 million pixels, and TIFF with a compression other than deflate and
-    PackBits; of larger PNG and JPEG about 512 rows, while they are decoded. Meanwhile an interlaced PNG takes as much
-    as all its pixels, and a progressive JPEG two bytes for each value.
+    Objects (--objects) are found in the region of each class by a watershed: the height of a pixel is its distance to
+    the edge of the region, smoothed a little; summits that rise --rise above the pass to a higher one are seeds; a
+    pixel joins the object of its highest neighbour, in a tie the larger one, and none if both are as large. No rule
+    looks at the order of the pixels, so a rotated or reflected image has the rotated or reflected objects, to the last
+    pixel, if the network or --average is equivariant. NAME_objects.csv has the class, area, centroid, axes,
+    orientation, mean probability and mean intensities of each object, in micrometres too where the side of a pixel is
+    known. Objects are found in the whole image at once, with about 100 bytes of memory a pixel.
+
+    Memory grows with the network and with --tile, and without --objects not with the image. Large PNG and JPEG files
+    are decoded row by row into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in
+    use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, and TIFF with a compression
+    other than deflate and PackBits; of larger PNG and JPEG about 512 rows, while they are decoded. Meanwhile an
+    interlaced PNG takes as much as all its pixels, and a progressive JPEG two bytes for each value.
 
     Example: gconv-ga predict --run run --images slides --out predictions --average D4
+
+    Example: gconv-ga predict --run run --images images --out predictions --objects --geojson --pixel-size 0.5
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (other images are done), 130 stopped by Ctrl-C.
     """
@@ -81,6 +127,9 @@ def predict(
     from ..images import find_images
     from ..segmenter import as_device
 
+    sought = _sought(
+        objects, rise, smallest, {"pixel_size": pixel_size, "geojson": geojson, "rois": rois, "coco": coco}
+    )  # fmt: skip
     with naming("--device"):
         where = as_device(device)
     model, config, _ = load_run(run)
@@ -93,20 +142,49 @@ def predict(
     make_folder(out, "--out")
     checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
     kinds = {"probabilities": probabilities, "overlay": overlay}
+    described = {} if sought is None else {"objects": asdict(sought)}
     _keep_settings(
         out,
-        {"checkpoint": checkpoint, "tile": tile, "average": average, **kinds, **_differences(reading, config.reading)},
-    )
+        {
+            "checkpoint": checkpoint, "tile": tile, "average": average, **kinds, **described,
+            **_differences(reading, config.reading),
+        },
+    )  # fmt: skip
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
     encoding = run_encoding(run)
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
-    _predict(network, config.normalization, reading, files, out, tile=tile, device=where, colors=colors, **kinds)
+    named = None if sought is None else replace(sought, names=config.classes)
+    _predict(
+        network, config.normalization, reading, files, out, objects=named, tile=tile, device=where, colors=colors,
+        **kinds,
+    )  # fmt: skip
 
 
 def _differences(reading: Reading, trained: Reading) -> dict[str, Any]:
     """Return what decides which pixels are read and is not as in the training."""
     names = ("channels", "page", "other_numbers")
     return {name: getattr(reading, name) for name in names if getattr(reading, name) != getattr(trained, name)}
+
+
+def _sought(objects: bool, rise: float | None, smallest: int | None, files: dict[str, Any]) -> "ObjectFiles | None":
+    """Return the files about objects that options ask for; None if there are none.
+
+    Raises:
+        typer.BadParameter: An option is out of its range, or is about objects without asking for them.
+    """
+    from ..objects import Decoder
+    from ..predict import ObjectFiles
+
+    if not objects and not any(files[name] for name in ("geojson", "rois", "coco")):
+        for name, value in (("rise", rise), ("smallest", smallest), ("pixel-size", files["pixel_size"])):
+            if value is not None:
+                refuse(f"--{name}", "it is for objects; give --objects too")
+        return None
+    usual = Decoder()
+    with naming("--rise"):
+        rules = replace(usual, rise=usual.rise if rise is None else rise)
+    with naming("--pixel-size"):
+        return ObjectFiles(replace(rules, smallest=usual.smallest if smallest is None else smallest), **files)
 
 
 def _refuse_same_names(files: Sequence[Path], *, overlay: bool) -> None:
@@ -129,11 +207,19 @@ def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
 
 
 def _predict(
-    network: Any, normalization: Any, reading: Reading, files: Sequence[Path], out: Path, *, tile: int, device: Any,
+    network: Any,
+    normalization: Any,
+    reading: Reading,
+    files: Sequence[Path],
+    out: Path,
+    *,
+    objects: "ObjectFiles | None",
+    tile: int,
+    device: Any,
     **options: Any,
-) -> None:  # fmt: skip
+) -> None:
     """Predict the images that are not done; list those that cannot be read at the end."""
-    from ..images import ImageFile, Problem
+    from ..images import ImageFile, Problem, read_pixel_size
     from ..predict import predict_to_file
 
     waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
@@ -143,11 +229,15 @@ def _predict(
         tiles = bars.add_task("tiles", total=None, note="")
         for file in waiting:
             bars.update(task, note=file.name)
+            sought = objects
+            if sought is not None and sought.pixel_size is None:
+                sought = replace(sought, pixel_size=read_pixel_size(file))
             try:
                 image = ImageFile(file, normalization, reading)
                 predict_to_file(
                     network, image, out / f"{file.stem}.png", tile=tile, device=device,
-                    progress=lambda done, total: bars.update(tiles, completed=done, total=total), **options,
+                    objects=sought, progress=lambda done, total: bars.update(tiles, completed=done, total=total),
+                    **options,
                 )  # fmt: skip
             except ValueError as error:
                 problems.append(Problem(file.name, str(error)))

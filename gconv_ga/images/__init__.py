@@ -4,10 +4,10 @@ Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs the ex
 
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that come with the package); `ImageFile`,
 `MaskFile`, `read_image`, `read_mask`, `FORMATS` (files of any size, whole or by window); `Reading`, `MAX_PIXELS`,
-`OTHER_NUMBERS` (channels, pages, number types, sizes); `find_images`, `match_masks`,
-`read_table`, `Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`,
-`read_colors`; `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set);
-`PairDataset`, `CropStream`, `RandomSymmetry` (data sets for training).
+`OTHER_NUMBERS` (channels, pages, number types, sizes); `read_pixel_size`; `find_images`, `match_masks`, `read_table`,
+`Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`, `read_colors`;
+`Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set); `PairDataset`,
+`CropStream`, `RandomSymmetry` (data sets for training).
 
 Example:
     >>> from gconv_ga.images import CropStream, load_sample
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
     from ._masks import MaskEncoding, read_colors
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
+    from ._pixel_size import read_pixel_size
     from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
     from ._reading import MAX_PIXELS, OTHER_NUMBERS, Reading
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
@@ -61,6 +62,7 @@ __all__ = [
     "read_colors",
     "read_image",
     "read_mask",
+    "read_pixel_size",
     "read_split",
     "read_table",
     "scan_pairs",
@@ -83,6 +85,7 @@ __getattr__, __dir__ = lazy_names(
             "read_split",
             "read_table",
         ],
+        "_pixel_size": ["read_pixel_size"],
         "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
         "_reading": ["MAX_PIXELS", "OTHER_NUMBERS", "Reading"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],

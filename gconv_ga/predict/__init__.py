@@ -3,7 +3,8 @@
 Needs the extra ``train``.
 
 Names: `predict_labels` (a batch of images); `predict_image`, `ImagePrediction`, `Tiled` (images of any size);
-`save_prediction`, `predict_to_file` (PNG with a colour map, probabilities, an overlay).
+`save_prediction`, `predict_to_file` (PNG with a colour map, probabilities, an overlay); `predict_objects`,
+`ObjectPrediction`, `ObjectFiles` (things that can be counted).
 
 Example:
     >>> import torch
@@ -17,14 +18,26 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._objects import ObjectFiles, ObjectPrediction, predict_objects
     from ._predictions import predict_to_file, save_prediction
     from ._tiles import ImagePrediction, Tiled, predict_image, predict_labels
 
-__all__ = ["ImagePrediction", "Tiled", "predict_image", "predict_labels", "predict_to_file", "save_prediction"]
+__all__ = [
+    "ImagePrediction",
+    "ObjectFiles",
+    "ObjectPrediction",
+    "Tiled",
+    "predict_image",
+    "predict_labels",
+    "predict_objects",
+    "predict_to_file",
+    "save_prediction",
+]
 
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "_objects": ["ObjectFiles", "ObjectPrediction", "predict_objects"],
         "_predictions": ["predict_to_file", "save_prediction"],
         "_tiles": ["ImagePrediction", "Tiled", "predict_image", "predict_labels"],
     },

@@ -17,6 +17,7 @@ from .._files import growing
 from .._validate import invalid, wrong_shape
 from ..images import ImageFile
 from ..plots import PALETTE
+from ._objects import Decisive, ObjectFiles, classes_of
 from ._tiles import ImagePrediction, ScratchTensor, logit_bands, scratch
 
 
@@ -71,13 +72,14 @@ def predict_to_file(
     device: str | torch.device = "cpu",
     probabilities: bool = False,
     overlay: bool = False,
+    objects: ObjectFiles | None = None,
     colors: Sequence[Sequence[int]] | None = None,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Path:
     """Predict an image file of any size and write the files of `save_prediction`.
 
-    Besides the network no more than some tiles are held: memory does not grow with the image, except where
-    `gconv_ga.images.ImageFile` holds some of the file. Output is written as it is computed.
+    Besides the network no more than some tiles are held: memory does not grow with the image, except for objects, and
+    where `gconv_ga.images.ImageFile` holds some of the file. Output is written as it is computed.
 
     Args:
         model: As for `predict_image`.
@@ -87,6 +89,8 @@ def predict_to_file(
         device: As for `predict_image`.
         probabilities: Whether to write ``NAME.npy`` too, the probabilities, float32 ``[classes, H, W]``.
         overlay: Whether to write ``NAME_overlay.png`` too, the image with all classes but the first laid over it.
+        objects: Files about objects to write too, ``NAME_objects.tif`` and ``NAME_objects.csv`` at least; the classes
+            are then those of `predict_objects`. If None, objects are not looked for.
         colors: As for `save_prediction`.
         progress: As for `Tiled`.
 
@@ -111,9 +115,11 @@ def predict_to_file(
     """
     file, (_, height, width) = Path(path), image.shape
     drawn = Overlay(image, colors) if overlay else None
+    network = model if objects is None else Decisive(model)
+    kept: list[tuple[Tensor, Tensor]] = []  # classes and their probabilities, for objects
     top = 0
     with ExitStack() as files:
-        for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
+        for band in logit_bands(network, image, tile=tile, device=device, progress=progress):
             classes = len(band)
             if not top:  # the labels are opened first and closed last
                 add_labels = files.enter_context(growing_png(file, height, width, palette=_palette(classes, colors)))
@@ -128,7 +134,12 @@ def predict_to_file(
                 add_probabilities(band.to(torch.float32).softmax(dim=0).numpy())
             if drawn is not None:
                 add_drawn(drawn.rows(top, found))
+            if objects is not None:
+                kept.append(classes_of(band))
             top += band.shape[1]
+        if objects is not None:
+            labels, likely = (torch.cat(parts) for parts in zip(*kept, strict=True))
+            objects.write(file, labels, likely, image, colors)
     return file
 
 
