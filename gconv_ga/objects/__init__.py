@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ._decode import Decoder, Objects, decode
+    from ._decode import decode
+    from ._decoder import Decoder, Objects
     from ._scores import ObjectChanges, ObjectScores, changed_objects, match_objects, object_scores
     from ._table import object_table, write_table
     from ._writers import outlines, write_coco, write_geojson, write_labels, write_rois
@@ -49,7 +50,8 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "_decode": ["Decoder", "Objects", "decode"],
+        "_decode": ["decode"],
+        "_decoder": ["Decoder", "Objects"],
         "_scores": ["ObjectChanges", "ObjectScores", "changed_objects", "match_objects", "object_scores"],
         "_table": ["object_table", "write_table"],
         "_writers": ["outlines", "write_coco", "write_geojson", "write_labels", "write_rois"],

@@ -4,8 +4,7 @@ Everything is computed with whole numbers, which have no rounding that depends o
 depends on the order of the pixels. The watershed of scikit-image assigns ties in the order in which pixels are read.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import scipy.ndimage as ndi
@@ -14,9 +13,9 @@ from numpy.typing import NDArray
 from skimage.morphology import local_maxima, reconstruction
 from torch import Tensor
 
-from .._validate import as_int, invalid, one_of, wrong_shape
+from .._validate import invalid, wrong_shape
+from ._decoder import Decoder, Objects
 
-METHODS = ("watershed", "components")
 LEVELS = 16  # of height in a pixel of distance
 BINOMIAL = (1, 4, 6, 4, 1)  # a Gaussian of standard deviation 1, in whole numbers that sum to 16
 AROUND = np.ones((3, 3), dtype=np.bool_)  # a pixel and its eight neighbours
@@ -25,54 +24,6 @@ LEFT_OUT = -1
 
 Whole = NDArray[np.int64]
 Pixels = NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class Decoder:
-    """Rules by which `decode` cuts the region of a class into objects.
-
-    Args:
-        method: "watershed": a watershed on the distance to the edge of the region, from one seed for each of its
-            summits; "components": the connected regions as they are.
-        rise: Height in pixels by which a summit must rise above the pass to a higher one to be a seed of its own; lower
-            values cut more.
-        smallest: Number of pixels below which an object is dropped.
-
-    Raises:
-        ValueError: An argument is out of its range.
-
-    Example:
-        >>> from gconv_ga.objects import Decoder
-        >>> Decoder(rise=1.5)
-        Decoder(method='watershed', rise=1.5, smallest=12)
-    """
-
-    method: str = "watershed"
-    rise: float = 0.75
-    smallest: int = 12
-
-    def __post_init__(self) -> None:
-        one_of("method", self.method, METHODS)
-        if not self.rise > 0:
-            raise invalid("rise", "positive", self.rise)
-        as_int("smallest", self.smallest, minimum=1)
-
-
-class Objects(NamedTuple):
-    """Objects in an image.
-
-    Args:
-        labels: Number of the object of each pixel, from 1 without gaps; 0 where there is none. ``[H, W]``, int64.
-        classes: Class of each object. ``[objects]``, int64.
-
-    Example:
-        >>> from gconv_ga.objects import Objects
-        >>> Objects._fields
-        ('labels', 'classes')
-    """
-
-    labels: Tensor
-    classes: Tensor
 
 
 def decode(classes: Tensor, decoder: Decoder | None = None) -> Objects:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from .._files import write_atomically
 from .._validate import invalid, wrong_shape
-from ._decode import Objects
+from ._decoder import Objects
 
 Column = Sequence[int | float | str | None]
 

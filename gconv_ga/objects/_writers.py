@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .._files import growing, write_atomically
 from .._validate import wrong_shape
-from ._decode import Objects
+from ._decoder import Objects
 from ._table import Column
 
 Ring = list[tuple[int, int]]

@@ -12,17 +12,7 @@ from torch import Tensor, nn
 
 from .._validate import invalid
 from ..images import ImageFile
-from ..objects import (
-    Decoder,
-    Objects,
-    decode,
-    object_table,
-    write_coco,
-    write_geojson,
-    write_labels,
-    write_rois,
-    write_table,
-)
+from ..objects import Decoder, Objects
 from ._tiles import Windows, logit_bands
 
 # Float32 logits of trained networks were within 1e-5 of the float64 ones, relative to the larger of 1 and the largest.
@@ -133,6 +123,8 @@ def predict_objects(
         >>> changed_objects(objects.labels, rotated.labels, "C4", 1).pixels
         0.0
     """
+    from ..objects import decode  # loads scikit-image
+
     labels, probability = [], []
     for band in logit_bands(Decisive(model), image, tile=tile, device=device, progress=progress):
         found, likely = classes_of(band)
@@ -206,6 +198,16 @@ class ObjectFiles:
             - labels: ``[H, W]``, int64
             - probability: ``[H, W]``
         """
+        # These load scikit-image and scipy, which prediction without objects does not need.
+        from ..objects import (
+            decode,
+            object_table,
+            write_coco,
+            write_geojson,
+            write_labels,
+            write_rois,
+            write_table,
+        )
 
         def beside(ending: str) -> Path:
             return path.with_name(f"{path.stem}_{ending}")

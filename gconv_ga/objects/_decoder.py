@@ -1,0 +1,58 @@
+"""What a decoder takes and returns. Imports nothing heavy: prediction without objects loads it too."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+from .._validate import as_int, invalid, one_of
+
+METHODS = ("watershed", "components")
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """Rules by which `decode` cuts the region of a class into objects.
+
+    Args:
+        method: "watershed": a watershed on the distance to the edge of the region, from one seed for each of its
+            summits; "components": the connected regions as they are.
+        rise: Height in pixels by which a summit must rise above the pass to a higher one to be a seed of its own; lower
+            values cut more.
+        smallest: Number of pixels below which an object is dropped.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> from gconv_ga.objects import Decoder
+        >>> Decoder(rise=1.5)
+        Decoder(method='watershed', rise=1.5, smallest=12)
+    """
+
+    method: str = "watershed"
+    rise: float = 0.75
+    smallest: int = 12
+
+    def __post_init__(self) -> None:
+        one_of("method", self.method, METHODS)
+        if not self.rise > 0:
+            raise invalid("rise", "positive", self.rise)
+        as_int("smallest", self.smallest, minimum=1)
+
+
+class Objects(NamedTuple):
+    """Objects in an image.
+
+    Args:
+        labels: Number of the object of each pixel, from 1 without gaps; 0 where there is none. ``[H, W]``, int64.
+        classes: Class of each object. ``[objects]``, int64.
+
+    Example:
+        >>> from gconv_ga.objects import Objects
+        >>> Objects._fields
+        ('labels', 'classes')
+    """
+
+    labels: Tensor
+    classes: Tensor
