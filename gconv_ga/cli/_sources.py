@@ -13,7 +13,7 @@ from ._options import naming, progress_bars, refuse, refuse_files
 if TYPE_CHECKING:
     from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
 
-KINDS = f"{', '.join(FORMATS)}; 8 or 16 bits"
+KINDS = ", ".join(FORMATS)
 TableFile = Annotated[
     Path | None,
     typer.Option(

@@ -10,7 +10,15 @@ from pathlib import Path
 
 from .._validate import as_int, invalid
 
-FORMATS = {"PNG": (".png",), "JPEG": (".jpg", ".jpeg"), "TIFF": (".tif", ".tiff"), "NPY": (".npy",)}
+FORMATS = {
+    "PNG": (".png",),
+    "JPEG": (".jpg", ".jpeg"),
+    "TIFF": (".tif", ".tiff", ".svs", ".ndpi", ".scn", ".qptiff", ".lsm"),
+    "NPY": (".npy",),
+    "WebP": (".webp",),
+    "BMP": (".bmp",),
+    "GIF": (".gif",),
+}
 """Formats of image files, and the endings of their names."""
 
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from .._validate import invalid, wrong_shape
 from ._masks import MaskEncoding
-from ._rasters import Raster, open_raster, readable
-from ._reading import Reading
+from ._pictures import is_lossy, open_picture
+from ._rasters import Raster, chosen, open_array, readable, refused
+from ._reading import Reading, largest
+from ._tiff import LOSSLESS, open_tiff
 
 
 @dataclass(frozen=True)
@@ -26,13 +28,14 @@ class Normalization:
 
     Args:
         mean: Mean of each channel.
-        std: Standard deviation of each channel.
+        std: Standard deviation of each channel. A channel for which it is 0, which was constant in the training images,
+            becomes 0 everywhere, whatever it holds.
         percentile: Percentile to scale by, above 0 and up to 100. If None, images keep their own brightness. For
             fluorescence, where one image is several times as bright as the next: 99.8.
 
     Raises:
-        ValueError: There are not as many standard deviations as means, one of them is not positive, or the percentile
-            is out of its range; the image has other channels.
+        ValueError: There are not as many standard deviations as means, one of them is negative, all of them are zero,
+            or the percentile is out of its range; the image has other channels.
 
     Example:
         >>> import torch
@@ -53,8 +56,9 @@ class Normalization:
         object.__setattr__(self, "std", tuple(float(value) for value in self.std))
         if len(self.mean) != len(self.std):
             raise invalid("std", f"one number for each channel, {len(self.mean)} as in mean", self.std)
-        if not all(value > 0 and math.isfinite(value) for value in self.std):
-            raise invalid("std", "positive", self.std, "a constant channel holds no information: drop it")
+        if not all(value >= 0 and math.isfinite(value) for value in self.std) or not any(self.std):
+            takes = "positive, or for some channels 0"
+            raise invalid("std", takes, self.std, "images in which no channel changes hold no information")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise invalid("percentile", "above 0 and up to 100, or None", self.percentile)
 
@@ -67,15 +71,18 @@ class Normalization:
                 percentile.
             percentile: As for the class.
         """
-        sums = torch.stack([_moments(_scale(image, percentile)) for image in images]).sum(dim=0)
-        count, total, squares = sums
+        parts = torch.stack([_moments(_scale(image, percentile)) for image in images])
+        count, total, squares = parts[:, :3].sum(dim=0)
         mean = total / count
-        return cls(mean.tolist(), (squares / count - mean**2).clamp_min(0).sqrt().tolist(), percentile)
+        std = (squares / count - mean**2).clamp_min(0).sqrt()
+        is_constant = parts[:, 3].amin(dim=0) == parts[:, 4].amax(dim=0)
+        return cls(mean.tolist(), std.masked_fill(is_constant, 0).tolist(), percentile)
 
     def __call__(self, image: Tensor, level: Tensor | None = None) -> Tensor:
         if image.ndim < 3 or image.shape[-3] != len(self.mean):
             raise wrong_shape("image", f"[..., C={len(self.mean)}, H, W]", image)
-        mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, self.std))
+        divisors = [value or math.inf for value in self.std]
+        mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, divisors))
         scaled = _scale(image, self.percentile) if level is None else _divide(image, level)
         return (scaled - mean) / std
 
@@ -110,10 +117,10 @@ def _divide(image: Tensor, level: Tensor) -> Tensor:
 
 
 def _moments(image: Tensor) -> Tensor:
-    """Count, sum and sum of squares of each channel, in float64."""
+    """Count, sum, sum of squares, smallest and largest value of each channel, in float64."""
     pixels = image.to(torch.float64).flatten(1)
-    count = torch.full_like(pixels[:, 0], pixels.shape[1])
-    return torch.stack((count, pixels.sum(dim=1), pixels.square().sum(dim=1)))
+    count, low, high = torch.full_like(pixels[:, 0], pixels.shape[1]), pixels.amin(dim=1), pixels.amax(dim=1)
+    return torch.stack((count, pixels.sum(dim=1), pixels.square().sum(dim=1), low, high))
 
 
 HALF = 2**16  # values of half of the 32 bits
@@ -167,6 +174,51 @@ def _number(key: int) -> Tensor:
     value = key - 2**31
     bits = value if value >= 0 else -1 - value - 2**31
     return torch.tensor(bits, dtype=torch.int32).view(torch.float32)
+
+
+SIGNATURES = {
+    b"\x89PNG\r\n\x1a\n": "PNG",
+    b"\xff\xd8\xff": "JPEG",
+    b"RIFF": "WebP",
+    b"GIF8": "GIF",
+    b"BM": "BMP",
+    b"II": "TIFF",
+    b"MM": "TIFF",
+    b"\x93NUMPY": "NPY",
+}
+
+
+def open_raster(path: Path, reading: Reading, *, mask: bool = False, palette: bool = False) -> Raster:
+    """Open an image file; its first bytes say of which format. Arrays saved by numpy are ``[H, W]`` or ``[C, H, W]``.
+
+    Args:
+        path: The file.
+        reading: Channels, page and largest size.
+        mask: Whether it is a mask, which lossy compressions spoil.
+        palette: Whether a file with a palette gives indices into it, or colours.
+
+    Raises:
+        ValueError: The file is missing, damaged or not an image, is too large, or has several pages; a mask is lossy.
+    """
+    with readable(path):
+        with path.open("rb") as file:
+            start = file.read(max(map(len, SIGNATURES)))
+        kind = next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
+        if not kind:
+            raise ValueError(f"it is none of {', '.join(dict.fromkeys(SIGNATURES.values()))}")
+        if mask and is_lossy(path, kind):
+            raise refused(
+                path, LOSSLESS, f"{kind} changes values; save masks as PNG, and make those that there are anew"
+            )
+        raster: Raster | None = None
+        if kind == "NPY":
+            raster = open_array(path)
+            reading.check_size(path, *raster.shape)
+        elif kind == "TIFF":
+            raster = open_tiff(path, reading, palette=palette, mask=mask)
+        if raster is None:
+            raster = open_picture(path, kind, reading, palette=palette, mask=mask)
+        return chosen(raster, reading.channels, path)
 
 
 BAND = 512  # rows at a time, where a whole image is read
@@ -330,7 +382,8 @@ class MaskFile:
     Args:
         path: The file.
         code: Encoding of the classes. If None, the file holds indices.
-        reading: Page, if the file has several, and largest size. If None, those of `Reading`.
+        reading: Page, if the file has several, and largest size; a mask of one page is that of every page of its image.
+            If None, those of `Reading`.
 
     Shape:
         - a window: ``[height, width]``, int64
@@ -351,7 +404,9 @@ class MaskFile:
         self.path = Path(path)
         self.code = MaskEncoding() if code is None else code
         how = Reading() if reading is None else reading
-        self.raster: Raster = open_raster(self.path, replace(how, channels=None), palette=self.code.colors is None)
+        self.raster: Raster = open_raster(
+            self.path, replace(how, channels=None), mask=True, palette=self.code.colors is None
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -371,7 +426,10 @@ class MaskFile:
         Raises:
             ValueError: The file is damaged there, or its values are not classes.
         """
-        return self.code.indices(read_window(self.raster, self.path, top, left, height, width))
+        values = read_window(self.raster, self.path, top, left, height, width)
+        if self.code.colors is not None and (bright := largest(self.raster.numbers)) in (1, 3, 15):
+            values = values * int(255 // bright)  # grey levels of few bits as colours
+        return self.code.indices(values)
 
     def bands(self, rows: int = BAND) -> Iterator[Tensor]:
         """Yield the classes from top to bottom.

@@ -14,8 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
 
-from gconv_ga.images import ImageFile, MaskFile, Normalization, _rasters, read_image
-from gconv_ga.images._rasters import Held, Segmented, Uncompressed
+from gconv_ga.images import ImageFile, MaskFile, Normalization, _rasters, _tiff, read_image
+from gconv_ga.images._pictures import Held
+from gconv_ga.images._rasters import Uncompressed
+from gconv_ga.images._tiff import Segmented
 
 HEIGHT, WIDTH = 70, 91
 WINDOWS = [(0, 0, HEIGHT, WIDTH), (0, 0, 1, 1), (69, 90, 1, 1), (13, 31, 40, 33), (32, 16, 32, 16), (5, 0, 3, 91)]
@@ -108,6 +110,7 @@ def test_pieces_hold_each_pixel_once(case, piece, tmp_path, monkeypatch):
     array = (number + np.arange(channels)).astype(dtype)  # of 8 bits it comes again, as often as it should
     write(tmp_path / f"x.{ending}", array)
     monkeypatch.setattr(_rasters, "PIECE", piece)
+    monkeypatch.setattr(_tiff, "PIECE", piece)
     pieces = list(ImageFile(tmp_path / f"x.{ending}").raw_pieces())
     assert len(pieces) > 1 or piece == 2**20 or case in ("tiff predictor", "tiff lzw")  # which are in one strip
     if piece == 2**20:
@@ -207,11 +210,11 @@ def test_a_volume_in_one_page_is_refused(tmp_path):
         tmp_path / "x.tif", np.zeros((4, 32, 32), dtype=np.uint8), photometric="minisblack", volumetric=True,
         tile=(2, 32, 32),
     )  # fmt: skip
-    with pytest.raises(ValueError, match="The axes of this one are ZYX"):
+    with pytest.raises(ValueError, match="The axes of its pages are ZYX"):
         ImageFile(tmp_path / "x.tif")
 
 
-def test_sixteen_bits_of_a_colour_in_a_png_are_refused_and_not_halved(tmp_path):
+def test_sixteen_bits_of_a_colour_in_a_png_are_not_halved(tmp_path):
     """Pillow reads such a file as 8 bits; it is written by hand, for Pillow writes none."""
     header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
     rows = zlib.compress(b"".join(b"\0" + struct.pack(">6H", *range(6)) for _ in range(2)))
@@ -219,8 +222,8 @@ def test_sixteen_bits_of_a_colour_in_a_png_are_refused_and_not_halved(tmp_path):
         file.write(b"\x89PNG\r\n\x1a\n")
         for kind, data in ((b"IHDR", header), (b"IDAT", rows), (b"IEND", b"")):
             PngImagePlugin.putchunk(file, kind, data)
-    with pytest.raises(ValueError, match="path must be a file of 8 bits a colour"):
-        read_image(tmp_path / "x.png")
+    assert ImageFile(tmp_path / "x.png").numbers == "uint16"
+    assert read_image(tmp_path / "x.png").tolist() == [[[c, c + 3]] * 2 for c in range(3)]
 
 
 def test_a_tiff_with_a_palette_is_in_its_colours_and_a_mask_is_not(tmp_path):

@@ -25,7 +25,7 @@ import ctypes, json, os, sys
 from pathlib import Path
 import torch
 from gconv_ga.images import ImageFile, Normalization
-from gconv_ga.images import _rasters
+from gconv_ga.images import _pictures
 from gconv_ga.predict import _tiles, predict_image, predict_to_file
 
 torch.set_num_threads(1)  # forked processes have no threads of their parent
@@ -66,13 +66,13 @@ def rows_of_tiles_whole(name):
     by_rows(name)
 
 def image_whole(name):
-    _rasters.LARGE = 2**62
+    _pictures.LARGE = 2**62
     predict_to_file(net, ImageFile(folder / name, normalization), folder / "out" / "whole.png")
 
 def classes_whole(name):
     predict_image(net, ImageFile(folder / name, normalization))
 
-_rasters.LARGE = 0  # the small image too is decoded by rows,
+_pictures.LARGE = 0  # the small image too is decoded by rows,
 _tiles.LIMIT = 2**18  # and its rows of tiles too lie on disk
 by_rows("small-x.png"), by_rows("small-x.jpg")  # what is loaded and cached once
 found = {f"{shape} {name}": growth(by_rows, shape, name) for name in sys.argv[2:] for shape in ("tall", "wide")}
