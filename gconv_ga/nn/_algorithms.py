@@ -2,37 +2,37 @@
 
 from contextlib import ContextDecorator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .._validate import one_of
-from ._fourier_kernel import FOURIER_IS_AVAILABLE, LIBRARY_STATUS, fourier_conv, fourier_mix
+from ._fourier_kernel import FOURIER_IS_AVAILABLE, LIBRARY_STATUS
 
-if TYPE_CHECKING:
-    from ._convolution import GroupConv2d
-
-ALGORITHMS = ("dense", "fourier")
-_chosen = "dense"
+ALGORITHMS = ("auto", "dense", "fourier")
+LEAST_SIDE = 8  # smaller images were not measured, and a tile's border would be much of them
+_chosen = "auto"
 
 
 class algorithm(ContextDecorator):  # noqa: N801  used as a function, like torch.no_grad
     """Context manager that chooses the algorithm of `GroupConv2d`.
 
-    "dense", the default, expands the kernels and calls torch's convolution: n^2 k^2 multiplications per pixel and pair
-    of fields. "fourier" computes the same function in the Fourier basis of the rotations, with (2 n - 2) J
-    multiplications for J steerable functions, on CPUs; outputs and gradients agree to rounding (relative differences
-    below 1e-12 in float64 and 1e-5 in float32). It is for C_n and D_n with n >= 3, square kernels of 1, 3, 5 or 7
-    taps, stride and dilation 1, zero padding and all taps on the group; free taps on C4 and D4 too. Where it does not
-    apply (other layers, devices and dtypes, autocast, functorch transforms, export), or its library is not available
-    (see `algorithms`), the dense algorithm is used in any case. It pays with many rotations and fields: with C4 or few
-    fields it can be slower than the dense algorithm.
+    "dense" expands the kernels and calls torch's convolution: n^2 k^2 multiplications per pixel and pair of fields for
+    C_n, 4 n^2 k^2 for D_n. "fourier" computes the same function in the Fourier basis of the group, with (2 n - 2) J
+    multiplications for J steerable functions (twice as many for D_n), on CPUs; outputs and gradients agree to rounding
+    (relative differences below 1e-12 in float64 and 1e-5 in float32). "auto", the default, takes the one that is
+    expected to be faster: "fourier" with many rotations or fields and not too small images.
+
+    "fourier" is for C_n and D_n with n >= 3, square kernels of 1, 3, 5 or 7 taps, stride and dilation 1, zero padding
+    and all taps on the group; free taps on C4 and D4 too. Where it does not apply (other layers, devices and dtypes,
+    autocast, functorch transforms, export), or its library is not available (see `algorithms`), the dense algorithm is
+    used in any case. A second derivative is computed by a slow form of it in plain torch.
 
     The choice holds for all threads.
 
     Args:
-        name: "dense" or "fourier".
+        name: "auto", "dense" or "fourier".
 
     Raises:
         ValueError: ``name`` is none of those.
@@ -79,17 +79,36 @@ def algorithms() -> dict[str, str]:
     return {"dense": "available", "fourier": fourier}
 
 
-def uses_fourier(layer: "GroupConv2d", x: Tensor) -> bool:
-    """Return whether a layer that has a plan computes in the Fourier basis for this input."""
-    if _chosen != "fourier" or layer.fourier_key is None or not FOURIER_IS_AVAILABLE:
+class FourierUse(NamedTuple):
+    """What the Fourier algorithm has to know of a layer that it applies to.
+
+    Args:
+        key: Key of its plan.
+        kernel_size: Rows and columns of its kernels.
+        padding: Zeros on each side.
+        least_pixels: Number of output pixels in a batch from which it is the faster one.
+    """
+
+    key: str
+    kernel_size: int
+    padding: int
+    least_pixels: float
+
+
+def uses_fourier(use: FourierUse, x: Tensor, weight: Tensor) -> bool:
+    """Return whether a layer computes in the Fourier basis for this input."""
+    if _chosen == "dense" or not FOURIER_IS_AVAILABLE:
         return False
-    weight = layer.weight
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
         return False
     if torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or not _is_plain(x, weight):
         return False
+    more = 2 * use.padding + 1 - use.kernel_size
+    height, width = x.shape[3] + more, x.shape[4] + more
     # Of an image that is too small the dense algorithm says what is wrong.
-    return min(x.shape[-2:]) + 2 * layer.fourier_padding >= layer.kernel_size[0]
+    if height < 1 or width < 1:
+        return False
+    return _chosen == "fourier" or (x.shape[0] * height * width >= use.least_pixels and min(height, width) >= LEAST_SIDE)
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
@@ -99,17 +118,3 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
     transformed = torch._C._functorch.peek_interpreter_stack() is not None  # noqa: SLF001  torch has no public name
     level: Any = torch.autograd.forward_ad._current_level  # noqa: SLF001
     return not transformed and level < 0 and type(x) in (Tensor, torch.nn.Parameter) and not weight.is_meta
-
-
-def fourier_group_conv(layer: "GroupConv2d", x: Tensor) -> Tensor:
-    """Return the output of a layer, computed in the Fourier basis.
-
-    Shape:
-        - x: ``[B, C_in, |G|, H, W]``
-        - output: ``[B, C_out, |G|, H', W']``
-    """
-    key, n, order = str(layer.fourier_key), layer.group.n, layer.group.order
-    bias = None if layer.bias is None else layer.bias.repeat_interleave(order // n)
-    maps = x.reshape(x.shape[0], layer.in_channels * order // n, n, *x.shape[3:])
-    y = fourier_conv(maps, fourier_mix(layer.weight, key), bias, key, layer.fourier_padding)
-    return y.view(y.shape[0], layer.out_channels, order, *y.shape[3:])

@@ -11,9 +11,10 @@ from torch.overrides import has_torch_function
 from .._validate import as_int, as_pair, invalid, one_of, wrong_shape
 from ..filters import Filters, as_filters
 from ..groups import Group, as_group
-from ._algorithms import fourier_group_conv, uses_fourier
+from ._algorithms import FourierUse, uses_fourier
 from ._correlate import correlate
-from ._fourier import plan_key
+from ._fourier import least_pixels, plan_key
+from ._fourier_kernel import fourier_conv, fourier_mix
 from ._geometry import (
     SAMPLINGS,
     KeepsKernels,
@@ -376,10 +377,10 @@ class GroupConv2d(_Convolution):
         self._mixes_all = not gathering_is_faster(len(self.taps), self.group.order, self.out_channels // self.groups)
         shape = self.out_channels, self.in_channels // self.groups, len(self.taps)
         self._register_parameters(shape, bias, device, dtype)
-        self.fourier_key, self.fourier_padding = self._fourier_plan()
+        self.fourier = self._fourier_use()
 
-    def _fourier_plan(self) -> tuple[str | None, int]:
-        """Return the key of the layer's plan in the Fourier basis, None if it has none, and its padding."""
+    def _fourier_use(self) -> FourierUse | None:
+        """Return what the Fourier algorithm has to know of the layer, None if it does not apply."""
         rows, columns = self.geometry.rows, self.geometry.columns
         applies = (
             self.stride == self.dilation == (1, 1)
@@ -388,7 +389,10 @@ class GroupConv2d(_Convolution):
             and len(self.taps) == self.group.order
             and rows.low == rows.high == columns.low == columns.high
         )
-        return (plan_key(self.filters) if applies else None), rows.low
+        key = plan_key(self.filters) if applies else None
+        if key is None:
+            return None
+        return FourierUse(key, self.kernel_size[0], rows.low, least_pixels(key, self.in_channels, self.out_channels))
 
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
@@ -401,6 +405,9 @@ class GroupConv2d(_Convolution):
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
-        if uses_fourier(self, input):
-            return fourier_group_conv(self, input)
+        use = self.fourier
+        if use is not None and uses_fourier(use, input, self.weight):
+            weight = self.weight
+            numbers = self._cached(lambda: fourier_mix(weight, use.key), weight, form="fourier")
+            return fourier_conv(input, numbers, self.bias, use.key, use.padding)
         return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))

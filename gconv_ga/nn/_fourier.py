@@ -10,8 +10,12 @@ the input to the frequency ``a - m`` of the output alone:
 For every output frequency this is one matrix product over the pairs (function, field). Maps are real, so that the
 frequencies ``0 .. n/2`` are enough and everything is real arithmetic: a transform has the ``n`` rows ``Re 0, Re 1,
 Im 1, Re 2, ...``. With J functions, each pair of fields costs ``(2 n - 2) J`` multiplications per pixel, where the
-dense convolution costs ``n^2 k^2``. Maps on ``D_n`` are maps on ``C_n`` with twice the fields. Free taps on C4 are such
-functions too: the transform of each orbit of four taps.
+dense convolution costs ``n^2 k^2``. Free taps on C4 are such functions too: the transform of each orbit of four taps.
+
+On ``D_n`` a field has two sides, the elements ``r^i`` and ``r^i m``, each with a transform ``x_s^``. The reflection ``m``
+exchanges the sides; it multiplies a row of the transform by ``sigma = 1`` (real parts) or ``-1`` (imaginary parts), and a
+function by its parity. In sums and differences ``x_0^ + sigma x_1^`` and ``x_0^ - sigma x_1^`` the products fall into
+two halves that do not mix, which costs ``2 (2 n - 2) J`` where the dense convolution costs ``4 n^2 k^2``.
 
 This file holds the algebra, in terms that do not depend on sizes, and a slow reference in plain torch;
 `_fourier_kernel` computes with it.
@@ -72,8 +76,10 @@ class FourierPlan:
         blocks: Output frequencies.
         forward: The transform over the orientations, rows by elements.
         inverse: Its inverse.
-        mixing: Matrix from the weights (element, function) to the numbers of the blocks, block by block, each with its
+        mixing: Matrix from the weights (rotation, function) to the numbers of the blocks, block by block, each with its
             rows and for each row its components.
+        parity: For ``D_n``: 1 or -1 for each function, which a reflection multiplies it by. The components and blocks
+            are then those of one half.
     """
 
     n: int
@@ -84,6 +90,16 @@ class FourierPlan:
     forward: Tensor  # [n, n]
     inverse: Tensor  # [n, n]
     mixing: Tensor  # [P, n, J]
+    parity: Tensor | None = None  # [J]
+
+    @property
+    def sides(self) -> int:
+        """Number of sides of a field: 2 if there are reflections, else 1."""
+        return 1 if self.parity is None else 2
+
+    def side(self, half: int, function: int) -> int:
+        """Return which of sum and difference (0 and 1) a half of the products reads through a function."""
+        return half if self.parity is None or self.parity[function] > 0 else 1 - half
 
     @property
     def kernel_size(self) -> int:
@@ -132,13 +148,36 @@ class PlanKey(NamedTuple):
 
     @property
     def sides(self) -> int:
-        """Number of fields of a map on ``C_n`` for each field of the map."""
+        """Number of sides of a field: 2 if there are reflections, else 1."""
         return 2 if self.reflections else 1
 
     @property
     def numbers(self) -> int:
-        """Number of numbers of a pair of fields."""
-        return (2 * self.n - 2 + self.n % 2) * self.function_count
+        """Number of numbers of a pair of fields, and of multiplications per pixel."""
+        return self.sides * (2 * self.n - 2 + self.n % 2) * self.function_count
+
+
+def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
+    """Return the number of output pixels in a batch from which the Fourier algorithm is the faster one.
+
+    The model of the times was fitted to 420 layers (C3 to C16, D3 to D8, k = 1 to 7, 1 to 32 fields, 8 to 128 pixels a
+    side, batches of 1 and 4; training steps of one thread on an AMD EPYC with AVX2), in units of one multiplication
+    of the dense algorithm. Both have costs per pixel and costs of making kernels; ten percent are asked for in favour
+    of the Fourier algorithm.
+    """
+    read = PlanKey.read(key)
+    n, sides, taps, count = read.n, read.sides, read.kernel_size**2, read.function_count
+    order, pairs = n * sides, in_fields * out_fields
+    dense = order**2 * taps * pairs + 15 * order * (in_fields + out_fields)
+    dense_fixed = 65 * order**2 * taps * pairs + 6.3e6
+    fourier = (
+        1.55 * read.numbers * pairs
+        + 1.4 * order * in_fields * (count * taps / 2 + 2 * taps)  # the functions
+        + (1.5 * n + 33) * order * (in_fields + out_fields)  # the transforms
+    )
+    fourier_fixed = read.numbers * pairs * (120 + 1.15 * order * (taps if read.grid else count)) + 9.4e6
+    gain = 0.9 * dense - fourier
+    return (fourier_fixed - 0.9 * dense_fixed) / gain if gain > 0 else math.inf
 
 
 @contextmanager
@@ -154,52 +193,60 @@ def plan_of(key: str) -> FourierPlan:
     read = PlanKey.read(key)
     with plain_tensors():
         if read.grid:
-            functions, frequency = _orbit_functions(read.kernel_size)
-            return _make_plan(4, functions, functions.rot90(1, (-2, -1)), frequency)
-        basis = steerable_basis(
-            CyclicGroup(read.n), read.kernel_size, max_error=read.max_error, functions=read.functions
-        )  # fmt: skip
-        kernels = basis.kernels
-        return _make_plan(read.n, kernels[:, 0], kernels[:, 1], basis.frequency)
+            functions, frequency = _orbit_functions(read.kernel_size, read.reflections)
+            rotated = functions.rot90(1, (-2, -1))
+        else:
+            group = CyclicGroup(read.n)
+            basis = steerable_basis(group, read.kernel_size, max_error=read.max_error, functions=read.functions)
+            functions, rotated, frequency = basis.kernels[:, 0], basis.kernels[:, 1], basis.frequency
+        return _make_plan(read.n, functions, rotated, frequency, read.reflections)
 
 
 @lru_cache(maxsize=256)
 def mixing_of(key: str, dtype: torch.dtype) -> Tensor:
     """Return the matrix from the free weights of a pair of fields to its numbers.
 
-    With reflections, a map on ``D_n`` is a map on ``C_n`` with two fields for each one: the elements ``r^i`` and
-    ``r^i m``. The kernel from field ``s`` to field 1 is the reflected one, ``k(m y, m h)``, and
-    ``m r^u m^s = r^-u m^(1 - s)``.
+    With reflections, output side 0 reads side ``s`` of the input with the planes of the elements ``r^i m^s``; the sum
+    and difference of the two, up to the sign of the component, are the numbers of the halves.
 
     Shape:
-        - output: ``[S, S, P, |G| * W]`` with S = 2 if there are reflections and else 1, and W weights per element
+        - output: ``[P, |G| * W]`` with W weights per element; P counts both halves
     """
+    read, plan = PlanKey.read(key), plan_of(key)
     with plain_tensors():
-        return _make_mixing(PlanKey.read(key), plan_of(key)).to(dtype).contiguous()
+        mixing = plan.mixing  # [P, n, J]
+        if read.grid:
+            # The functions are orthogonal: coefficients are products with them.
+            flat = plan.functions.flatten(1)
+            mixing = mixing @ (flat / flat.square().sum(dim=1, keepdim=True))
+        if read.reflections:
+            signs = torch.tensor(_signs_of_numbers(plan), dtype=mixing.dtype)[:, None, None]
+            # Half of each: the sides of the output are their sum and difference.
+            mixing = 0.5 * torch.cat(
+                (torch.stack((mixing, signs * mixing), dim=1), torch.stack((mixing, -signs * mixing), dim=1))
+            )
+        return mixing.flatten(1).to(dtype).contiguous()
 
 
-def _make_mixing(read: PlanKey, plan: FourierPlan) -> Tensor:
-    mixing = plan.mixing  # [P, n, J]
-    if read.grid:
-        # The functions are orthogonal: coefficients are products with them.
-        flat = plan.functions.flatten(1)
-        mixing = mixing @ (flat / flat.square().sum(dim=1, keepdim=True))
-    if not read.reflections:
-        return mixing.flatten(1)[None, None]
-    if read.grid:
-        reflected = mixing.unflatten(2, (read.kernel_size, -1)).flip(-1).flatten(2)
-    else:
-        basis = steerable_basis(
-            DihedralGroup(read.n), read.kernel_size, max_error=read.max_error, functions=read.functions
-        )  # fmt: skip
-        reflected = mixing * torch.tensor(basis.parity, dtype=mixing.dtype)
-    reflected = reflected[:, -torch.arange(read.n) % read.n]
-    count, n, weights = mixing.shape
-    whole = mixing.new_zeros(2, 2, count, 2, n, weights)
-    for s in (0, 1):
-        whole[0, s, :, s] = mixing
-        whole[1, s, :, 1 - s] = reflected
-    return whole.flatten(3)
+def _signs_of_numbers(plan: FourierPlan) -> list[int]:
+    """Return for each number of a half the sign that a reflection gives its component."""
+    signs = []
+    for component in plan.components:
+        found = {_sign_of_row(row) * int(plan.side(0, f) == 0 or -1) for _, f, row in component.terms}
+        if len(found) != 1:
+            raise RuntimeError("a component is neither even nor odd under reflection")
+        signs.append(found.pop())
+    return [
+        sign
+        for block in plan.blocks
+        for _ in range(block.rows)
+        for sign in signs[block.first_component : block.first_component + block.components]
+    ]
+
+
+def _sign_of_row(row: int) -> int:
+    """Return what a reflection multiplies a row of the transform by: rows are ``Re 0, Re 1, Im 1, Re 2, ...``."""
+    return 1 if row == 0 or row % 2 else -1
 
 
 def mix(weight: Tensor, key: str) -> Tensor:
@@ -207,44 +254,46 @@ def mix(weight: Tensor, key: str) -> Tensor:
 
     Shape:
         - weight: ``[C_out, C_in, |G|, ...]``
-        - output: ``[P, S C_out, S C_in]``
+        - output: ``[P, C_out, C_in]``
     """
-    out_fields, in_fields = weight.shape[:2]
     mixing = mixing_of(key, weight.dtype)
-    numbers = mixing.flatten(0, 2) @ weight.reshape(out_fields * in_fields, -1).T
-    numbers = numbers.view(*mixing.shape[:3], out_fields, in_fields)
-    return numbers.permute(2, 3, 0, 4, 1).reshape(mixing.shape[2], mixing.shape[0] * out_fields, -1).contiguous()
+    return (mixing @ weight.flatten(2).flatten(0, 1).T).view(-1, *weight.shape[:2])
 
 
 def mix_adjoint(numbers: Tensor, key: str, shape: tuple[int, ...]) -> Tensor:
     """Return the gradient of the free weights, of this shape, from the gradient of the numbers."""
-    mixing = mixing_of(key, numbers.dtype)
-    sides, out_fields, in_fields = mixing.shape[0], shape[0], shape[1]
-    split = numbers.view(-1, out_fields, sides, in_fields, sides).permute(2, 4, 0, 1, 3)
-    return (split.reshape(-1, out_fields * in_fields).T @ mixing.flatten(0, 2)).view(shape)
+    return (numbers.flatten(1).T @ mixing_of(key, numbers.dtype)).view(shape)
 
 
 def fourier_reference(x: Tensor, numbers: Tensor, key: str, padding: int) -> Tensor:
     """The convolution in plain torch: slow, and differentiable any number of times.
 
     Shape:
-        - x: ``[B, C, n, H, W]``; numbers: ``[P, O, C]``
-        - output: ``[B, O, n, H', W']``
+        - x: ``[B, C, |G|, H, W]``; numbers: ``[P, O, C]``
+        - output: ``[B, O, |G|, H', W']``
     """
     plan = plan_of(key)
-    batch, fields, n, height, width = x.shape
-    transform = torch.einsum("ah,bchyx->bacyx", plan.forward.to(x), x)
+    batch, fields, _, height, width = x.shape
+    signs = torch.tensor([_sign_of_row(row) for row in range(plan.n)]).to(x)[:, None, None, None]
+    transform = torch.einsum("ah,bcshyx->sbacyx", plan.forward.to(x), x.unflatten(2, (plan.sides, plan.n)))
+    if plan.sides == 2:
+        transform = torch.stack((transform[0] + signs * transform[1], transform[0] - signs * transform[1]))
     products = F.conv2d(transform.reshape(-1, 1, height, width), plan.functions.to(x)[:, None], padding=padding)
-    products = products.view(batch, n, fields, -1, *products.shape[-2:])
+    products = products.view(plan.sides, batch, plan.n, fields, -1, *products.shape[-2:])
     rows, done = [], 0
-    for block in plan.blocks:
-        parts = plan.components[block.first_component : block.first_component + block.components]
-        terms = [[sign * products[:, row, :, f] for sign, f, row in part.terms] for part in parts]
-        z = torch.stack([term[0] if len(term) == 1 else term[0] + term[1] for term in terms], dim=1)
-        for _ in range(block.rows):
-            rows.append(torch.einsum("qoc,bqcyx->boyx", numbers[done : done + block.components], z))
-            done += block.components
-    return torch.einsum("ha,aboyx->bohyx", plan.inverse.to(x), torch.stack(rows))
+    for half in range(plan.sides):
+        for block in plan.blocks:
+            parts = plan.components[block.first_component : block.first_component + block.components]
+            terms = [[sign * products[plan.side(half, f), :, row, :, f] for sign, f, row in part.terms] for part in parts]
+            z = torch.stack([term[0] if len(term) == 1 else term[0] + term[1] for term in terms], dim=1)
+            for _ in range(block.rows):
+                rows.append(torch.einsum("qoc,bqcyx->boyx", numbers[done : done + block.components], z))
+                done += block.components
+    halves = torch.stack(rows, dim=1).unflatten(1, (plan.sides, plan.n))  # [B, S, n, O, H', W']
+    if plan.sides == 2:
+        one, other = halves.unbind(1)
+        halves = torch.stack((one + other, signs * (one - other)), dim=1)
+    return torch.einsum("ha,bsaoyx->boshyx", plan.inverse.to(x), halves).flatten(2, 3)
 
 
 def transform_rows(n: int) -> dict[int, tuple[int, int | None, int]]:
@@ -284,7 +333,9 @@ def _find_modes(n: int, functions: Tensor, rotated: Tensor, frequency: tuple[int
     return modes
 
 
-def _make_plan(n: int, functions: Tensor, rotated: Tensor, frequency: tuple[int, ...]) -> FourierPlan:
+def _make_plan(
+    n: int, functions: Tensor, rotated: Tensor, frequency: tuple[int, ...], reflections: bool
+) -> FourierPlan:
     """Return the plan.
 
     Args:
@@ -292,6 +343,7 @@ def _make_plan(n: int, functions: Tensor, rotated: Tensor, frequency: tuple[int,
         functions: The functions ``[J, k, k]``, sorted by frequency, pairs beside each other.
         rotated: The functions, rotated by one step of the group.
         frequency: Angular frequency of each, modulo n.
+        reflections: Whether the group is ``D_n``.
     """
     rows, angle = transform_rows(n), 2 * math.pi / n
     elements = torch.arange(n, dtype=torch.float64)
@@ -326,8 +378,18 @@ def _make_plan(n: int, functions: Tensor, rotated: Tensor, frequency: tuple[int,
     quarters = n % 4 == 0 and bool((functions[even].rot90(1, (-2, -1)) - turned).abs().le(1e-9).all())
     inverse = (scale * forward).T.contiguous()
     return FourierPlan(
-        n, functions.contiguous(), quarters, tuple(components), tuple(blocks), forward, inverse, torch.cat(mixing)
+        n, functions.contiguous(), quarters, tuple(components), tuple(blocks), forward, inverse, torch.cat(mixing),
+        _parity_of(functions) if reflections else None,
     )  # fmt: skip
+
+
+def _parity_of(functions: Tensor) -> Tensor:
+    """Return 1 or -1 for each function, which a reflection of the last axis multiplies it by."""
+    reflected = functions.flip(-1)
+    errors = [(reflected - sign * functions).abs().flatten(1).amax(dim=1) for sign in (1, -1)]
+    if torch.minimum(*errors).max() > 1e-9 * functions.abs().max():
+        raise RuntimeError("a steerable function is neither even nor odd under reflection")
+    return torch.where(errors[0] < errors[1], 1.0, -1.0)
 
 
 def _products_of(b: int, n: int, modes: list[_Mode]) -> list[tuple[_Mode, int, bool]]:
@@ -372,11 +434,12 @@ def _terms(
     return real_part, imaginary_part
 
 
-def _orbit_functions(kernel_size: int) -> tuple[Tensor, tuple[int, ...]]:
-    """Return the functions ``[k * k, k, k]`` that free taps on C4 are sums of, and their frequencies.
+def _orbit_functions(kernel_size: int, reflections: bool) -> tuple[Tensor, tuple[int, ...]]:
+    """Return the functions ``[k * k, k, k]`` that free taps on C4 or D4 are sums of, and their frequencies.
 
-    They are the transform of each orbit of four taps, so that a kernel is any sum of them. Those of frequency 1 are
-    differences of opposite taps, the first less the last in the order of the taps.
+    They are the transform of each orbit of four taps, so that a kernel is any sum of them. On C4 those of frequency 1
+    are differences of opposite taps, the first less the last in the order of the taps. On D4 functions of an orbit and
+    of its reflection are added and subtracted, so that each is even or odd.
     """
     taps, half = kernel_size**2, kernel_size**2 // 2
     one = torch.eye(taps, dtype=torch.float64).view(taps, kernel_size, kernel_size)
@@ -385,11 +448,21 @@ def _orbit_functions(kernel_size: int) -> tuple[Tensor, tuple[int, ...]]:
         if tap in seen:
             continue
         orbit = [one[tap].rot90(i) for i in range(4)]
-        seen |= {int(each.flatten().argmax()) for each in orbit}
-        even.append(orbit[0] + orbit[1] + orbit[2] + orbit[3])
-        odd.append(orbit[0] - orbit[1] + orbit[2] - orbit[3])
-        other = int(orbit[1].flatten().argmax())
-        first = min(other, taps - 1 - other)
-        pairs += [one[tap] - one[taps - 1 - tap], one[first] - one[taps - 1 - first]]
+        mirrored = [each.flip(-1) for each in orbit]
+        mates = [each for each in mirrored if reflections and not any(torch.equal(each, own) for own in orbit)]
+        seen |= {int(each.flatten().argmax()) for each in (*orbit, *mates)}
+        for frequency, found in ((0, even), (2, odd)):
+            wave = orbit[0] + (1 - frequency) * (orbit[1] + orbit[3]) + orbit[2]
+            found += [wave + wave.flip(-1), wave - wave.flip(-1)] if mates else [wave]
+        if not reflections:
+            other = int(orbit[1].flatten().argmax())
+            first = min(other, taps - 1 - other)
+            pairs += [one[tap] - one[taps - 1 - tap], one[first] - one[taps - 1 - first]]
+            continue
+        # Of frequency 1 and real: F with its conjugate reflected, and i F, of which one may vanish.
+        cosine, sine = orbit[0] - orbit[2], orbit[1] - orbit[3]
+        sums = [cosine + cosine.flip(-1), sine - sine.flip(-1)], [-sine - sine.flip(-1), cosine - cosine.flip(-1)]
+        for wave in sums if mates else [max(sums, key=lambda pair: float(pair[0].abs().sum() + pair[1].abs().sum()))]:
+            pairs += [part / part.abs().max() for part in wave]
     functions = torch.stack([*even, one[half], *pairs, *odd])
     return functions, (0,) * (len(even) + 1) + (1,) * len(pairs) + (2,) * len(odd)

@@ -5,6 +5,7 @@ from source where a C++ compiler is found, and wheels carry it; without it, laye
 """
 
 import ctypes
+import itertools
 import os
 import platform
 from collections.abc import Callable, Sequence
@@ -16,11 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._fourier import FourierPlan, PlanKey, fourier_reference, mix, mix_adjoint, plain_tensors, plan_of, transform_rows
+from ._fourier import Block, FourierPlan, PlanKey, fourier_reference, mix, mix_adjoint, plain_tensors, plan_of, transform_rows
 
 FOLDER = Path(__file__).parent / "native"
 _NAMES = {torch.float32: "float", torch.float64: "double"}
-_INTEGERS = ("n", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components")
+_INTEGERS = ("n", "sides", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components")
 _TABLES = ("block", "frequency", "butterfly", "single", "kind", "order", "orbit", "coefficient", "forward", "inverse")
 
 
@@ -141,27 +142,37 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     frequencies: list[list[int]] = []
     butterflies: list[list[int]] = []
     singles: list[list[int]] = []
+    halves = range(plan.sides)
     for a in range(plan.n // 2 + 1):
         first_row, imaginary, _ = rows[a]
         before = len(butterflies), len(singles)
         pairs: dict[tuple[int, ...], dict[int, int]] = {}
-        for number, component in enumerate(plan.components):
+        height = 1 if imaginary is None else 2
+        for half, (number, component) in itertools.product(halves, enumerate(plan.components)):
             if component.frequency != a:
                 continue
-            places = tuple((row - first_row) * count + f for _, f, row in component.terms)
+            places = tuple(
+                (plan.side(half, f) * height + row - first_row) * count + f for _, f, row in component.terms
+            )
             if len(places) == 1:
-                singles.append([places[0], number])
+                singles.append([places[0], half * len(plan.components) + number])
             else:
-                pairs.setdefault(places, {})[component.terms[1][0]] = number
+                pairs.setdefault(places, {})[component.terms[1][0]] = half * len(plan.components) + number
         butterflies += [[*places, signs[1], signs[-1]] for places, signs in pairs.items()]
         added = len(butterflies) - before[0], len(singles) - before[1]
-        frequencies.append([1 if imaginary is None else 2, first_row, before[0], added[0], before[1], added[1]])
+        frequencies.append([height, first_row, before[0], added[0], before[1], added[1]])
 
     def integers(values: Sequence[Any]) -> Tensor:
         return torch.tensor(values if len(values) else [0], dtype=torch.int32).contiguous()
 
     tables = {
-        "block": integers(plan.blocks),
+        "block": integers(
+            [
+                Block(half * plan.n + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components)
+                for half in halves
+                for b in plan.blocks
+            ]
+        ),
         "frequency": integers(frequencies),
         "butterfly": integers(butterflies),
         "single": integers(singles),
@@ -173,8 +184,8 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
         "inverse": plan.inverse.to(dtype).contiguous(),
     }
     sizes = (
-        plan.n, count, plan.kernel_size, int(plan.quarters), len(plan.blocks), len(frequencies), len(kinds),
-        len(plan.components),
+        plan.n, plan.sides, count, plan.kernel_size, int(plan.quarters), plan.sides * len(plan.blocks),
+        len(frequencies), len(kinds), plan.sides * len(plan.components),
     )  # fmt: skip
     return _Plan(*sizes, *(tables[name].data_ptr() for name in _TABLES)), tables
 
@@ -240,7 +251,7 @@ def fourier_mix(weight: Tensor, key: str) -> Tensor:
 @fourier_mix.register_fake
 def _(weight: Tensor, key: str) -> Tensor:
     read = PlanKey.read(key)
-    return weight.new_empty(read.numbers, read.sides * weight.shape[0], read.sides * weight.shape[1])
+    return weight.new_empty(read.numbers, *weight.shape[:2])
 
 
 @torch.library.custom_op("gconv_ga::fourier_mix_adjoint", mutates_args=())
@@ -268,11 +279,11 @@ fourier_mix_adjoint.register_autograd(
 
 @torch.library.custom_op("gconv_ga::fourier_conv", mutates_args=())
 def fourier_conv(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padding: int) -> Tensor:
-    """Return the group convolution of maps on ``C_n``.
+    """Return the group convolution of maps on ``C_n`` or ``D_n``.
 
     Shape:
-        - x: ``[B, C, n, H, W]``; numbers: ``[P, O, C]``; bias: ``[O]``
-        - output: ``[B, O, n, H', W']``
+        - x: ``[B, C, |G|, H, W]``; numbers: ``[P, O, C]``; bias: ``[O]``
+        - output: ``[B, O, |G|, H', W']``
     """
     x, numbers = x.contiguous(), numbers.contiguous()
     bias = None if bias is None else bias.contiguous()

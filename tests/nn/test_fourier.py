@@ -10,7 +10,6 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import gconv_ga.nn as gnn
-from gconv_ga.groups import as_group
 from gconv_ga.nn import _fourier, _fourier_kernel
 from gconv_ga.nn._fourier import PlanKey, fourier_reference, mix, plan_key, plan_of
 
@@ -207,14 +206,14 @@ def test_a_forked_process_has_threads_of_its_own():
     assert os.waitstatus_to_exitcode(status) == 0
 
 
-def uses(conv, x):
+def uses(conv, x, algorithm="fourier"):
     """Whether the Fourier algorithm computes this output."""
     called = []
     original = _fourier_kernel.fourier_conv
-    module = __import__("gconv_ga.nn._algorithms", fromlist=["fourier_conv"])
+    module = __import__("gconv_ga.nn._convolution", fromlist=["fourier_conv"])
     module.fourier_conv = lambda *args: called.append(1) or original(*args)
     try:
-        with gnn.algorithm("fourier"):
+        with gnn.algorithm(algorithm):
             conv(x)
     finally:
         module.fourier_conv = original
@@ -262,10 +261,10 @@ def test_the_reference_is_the_dense_convolution(group):
     key, x = plan_key(conv.filters), image(conv)
     read = PlanKey.read(key)
     numbers = mix(conv.weight, key)
-    assert numbers.shape == (read.numbers, 3 * read.sides, 2 * read.sides)
-    y = fourier_reference(x.reshape(2, -1, as_group(group).n, 7, 9), numbers, key, 1)
+    assert numbers.shape == (read.numbers, 3, 2)
+    y = fourier_reference(x, numbers, key, 1)
     with gnn.algorithm("dense"):
-        assert relative(y.reshape(2, 3, -1, 7, 9), conv(x)) < 1e-13
+        assert relative(y, conv(x)) < 1e-13
 
 
 @pytest.mark.parametrize(("group", "kernel_size"), [("C8", 3), ("C16", 5), ("C12", 5), ("C6", 3)])
@@ -275,13 +274,66 @@ def test_the_cost_is_linear_in_the_rotations(group, kernel_size):
     assert plan.mixing.shape[0] == sum(b.rows * b.components for b in plan.blocks) == (2 * n - 2) * count
 
 
+@pytest.mark.parametrize("group", ["D4", "D6", "D8"])
+def test_reflections_double_the_cost(group):
+    """Maps on D_n as maps on C_n with twice the fields would cost four times as much."""
+    conv, rotations = make(group), make(group.replace("D", "C"))
+    assert len(mix(conv.weight, plan_key(conv.filters))) == 2 * len(mix(rotations.weight, plan_key(rotations.filters)))
+
+
+def test_a_function_without_parity_is_refused():
+    with pytest.raises(RuntimeError, match="neither even nor odd under reflection"):
+        _fourier._parity_of(torch.arange(9.0).view(1, 3, 3))
+
+
+@needs_library
+@pytest.mark.parametrize("group", ["C4", "C8", "D4"])
+def test_the_rule_chooses_by_size(group):
+    """Large layers on large images are computed in the Fourier basis, and small ones are not."""
+    large, small = make(group, fields=(32, 32), dtype=torch.float32), make(group, 1, (1, 1), torch.float32)
+    assert uses(large, image(large, 1, (32, 32)), "auto")
+    assert not uses(small, image(small, 1, (32, 32)), "auto")
+    assert not uses(large, image(large, 1, (4, 400)), "auto")
+    for conv in (large, small):
+        assert not uses(conv, image(conv, 1, (16, 16)), "dense")
+        assert uses(conv, image(conv, 1, (16, 16)), "fourier")
+
+
+@needs_library
+def test_the_rule_is_the_same_for_a_rotated_image():
+    conv = make("C8", fields=(8, 8), dtype=torch.float32)
+    for size in ((8, 9), (7, 30), (12, 40)):
+        assert uses(conv, image(conv, 1, size), "auto") == uses(conv, image(conv, 1, size[::-1]), "auto")
+
+
+@needs_library
+def test_numbers_are_kept_in_eval_mode_until_the_weight_changes(monkeypatch):
+    conv = make("C8")
+    conv.eval()
+    x, calls, mixed = image(conv), [], _fourier_kernel.mix
+    monkeypatch.setattr(_fourier_kernel, "mix", lambda *arguments: calls.append(1) or mixed(*arguments))
+    with torch.no_grad(), gnn.algorithm("fourier"):
+        first = conv(x)
+        assert torch.equal(conv(x), first)
+        assert len(calls) == 1
+        with gnn.algorithm("dense"):
+            conv(x)
+        conv(x)
+        assert len(calls) == 1
+        conv.weight.mul_(2)
+        changed = conv(x)
+        assert len(calls) == 2
+    with torch.no_grad(), gnn.algorithm("dense"):
+        assert relative(changed, conv(x)) < 1e-12
+
+
 def test_the_choice_is_put_back():
     with gnn.algorithm("fourier"):
         with gnn.algorithm("dense"), pytest.raises(KeyError):
             raise KeyError
         conv = make("C8")
         assert uses(conv, image(conv)) == _fourier_kernel.FOURIER_IS_AVAILABLE
-    with pytest.raises(ValueError, match="name must be one of 'dense', 'fourier', but got name='dens'"):
+    with pytest.raises(ValueError, match="name must be one of 'auto', 'dense', 'fourier', but got name='dens'"):
         gnn.algorithm("dens")
 
 

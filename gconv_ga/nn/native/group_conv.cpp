@@ -58,11 +58,11 @@ template <class T> INLINE void store(T* to, Vector<T> v) { memcpy(to, &v, sizeof
 
 // As in _fourier_kernel.py; all tables are owned by the caller. Rows of the integer tables are named beside them.
 template <class T> struct Plan {
-    int32_t n, functions, kernel_size, quarters, blocks, frequencies, kinds, components;
-    const int32_t* block;      // first row, rows, first component, components
+    int32_t n, sides, functions, kernel_size, quarters, blocks, frequencies, kinds, components;
+    const int32_t* block;      // first row, rows, first component, components; rows and components count the halves of D_n one by one
     const int32_t* frequency;  // rows, first row, first butterfly, butterflies, first single, singles
     const int32_t* butterfly;  // index, other index, component of their sum, component of their difference
-    const int32_t* single;     // index, component; an index is row * functions + function
+    const int32_t* single;     // index, component; an index is (side * rows + row) * functions + function
     const int32_t* kind;       // first feature, features, first function, functions, whether each is a feature as it is
     const int32_t* order;      // functions by kind
     const int32_t* orbit;      // pairs of taps that a quarter turn takes into one another
@@ -143,6 +143,27 @@ template <class T, int N> static void synthesise(const T* M, T bias, int count, 
             store(to + h * out.row, even + odd);
             store(to + (n - h) * out.row, even - odd);
         }
+    }
+}
+
+// On D_n a field has two sides, and a reflection changes the sign of the imaginary rows, those with an even number but 0.
+INLINE bool changes_sign(int row) { return row && row % 2 == 0; }
+
+// The sides' sums and differences, (a, b) -> (a + s b, a - s b) with the sign s of their row; in place, `count` positions.
+template <class T> INLINE void add_sides(T* one, T* other, int count, bool negative) {
+    for (int p = 0; p < count; p += LANES<T>) {
+        Vector<T> a = load(one + p), b = load(other + p);
+        store(one + p, negative ? a - b : a + b);
+        store(other + p, negative ? a + b : a - b);
+    }
+}
+
+// The adjoint: (a, b) -> (a + b, s (a - b)).
+template <class T> INLINE void split_sides(T* one, T* other, int count, bool negative) {
+    for (int p = 0; p < count; p += LANES<T>) {
+        Vector<T> a = load(one + p), b = load(other + p);
+        store(one + p, a + b);
+        store(other + p, negative ? b - a : a - b);
     }
 }
 
@@ -372,16 +393,26 @@ struct Sizes {
 // About this many bytes of products at a time: they stay in the second cache.
 constexpr int64_t TILE_BYTES = 384 << 10;
 
+// What a call works with, one for all of its images.
+template <class T> struct Workspace {
+    Buffer<T> raw, transform, z, maps, packed, taps, gradient, transposed;
+    bool complete() const {
+        return raw.data && transform.data && z.data && maps.data && packed.data && taps.data && gradient.data && transposed.data;
+    }
+    const T* transposed_inverse(int) const { return transposed.data; }
+    const T* transposed_forward(int n) const { return transposed.data + n * n; }
+};
+
 template <class T> struct Convolution {
     const Plan<T>& plan;
-    const int n, K, C, O, H, W, padding, out_height, out_width, products;  // products: components times input fields
-    int tile_rows, tile_columns, pitch, positions, window;  // positions: a multiple of PANEL; window: the same with what is read beyond
+    const int n, sides, K, C, O, H, W, padding, out_height, out_width, products;  // products: components times input fields
+    int tile_rows, tile_columns, pitch, guard, positions, window;  // positions: a multiple of PANEL; window: the same with what is read beyond
     int64_t tap[MOST_TAPS];  // where each tap lies, seen from a position
 
     Convolution(const Plan<T>& plan, const Sizes& s)
-        : plan(plan), n(plan.n), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height), W(s.width), padding(s.padding),
+        : plan(plan), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height), W(s.width), padding(s.padding),
           out_height(H + 2 * padding - K + 1), out_width(W + 2 * padding - K + 1), products(plan.components * C) {
-        int64_t each = sizeof(T) * ((int64_t)products + (int64_t)n * O);
+        int64_t each = sizeof(T) * ((int64_t)products + (int64_t)sides * n * O);
         int64_t most = std::max<int64_t>(TILE_BYTES / each, 4 * PANEL<T>);
         tile_columns = (int)std::min<int64_t>(out_width, std::max<int64_t>(most, 2 * PANEL<T>));
         int tiles = (out_width + tile_columns - 1) / tile_columns;
@@ -389,13 +420,14 @@ template <class T> struct Convolution {
         pitch = tile_columns + K - 1;
         tile_rows = (int)std::max<int64_t>(1, std::min<int64_t>(out_height, most / pitch));
         positions = (tile_rows * pitch + PANEL<T> - 1) / PANEL<T> * PANEL<T>;
+        guard = ((K - 1) * (pitch + 1) + PANEL<T> - 1) / PANEL<T> * PANEL<T> + PANEL<T>;
         window = positions + ((K - 1) * (pitch + 1) + PANEL<T> - 1) / PANEL<T> * PANEL<T>;
         for (int t = 0; t < K * K; t++) tap[t] = (t / K) * (int64_t)pitch + t % K;
     }
 
     int panels(int rows) const { return (rows * pitch + PANEL<T> - 1) / PANEL<T>; }
 
-    // The window of a field with all its orientations, [n, window], zero outside of the image; `rows` of output.
+    // The window of a side of a field with all its orientations, [n, window], zero outside of the image; `rows` of output.
     void read_window(const T* x, int top, int left, int rows, T* to) const {
         int begin = std::max(0, padding - left), end = std::min(pitch, W + padding - left);
         for (int h = 0; h < n; h++) {
@@ -427,15 +459,18 @@ template <class T> struct Convolution {
         }
     }
 
+    // Row r of a frequency, side by side, in the transform.
+    int64_t row_of(const int32_t* frequency, int r) const { return (int64_t)(r / frequency[0]) * n + frequency[1] + r % frequency[0]; }
+
     // The products of every function with every row of one field's transform, into z[panel][component * C + field][PANEL].
     void expand(const T* transform, int count, T* z) const {
         const int64_t apart = (int64_t)C * PANEL<T>;
-        T f[MOST_TAPS * PANEL<T>], value[2 * MOST_TAPS * PANEL<T>];
+        T f[MOST_TAPS * PANEL<T>], value[4 * MOST_TAPS * PANEL<T>];
         for (int p = 0; p < count; p += PANEL<T>, z += (int64_t)products * PANEL<T>) {
             for (int a = 0; a < plan.frequencies; a++) {
                 const int32_t* frequency = plan.frequency + 6 * a;
-                for (int r = 0; r < frequency[0]; r++) {
-                    features<T>(transform + (int64_t)(frequency[1] + r) * window + p, tap, K * K / 2, plan.quarters, plan.orbit, f);
+                for (int r = 0; r < sides * frequency[0]; r++) {
+                    features<T>(transform + row_of(frequency, r) * window + p, tap, K * K / 2, plan.quarters, plan.orbit, f);
                     apply_functions<T>(plan, f, value + r * plan.functions * PANEL<T>);
                 }
                 const int32_t* b = plan.butterfly + 4 * frequency[2];
@@ -450,11 +485,11 @@ template <class T> struct Convolution {
         }
     }
 
-    // The adjoint of `expand`, into the transform of the gradient; `taps` is [rows, K * K, guard + positions + guard], zero in the guards.
-    void contract(const T* z, int count, int rows, T* taps, int guard, T* transform) const {
+    // The adjoint of `expand`, into the transform of the gradient; `taps` is [sides * rows, K * K, guard + positions + guard], zero in the guards.
+    void contract(const T* z, int count, int rows, T* taps, T* transform) const {
         const int TAPS = K * K;
         const int64_t line = 2 * guard + positions, apart = (int64_t)C * PANEL<T>;
-        T f[MOST_TAPS * PANEL<T>], value[2 * MOST_TAPS * PANEL<T>];
+        T f[MOST_TAPS * PANEL<T>], value[4 * MOST_TAPS * PANEL<T>];
         memset(f, 0, sizeof f);
         for (int a = 0; a < plan.frequencies; a++) {
             const int32_t* frequency = plan.frequency + 6 * a;
@@ -468,13 +503,13 @@ template <class T> struct Convolution {
                 }
                 const int32_t* s = plan.single + 2 * frequency[4];
                 for (int i = 0; i < frequency[5]; i++, s += 2) EACH_VECTOR store(value + s[0] * PANEL<T> + v, load(from + s[1] * apart + v));
-                for (int r = 0; r < frequency[0]; r++) {
+                for (int r = 0; r < sides * frequency[0]; r++) {
                     apply_adjoint<T>(plan, value + r * plan.functions * PANEL<T>, f);
                     spread<T>(f, K * K / 2, plan.quarters, plan.orbit, taps + r * TAPS * line + guard + p, line);
                 }
             }
-            for (int r = 0; r < frequency[0]; r++) {
-                T* to = transform + (int64_t)(frequency[1] + r) * window;
+            for (int r = 0; r < sides * frequency[0]; r++) {
+                T* to = transform + row_of(frequency, r) * window;
                 const T* given = taps + r * TAPS * line + guard;
                 // A larger tile may have left its own beyond this one.
                 if (count < positions) for (int t = 0; t < TAPS; t++) memset(taps + (r * TAPS + t) * line + guard + count, 0, sizeof(T) * std::min(guard, positions - count));
@@ -492,99 +527,111 @@ template <class T> struct Convolution {
 
     // Transform of the window of every input field, and its products.
     void expand_all(const T* x, int top, int left, int rows, T* raw, T* transform, T* z) const {
+        const int length = (rows + K - 1) * pitch;
         for (int c = 0; c < C; c++) {
-            read_window(x + (int64_t)c * n * H * W, top, left, rows, raw);
-            analyse<T>(plan.forward, (rows + K - 1) * pitch, n, in_lines(raw, window), in_lines(transform, window));
+            for (int s = 0; s < sides; s++) {
+                read_window(x + ((int64_t)c * sides + s) * n * H * W, top, left, rows, raw);
+                analyse<T>(plan.forward, length, n, in_lines(raw, window), in_lines(transform + s * n * window, window));
+            }
+            if (sides == 2) for (int r = 0; r < n; r++) add_sides<T>(transform + r * window, transform + (n + r) * window, length, changes_sign(r));
             expand(transform, panels(rows) * PANEL<T>, z + c * PANEL<T>);
         }
     }
 
-    // numbers: [P, O, C], the numbers of the blocks. Output rows row_begin .. row_end of one image.
-    bool forward(const T* x, const T* numbers, const T* bias, T* y, int row_begin, int row_end, const T* packed) const {
-        Buffer<T> raw((size_t)n * window), transform((size_t)n * window), z((size_t)products * positions), out((size_t)n * O * positions);
-        if (!raw.data || !transform.data || !z.data || !out.data) return false;
+    // The sums of what the halves give for every row and field, or their adjoint, on panels of [sides * n, O, PANEL].
+    void combine_halves(T* maps, int count, bool adjoint) const {
+        if (sides == 1) return;
+        const int64_t row = (int64_t)O * PANEL<T>;
+        for (int panel = 0; panel < count; panel++, maps += 2 * n * row) for (int r = 0; r < n; r++) {
+            if (adjoint) add_sides<T>(maps + r * row, maps + (n + r) * row, O * PANEL<T>, changes_sign(r));
+            else split_sides<T>(maps + r * row, maps + (n + r) * row, O * PANEL<T>, changes_sign(r));
+        }
+    }
+
+    // Output rows row_begin .. row_end of one image.
+    void forward(Workspace<T>& space, const T* x, const T* bias, T* y, int row_begin, int row_end) const {
+        T *raw = space.raw.data, *z = space.z.data, *out = space.maps.data;
         for (int top = row_begin; top < row_end; top += tile_rows) {
             for (int left = 0; left < out_width; left += tile_columns) {
                 int rows = std::min(tile_rows, row_end - top), columns = std::min(tile_columns, out_width - left);
-                expand_all(x, top, left, rows, raw.data, transform.data, z.data);
+                expand_all(x, top, left, rows, raw, space.transform.data, z);
                 for (int panel = 0; panel < panels(rows); panel++) {
-                    const T* A = packed;
+                    const T* A = space.packed.data;
                     for (int b = 0; b < plan.blocks; b++) {
                         const int32_t* block = plan.block + 4 * b;
                         int M = block[1] * O, depth = block[3] * C;
-                        product<T>(M, depth, A, z.data + ((int64_t)panel * products + block[2] * C) * PANEL<T>,
-                                   out.data + ((int64_t)panel * n + block[0]) * O * PANEL<T>);
+                        product<T>(M, depth, A, z + ((int64_t)panel * products + block[2] * C) * PANEL<T>,
+                                   out + ((int64_t)panel * sides * n + block[0]) * O * PANEL<T>);
                         A += (int64_t)M * depth;
                     }
                 }
-                for (int o = 0; o < O; o++) {
-                    Rows<T> found{out.data + o * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)n * O * PANEL<T>};
-                    synthesise<T>(plan.inverse, bias ? bias[o] : T(0), rows * pitch, n, found, in_lines(raw.data, window));
-                    for (int h = 0; h < n; h++) for (int r = 0; r < rows; r++)
-                        memcpy(y + (((int64_t)o * n + h) * out_height + top + r) * out_width + left, raw.data + (int64_t)h * window + r * pitch, sizeof(T) * columns);
+                combine_halves(out, panels(rows), false);
+                for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
+                    Rows<T> found{out + ((int64_t)s * n * O + o) * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>};
+                    synthesise<T>(plan.inverse, bias ? bias[o] : T(0), rows * pitch, n, found, in_lines(raw, window));
+                    T* to = y + (((int64_t)o * sides + s) * n * out_height + top) * out_width + left;
+                    for (int h = 0; h < n; h++, to += (int64_t)out_height * out_width) for (int r = 0; r < rows; r++)
+                        memcpy(to + (int64_t)r * out_width, raw + (int64_t)h * window + r * pitch, sizeof(T) * columns);
                 }
             }
         }
-        return true;
     }
 
-    // Adds to dx and to d_numbers (either may be null) what rows row_begin .. row_end of dy of one image give.
-    bool backward(const T* dy, const T* x, T* dx, T* d_numbers, int row_begin, int row_end, const T* packed) const {
-        const int guard = ((K - 1) * (pitch + 1) + PANEL<T> - 1) / PANEL<T> * PANEL<T> + PANEL<T>;
-        Buffer<T> raw((size_t)n * window), transform((size_t)n * window), z((size_t)products * positions), given((size_t)n * O * positions);
-        Buffer<T> taps(dx ? (size_t)2 * K * K * (2 * guard + positions) : 0);
-        if (!raw.data || !transform.data || !z.data || !given.data || !taps.data) return false;
+    // Adds to dx and to the gradient of the numbers in `space` what rows row_begin .. row_end of dy of one image give.
+    void backward(Workspace<T>& space, const T* dy, const T* x, T* dx, bool numbers, int row_begin, int row_end) const {
+        T *raw = space.raw.data, *transform = space.transform.data, *z = space.z.data, *given = space.maps.data;
         for (int top = row_begin; top < row_end; top += tile_rows) {
             for (int left = 0; left < out_width; left += tile_columns) {
                 int rows = std::min(tile_rows, row_end - top), columns = std::min(tile_columns, out_width - left), count = panels(rows);
-                for (int o = 0; o < O; o++) {
-                    for (int h = 0; h < n; h++) {
-                        T* line = raw.data + (int64_t)h * window;
+                for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
+                    const T* from = dy + (((int64_t)o * sides + s) * n * out_height + top) * out_width + left;
+                    for (int h = 0; h < n; h++, from += (int64_t)out_height * out_width) {
+                        T* line = raw + (int64_t)h * window;
                         for (int r = 0; r < rows; r++, line += pitch) {
-                            memcpy(line, dy + (((int64_t)o * n + h) * out_height + top + r) * out_width + left, sizeof(T) * columns);
+                            memcpy(line, from + (int64_t)r * out_width, sizeof(T) * columns);
                             memset(line + columns, 0, sizeof(T) * (pitch - columns));
                         }
                         memset(line, 0, sizeof(T) * (count * PANEL<T> - rows * pitch));
                     }
-                    Rows<T> to{given.data + o * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)n * O * PANEL<T>};
-                    analyse<T>(transposed_inverse, count * PANEL<T>, n, in_lines(raw.data, window), to);
+                    Rows<T> to{given + ((int64_t)s * n * O + o) * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>};
+                    analyse<T>(space.transposed_inverse(n), count * PANEL<T>, n, in_lines(raw, window), to);
                 }
-                if (d_numbers) {
-                    expand_all(x, top, left, rows, raw.data, transform.data, z.data);
-                    T* to = d_numbers;
+                combine_halves(given, count, true);
+                if (numbers) {
+                    expand_all(x, top, left, rows, raw, transform, z);
+                    T* to = space.gradient.data;
                     for (int b = 0; b < plan.blocks; b++) {
                         const int32_t* block = plan.block + 4 * b;
                         int M = block[1] * O, depth = block[3] * C;
-                        outer<T>(M, depth, count, given.data + (int64_t)block[0] * O * PANEL<T>, (int64_t)n * O * PANEL<T>,
-                                 z.data + (int64_t)block[2] * C * PANEL<T>, (int64_t)products * PANEL<T>, to);
+                        outer<T>(M, depth, count, given + (int64_t)block[0] * O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>,
+                                 z + (int64_t)block[2] * C * PANEL<T>, (int64_t)products * PANEL<T>, to);
                         to += (int64_t)M * depth;
                     }
                 }
                 if (dx) {
                     for (int panel = 0; panel < count; panel++) {
-                        const T* A = packed;
+                        const T* A = space.packed.data;
                         for (int b = 0; b < plan.blocks; b++) {
                             const int32_t* block = plan.block + 4 * b;
                             int M = block[1] * O, depth = block[3] * C;
-                            product<T>(depth, M, A, given.data + ((int64_t)panel * n + block[0]) * O * PANEL<T>,
-                                       z.data + ((int64_t)panel * products + block[2] * C) * PANEL<T>);
+                            product<T>(depth, M, A, given + ((int64_t)panel * sides * n + block[0]) * O * PANEL<T>,
+                                       z + ((int64_t)panel * products + block[2] * C) * PANEL<T>);
                             A += (int64_t)M * depth;
                         }
                     }
+                    const int length = (rows + K - 1) * pitch;
                     for (int c = 0; c < C; c++) {
-                        contract(z.data + c * PANEL<T>, count * PANEL<T>, rows, taps.data, guard, transform.data);
-                        synthesise<T>(transposed_forward, T(0), (rows + K - 1) * pitch, n, in_lines(transform.data, window), in_lines(raw.data, window));
-                        add_window(raw.data, top, left, rows, dx + (int64_t)c * n * H * W);
+                        contract(z + c * PANEL<T>, count * PANEL<T>, rows, space.taps.data, transform);
+                        if (sides == 2) for (int r = 0; r < n; r++) split_sides<T>(transform + r * window, transform + (n + r) * window, length, changes_sign(r));
+                        for (int s = 0; s < sides; s++) {
+                            synthesise<T>(space.transposed_forward(n), T(0), length, n, in_lines(transform + s * n * window, window), in_lines(raw, window));
+                            add_window(raw, top, left, rows, dx + ((int64_t)c * sides + s) * n * H * W);
+                        }
                     }
                 }
             }
         }
-        return true;
-    }
-
-    const T* transposed_inverse = nullptr;
-    const T* transposed_forward = nullptr;
-};
+    }};
 
 // Element (row r, output o, component q, field c) of a block is number (r * components + q, o, c).
 template <class T> static void pack_blocks(const Plan<T>& plan, int C, int O, const T* numbers, bool transposed, T* to) {
@@ -599,20 +646,28 @@ template <class T> static void pack_blocks(const Plan<T>& plan, int C, int O, co
     }
 }
 
+template <class T> static size_t count_numbers(const Plan<T>& plan, const Sizes& s) {
+    size_t count = 0;
+    for (int b = 0; b < plan.blocks; b++) count += (size_t)plan.block[4 * b + 1] * plan.block[4 * b + 3] * s.in_fields * s.out_fields;
+    return count;
+}
+
+template <class T> static Workspace<T> make_workspace(const Convolution<T>& conv, size_t packed, size_t taps, size_t gradient, size_t transposed) {
+    const size_t rows = (size_t)conv.sides * conv.n;
+    return {Buffer<T>((size_t)conv.n * conv.window), Buffer<T>(rows * conv.window), Buffer<T>((size_t)conv.products * conv.positions),
+            Buffer<T>(rows * conv.O * conv.positions), Buffer<T>(packed), Buffer<T>(taps), Buffer<T>(gradient), Buffer<T>(transposed)};
+}
+
 template <class T>
 static int forward(const Plan<T>& plan, const Sizes& s, const T* x, const T* numbers, const T* bias, T* y, int image, int end, int row, int last) {
     if (plan.kernel_size * plan.kernel_size > MOST_TAPS || plan.n > MOST_ROTATIONS) return 1;
     Convolution<T> conv(plan, s);
-    size_t size = 0;
-    for (int b = 0; b < plan.blocks; b++) size += (size_t)plan.block[4 * b + 1] * plan.block[4 * b + 3] * s.in_fields * s.out_fields;
-    Buffer<T> packed(size);
-    if (!packed.data) return 2;
-    pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, false, packed.data);
-    for (; image < end; image++) {
-        const T* from = x + (int64_t)image * conv.C * conv.n * conv.H * conv.W;
-        T* to = y + (int64_t)image * conv.O * conv.n * conv.out_height * conv.out_width;
-        if (!conv.forward(from, numbers, bias, to, row, std::min(last, conv.out_height), packed.data)) return 2;
-    }
+    Workspace<T> space = make_workspace<T>(conv, count_numbers(plan, s), 0, 0, 0);
+    if (!space.complete()) return 2;
+    pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, false, space.packed.data);
+    const int64_t in_image = (int64_t)conv.C * conv.sides * conv.n * conv.H * conv.W;
+    const int64_t out_image = (int64_t)conv.O * conv.sides * conv.n * conv.out_height * conv.out_width;
+    for (; image < end; image++) conv.forward(space, x + image * in_image, bias, y + image * out_image, row, std::min(last, conv.out_height));
     return 0;
 }
 
@@ -621,24 +676,20 @@ static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x
     if (plan.kernel_size * plan.kernel_size > MOST_TAPS || plan.n > MOST_ROTATIONS) return 1;
     Convolution<T> conv(plan, s);
     const int n = plan.n;
-    size_t size = 0;
-    for (int b = 0; b < plan.blocks; b++) size += (size_t)plan.block[4 * b + 1] * plan.block[4 * b + 3] * s.in_fields * s.out_fields;
-    Buffer<T> packed(dx ? size : 0), gradient(d_numbers ? size : 0), transposed(2 * (size_t)n * n);
-    if (!packed.data || !gradient.data || !transposed.data) return 2;
-    if (dx) pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, true, packed.data);
+    const size_t size = count_numbers(plan, s), taps = (size_t)2 * conv.sides * conv.K * conv.K * (2 * conv.guard + conv.positions);
+    Workspace<T> space = make_workspace<T>(conv, dx ? size : 0, dx ? taps : 0, d_numbers ? size : 0, 2 * (size_t)n * n);
+    if (!space.complete()) return 2;
+    if (dx) pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, true, space.packed.data);
     for (int i = 0; i < n; i++) for (int j = 0; j < n; j++) {
-        transposed.data[i * n + j] = plan.inverse[j * n + i];
-        transposed.data[n * n + i * n + j] = plan.forward[j * n + i];
+        space.transposed.data[i * n + j] = plan.inverse[j * n + i];
+        space.transposed.data[n * n + i * n + j] = plan.forward[j * n + i];
     }
-    conv.transposed_inverse = transposed.data;
-    conv.transposed_forward = transposed.data + n * n;
-    for (; image < end; image++) {
-        int64_t place = (int64_t)image * conv.C * n * conv.H * conv.W;
-        const T* from = dy + (int64_t)image * conv.O * n * conv.out_height * conv.out_width;
-        if (!conv.backward(from, x + place, dx ? dx + place : nullptr, d_numbers ? gradient.data : nullptr, row, std::min(last, conv.out_height), packed.data)) return 2;
-    }
+    const int64_t in_image = (int64_t)conv.C * conv.sides * n * conv.H * conv.W;
+    const int64_t out_image = (int64_t)conv.O * conv.sides * n * conv.out_height * conv.out_width;
+    for (; image < end; image++)
+        conv.backward(space, dy + image * out_image, x + image * in_image, dx ? dx + image * in_image : nullptr, d_numbers, row, std::min(last, conv.out_height));
     if (d_numbers) {
-        const T* from = gradient.data;
+        const T* from = space.gradient.data;
         for (int b = 0; b < plan.blocks; b++) {
             int rows = plan.block[4 * b + 1], components = plan.block[4 * b + 3], C = conv.C, O = conv.O;
             for (int r = 0; r < rows; r++) for (int o = 0; o < O; o++) for (int q = 0; q < components; q++) for (int c = 0; c < C; c++)
