@@ -108,7 +108,9 @@ def uses_fourier(use: FourierUse, x: Tensor, weight: Tensor) -> bool:
     # Of an image that is too small the dense algorithm says what is wrong.
     if height < 1 or width < 1:
         return False
-    return _chosen == "fourier" or (x.shape[0] * height * width >= use.least_pixels and min(height, width) >= LEAST_SIDE)
+    return _chosen == "fourier" or (
+        x.shape[0] * height * width >= use.least_pixels and min(height, width) >= LEAST_SIDE
+    )
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:

@@ -158,26 +158,24 @@ class PlanKey(NamedTuple):
 
 
 def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
-    """Return the number of output pixels in a batch from which the Fourier algorithm is the faster one.
+    """Return the number of output pixels in a batch from which the Fourier algorithm is expected to be faster.
 
-    The model of the times was fitted to 420 layers (C3 to C16, D3 to D8, k = 1 to 7, 1 to 32 fields, 8 to 128 pixels a
-    side, batches of 1 and 4; training steps of one thread on an AMD EPYC with AVX2), in units of one multiplication
-    of the dense algorithm. Both have costs per pixel and costs of making kernels; ten percent are asked for in favour
-    of the Fourier algorithm.
+    Both algorithms have costs per pixel and costs of making kernels. Their constants, in units of one multiplication of
+    the dense algorithm, were fitted to the times of training steps of 723 layers (C3 to C16, D3 to D8, k = 1 to 7, 1 to
+    32 fields, 8 to 128 pixels a side, batches of 1 and 4; one thread of an AMD EPYC with AVX2). The Fourier algorithm
+    has to be a tenth faster, for models err.
     """
     read = PlanKey.read(key)
-    n, sides, taps, count = read.n, read.sides, read.kernel_size**2, read.function_count
-    order, pairs = n * sides, in_fields * out_fields
-    dense = order**2 * taps * pairs + 15 * order * (in_fields + out_fields)
-    dense_fixed = 65 * order**2 * taps * pairs + 6.3e6
-    fourier = (
-        1.55 * read.numbers * pairs
-        + 1.4 * order * in_fields * (count * taps / 2 + 2 * taps)  # the functions
-        + (1.5 * n + 33) * order * (in_fields + out_fields)  # the transforms
-    )
-    fourier_fixed = read.numbers * pairs * (120 + 1.15 * order * (taps if read.grid else count)) + 9.4e6
+    n, order, taps = read.n, read.n * read.sides, read.kernel_size**2
+    pairs, maps = in_fields * out_fields, order * (in_fields + out_fields)
+    dense = order**2 * taps * pairs + 17 * maps
+    dense_kernels = 73 * order**2 * taps * pairs + 7.1e6
+    functions = order * in_fields * (read.function_count * taps / 2 + 2 * taps)
+    fourier = 1.65 * read.numbers * pairs + 1.55 * functions + (0.6 * n + 45) * maps
+    weights = order * (taps if read.grid else read.function_count)
+    fourier_kernels = read.numbers * pairs * (100 + 2.2 * weights) + 1.06e7
     gain = 0.9 * dense - fourier
-    return (fourier_fixed - 0.9 * dense_fixed) / gain if gain > 0 else math.inf
+    return (fourier_kernels - 0.9 * dense_kernels) / gain if gain > 0 else math.inf
 
 
 @contextmanager
@@ -284,7 +282,9 @@ def fourier_reference(x: Tensor, numbers: Tensor, key: str, padding: int) -> Ten
     for half in range(plan.sides):
         for block in plan.blocks:
             parts = plan.components[block.first_component : block.first_component + block.components]
-            terms = [[sign * products[plan.side(half, f), :, row, :, f] for sign, f, row in part.terms] for part in parts]
+            terms = [
+                [sign * products[plan.side(half, f), :, row, :, f] for sign, f, row in part.terms] for part in parts
+            ]
             z = torch.stack([term[0] if len(term) == 1 else term[0] + term[1] for term in terms], dim=1)
             for _ in range(block.rows):
                 rows.append(torch.einsum("qoc,bqcyx->boyx", numbers[done : done + block.components], z))

@@ -17,7 +17,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ._fourier import Block, FourierPlan, PlanKey, fourier_reference, mix, mix_adjoint, plain_tensors, plan_of, transform_rows
+from ._fourier import (
+    Block,
+    FourierPlan,
+    PlanKey,
+    fourier_reference,
+    mix,
+    mix_adjoint,
+    plain_tensors,
+    plan_of,
+    transform_rows,
+)
 
 FOLDER = Path(__file__).parent / "native"
 _NAMES = {torch.float32: "float", torch.float64: "double"}
@@ -151,9 +161,7 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
         for half, (number, component) in itertools.product(halves, enumerate(plan.components)):
             if component.frequency != a:
                 continue
-            places = tuple(
-                (plan.side(half, f) * height + row - first_row) * count + f for _, f, row in component.terms
-            )
+            places = tuple((plan.side(half, f) * height + row - first_row) * count + f for _, f, row in component.terms)
             if len(places) == 1:
                 singles.append([places[0], half * len(plan.components) + number])
             else:
@@ -168,7 +176,9 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     tables = {
         "block": integers(
             [
-                Block(half * plan.n + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components)
+                Block(
+                    half * plan.n + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components
+                )
                 for half in halves
                 for b in plan.blocks
             ]
