@@ -1,6 +1,7 @@
 """Measure the cost of equivariant layers against torch's own layers of the same width, and of their options.
 
     python benchmarks/layers.py                       # processor time of one thread: the steadiest on a busy machine
+    python benchmarks/layers.py --section algorithms memory --rounds 11
     python benchmarks/layers.py --clock wall --threads 2 --json layers.json
 
 Each case interleaves its candidates in a new random order each round, and prints the median time of the first one, the
@@ -10,10 +11,13 @@ escnn can be imported (the extra "escnn").
 """
 
 import argparse
+import copy
 import json
 import platform
 import random
 import statistics
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -69,18 +73,54 @@ def against_torch() -> Iterator[Case]:
         yield Case("nn.Conv2d", f"{group}, {size} px, {fields} fields, batch {batch}", candidates)
 
 
-def escnn_convolution(group: str, fields: int) -> nn.Module:
+class WithAlgorithm(nn.Module):
+    """Layer that is computed by one algorithm, backward pass included."""
+
+    def __init__(self, layer: nn.Module, name: str) -> None:
+        super().__init__()
+        self.layer, self.name = layer, name
+
+    def forward(self, f: Tensor) -> Tensor:
+        with gnn.algorithm(self.name):
+            return self.layer(f)
+
+
+# Group, kernel size, fields, pixels a side and images of the layers of the sections "algorithms" and "memory".
+ALGORITHM_CASES = [
+    ("C4", 3, 2, 64, 4), ("C4", 3, 4, 64, 4), ("C4", 3, 8, 64, 4), ("C4", 3, 16, 64, 4), ("C4", 3, 32, 32, 4),
+    ("C4", 5, 16, 32, 4), ("C8", 3, 4, 64, 4), ("C8", 3, 8, 64, 4), ("C8", 3, 16, 32, 4), ("C8", 5, 16, 32, 4),
+    ("C8", 1, 32, 32, 4), ("C12", 3, 8, 64, 4), ("C16", 3, 8, 64, 4), ("D4", 3, 8, 64, 4), ("D4", 3, 32, 32, 2),
+    ("D8", 3, 8, 64, 2),
+]  # fmt: skip
+
+
+def algorithms() -> Iterator[Case]:
+    """Group convolution by the dense and the Fourier algorithm, and by the one that is chosen, against `nn.Conv2d`."""
+    for group, k, fields, size, batch in ALGORITHM_CASES:
+        layer = gnn.GroupConv2d(fields, fields, k, padding=k // 2, group=group)
+        order = layer.group.order
+        f = torch.randn(batch, fields, order, size, size)
+        plain = nn.Conv2d(fields * order, fields * order, k, padding=k // 2)
+        candidates = {"nn.Conv2d": (flat(plain), f), "again": (flat(copy.deepcopy(plain)), f)}
+        for name in ("dense", "fourier", "auto"):
+            candidates[name] = (WithAlgorithm(copy.deepcopy(layer), name), f)
+        if find_spec("escnn"):
+            candidates["escnn"] = (escnn_convolution(group, fields, k), f)
+        yield Case("algorithms", f"{group}, k = {k}, {fields} fields, {size} px, batch {batch}", candidates)
+
+
+def escnn_convolution(group: str, fields: int, kernel_size: int = 3) -> nn.Module:
     """Return escnn's convolution between regular fields, with its default options."""
     from escnn import gspaces
     from escnn import nn as enn
 
-    space = gspaces.rot2dOnR2(4) if group == "C4" else gspaces.flipRot2dOnR2(4)
+    space = (gspaces.rot2dOnR2 if group[0] == "C" else gspaces.flipRot2dOnR2)(int(group[1:]))
     fields_type = enn.FieldType(space, fields * [space.regular_repr])
 
     class Wrapped(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.layer = enn.R2Conv(fields_type, fields_type, 3, padding=1)
+            self.layer = enn.R2Conv(fields_type, fields_type, kernel_size, padding=kernel_size // 2)
 
         def forward(self, f: Tensor) -> Tensor:
             return self.layer(fields_type(f.flatten(1, 2))).tensor
@@ -190,6 +230,7 @@ def norms() -> Iterator[Case]:
 
 SECTIONS: dict[str, Callable[[], Iterator[Case]]] = {
     "nn.Conv2d": against_torch,
+    "algorithms": algorithms,
     "phase rule": phase_rule,
     "taps": taps,
     "norms": norms,
@@ -272,6 +313,43 @@ def measure(case: Case, mode: str, rounds: int, clock: Callable[[], float]) -> d
     }
 
 
+def memory() -> Iterator[dict[str, Any]]:
+    """Measure what a training step of a layer adds to the resident memory at its peak, in MB, in processes of their own.
+
+    A first step is taken before, so that libraries and their buffers are there.
+    """
+    for group, k, fields, size, batch in ALGORITHM_CASES:
+        case = f"{group}, k = {k}, {fields} fields, {size} px, batch {batch}"
+        peaks = {}
+        for name in ("dense", "fourier"):
+            script = f"import layers; print(layers.peak_of_step({group!r}, {k}, {fields}, {size}, {batch}, {name!r}))"
+            command = [sys.executable, "-c", script]
+            done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=Path(__file__).parent)
+            peaks[name] = float(done.stdout)
+        yield {"section": "memory", "case": case, **peaks}
+
+
+def peak_of_step(group: str, k: int, fields: int, size: int, batch: int, name: str) -> float:
+    """Measure the peak of resident memory of one training step above what there is before it, in MB. Linux only."""
+    torch.set_num_threads(1)
+    layer = gnn.GroupConv2d(fields, fields, k, padding=k // 2, group=group)
+    small = torch.randn(1, fields, layer.group.order, 16, 16)
+    x = torch.randn(batch, fields, layer.group.order, size, size, requires_grad=True)
+    with gnn.algorithm(name):
+        layer(small).sum().backward()
+        layer.zero_grad(set_to_none=True)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+        before = _resident("VmRSS")
+        layer(x).sum().backward()
+        return (_resident("VmHWM") - before) / 1e3
+
+
+def _resident(name: str) -> int:
+    """Return a line of this process's status in kB."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
 def machine() -> dict[str, Any]:
     """Describe the machine and the versions."""
     model = next(
@@ -293,7 +371,8 @@ def _cpu_lines() -> list[str]:
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--section", nargs="*", choices=list(SECTIONS), default=list(SECTIONS))
+    sections = [*SECTIONS, "memory"]
+    parser.add_argument("--section", nargs="*", choices=sections, default=sections)
     parser.add_argument("--rounds", type=int, default=31, help="repetitions of each candidate (default: %(default)s)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="cpu", help="processor or wall time (default: cpu)")
     parser.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
@@ -307,6 +386,13 @@ def main() -> None:
     print(", ".join(f"{key}: {value}" for key, value in about.items()), "\n")
     rows: list[dict[str, Any]] = []
     for section in options.section:
+        if section == "memory":
+            print(f"memory: {str(memory.__doc__).splitlines()[0]}\n")
+            found = list(memory())
+            rows += found
+            lines = [[row["case"], f"{row['dense']:.0f}", f"{row['fourier']:.0f}"] for row in found]
+            print(markdown_table(["case", "dense, MB", "fourier, MB"], lines), "\n", flush=True)
+            continue
         print(f"{section}: {SECTIONS[section].__doc__}\n")
         columns: list[str] = []
         for case in SECTIONS[section]():

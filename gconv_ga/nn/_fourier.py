@@ -12,10 +12,11 @@ frequencies ``0 .. n/2`` are enough and everything is real arithmetic: a transfo
 Im 1, Re 2, ...``. With J functions, each pair of fields costs ``(2 n - 2) J`` multiplications per pixel, where the
 dense convolution costs ``n^2 k^2``. Free taps on C4 are such functions too: the transform of each orbit of four taps.
 
-On ``D_n`` a field has two sides, the elements ``r^i`` and ``r^i m``, each with a transform ``x_s^``. The reflection ``m``
-exchanges the sides; it multiplies a row of the transform by ``sigma = 1`` (real parts) or ``-1`` (imaginary parts), and a
-function by its parity. In sums and differences ``x_0^ + sigma x_1^`` and ``x_0^ - sigma x_1^`` the products fall into
-two halves that do not mix, which costs ``2 (2 n - 2) J`` where the dense convolution costs ``4 n^2 k^2``.
+On ``D_n`` a field has two sides, the elements ``r^i`` and ``r^i m``, each with a transform ``x_s^``. The reflection
+``m`` exchanges the sides; it multiplies a row of the transform by ``sigma = 1`` (real parts) or ``-1`` (imaginary
+parts), and a function by its parity. In sums and differences ``x_0^ + sigma x_1^`` and ``x_0^ - sigma x_1^`` the
+products fall into two halves that do not mix, which costs ``2 (2 n - 2) J`` where the dense convolution costs
+``4 n^2 k^2``.
 
 This file holds the algebra, in terms that do not depend on sizes, and a slow reference in plain torch;
 `_fourier_kernel` computes with it.
@@ -443,7 +444,10 @@ def _orbit_functions(kernel_size: int, reflections: bool) -> tuple[Tensor, tuple
     """
     taps, half = kernel_size**2, kernel_size**2 // 2
     one = torch.eye(taps, dtype=torch.float64).view(taps, kernel_size, kernel_size)
-    even, odd, pairs, seen = [], [], [], {half}
+    even: list[Tensor] = []
+    odd: list[Tensor] = []
+    pairs: list[Tensor] = []
+    seen = {half}
     for tap in range(half):
         if tap in seen:
             continue
@@ -462,7 +466,7 @@ def _orbit_functions(kernel_size: int, reflections: bool) -> tuple[Tensor, tuple
         # Of frequency 1 and real: F with its conjugate reflected, and i F, of which one may vanish.
         cosine, sine = orbit[0] - orbit[2], orbit[1] - orbit[3]
         sums = [cosine + cosine.flip(-1), sine - sine.flip(-1)], [-sine - sine.flip(-1), cosine - cosine.flip(-1)]
-        for wave in sums if mates else [max(sums, key=lambda pair: float(pair[0].abs().sum() + pair[1].abs().sum()))]:
-            pairs += [part / part.abs().max() for part in wave]
+        kept = sums if mates else [max(sums, key=lambda pair: float(pair[0].abs().sum() + pair[1].abs().sum()))]
+        pairs += [part / part.abs().max() for both in kept for part in both]
     functions = torch.stack([*even, one[half], *pairs, *odd])
     return functions, (0,) * (len(even) + 1) + (1,) * len(pairs) + (2,) * len(odd)
