@@ -30,6 +30,7 @@ from result_tables import markdown_table
 from torch import Tensor, nn
 
 import gconv_ga.nn as gnn
+from gconv_ga.models import EquivariantUNet
 
 ORDERS = {"C4": 4, "D4": 8}  # number of elements of each group
 CLOCKS = {"cpu": time.process_time, "wall": time.perf_counter}
@@ -329,6 +330,30 @@ def memory() -> Iterator[dict[str, Any]]:
         yield {"section": "memory", "case": case, **peaks}
 
 
+def threads() -> Iterator[dict[str, Any]]:
+    """Measure how much faster two threads are than one in wall time; the other core has to be idle."""
+    cases: list[tuple[str, nn.Module, Tensor]] = []
+    for group, k, fields, size, batch in ALGORITHM_CASES:
+        layer = gnn.GroupConv2d(fields, fields, k, padding=k // 2, group=group)
+        f = torch.randn(batch, fields, layer.group.order, size, size)
+        cases.append((f"{group}, k = {k}, {fields} fields, {size} px, batch {batch}", layer, f))
+    network = EquivariantUNet(3, 2, group="C8", width=8, depth=4)
+    cases.append(("C8 U-Net of 8 fields, 128 px, batch 2", network, torch.randn(2, 3, 128, 128)))
+    before = torch.get_num_threads()
+    for name, module, f in cases:
+        ratios = []
+        for make in (training_step, inference):
+            seconds = []
+            for count in (1, 2):
+                torch.set_num_threads(count)
+                with gnn.algorithm("fourier"):
+                    run = make(module.train(make is training_step), f)
+                    seconds.append(medians(lambda run=run: {"": run}, 7, time.perf_counter)[""])  # type: ignore[misc]
+            ratios.append(seconds[0] / seconds[1])
+        yield {"section": "threads", "case": name, "train": ratios[0], "eval": ratios[1]}
+    torch.set_num_threads(before)
+
+
 def peak_of_step(group: str, k: int, fields: int, size: int, batch: int, name: str) -> float:
     """Measure the peak of resident memory of one training step above what there is before it, in MB. Linux only."""
     torch.set_num_threads(1)
@@ -348,6 +373,10 @@ def _resident(name: str) -> int:
     """Return a line of this process's status in kB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(f"{name}:"))
+
+
+# Sections that make their rows themselves, and the columns of their tables.
+ROWS = {"memory": (memory, ("dense", "fourier")), "threads": (threads, ("train", "eval"))}
 
 
 def machine() -> dict[str, Any]:
@@ -371,7 +400,7 @@ def _cpu_lines() -> list[str]:
 def main() -> None:
     """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    sections = [*SECTIONS, "memory"]
+    sections = [*SECTIONS, *ROWS]
     parser.add_argument("--section", nargs="*", choices=sections, default=sections)
     parser.add_argument("--rounds", type=int, default=31, help="repetitions of each candidate (default: %(default)s)")
     parser.add_argument("--clock", choices=list(CLOCKS), default="cpu", help="processor or wall time (default: cpu)")
@@ -386,12 +415,13 @@ def main() -> None:
     print(", ".join(f"{key}: {value}" for key, value in about.items()), "\n")
     rows: list[dict[str, Any]] = []
     for section in options.section:
-        if section == "memory":
-            print(f"memory: {str(memory.__doc__).splitlines()[0]}\n")
-            found = list(memory())
+        if section in ROWS:
+            find, titles = ROWS[section]
+            print(f"{section}: {str(find.__doc__).splitlines()[0]}\n")
+            found = list(find())
             rows += found
-            lines = [[row["case"], f"{row['dense']:.0f}", f"{row['fourier']:.0f}"] for row in found]
-            print(markdown_table(["case", "dense, MB", "fourier, MB"], lines), "\n", flush=True)
+            lines = [[row["case"], *(f"{row[title]:.2f}" for title in titles)] for row in found]
+            print(markdown_table(["case", *titles], lines), "\n", flush=True)
             continue
         print(f"{section}: {SECTIONS[section].__doc__}\n")
         columns: list[str] = []

@@ -7,7 +7,8 @@
 Sections: `start`, fresh processes that import, construct and take the first training steps (network_start.py);
 `steps`, a training step and a forward pass in eval mode, with the peak memory of tensors; `growth`, the same by image
 size, width and order of the group, with the slopes of the logarithms; `expansion`, the cost of rotating the kernels of
-one layer.
+one layer by the dense algorithm. "gconv_ga" chooses between the Fourier and the dense algorithm of group convolution
+layer by layer, "gconv_ga, dense" has the dense one only.
 
 Candidates are interleaved in a new random order each round; medians and their ratios to the baseline ("plain") are
 printed. "again" is the baseline timed a second time: its distance from 1 is noise. Times are processor times of one
@@ -16,6 +17,7 @@ baseline has |G| times the weights to update. Without escnn its candidates are l
 """
 
 import argparse
+import copy
 import json
 import random
 import statistics
@@ -32,10 +34,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from conversion import peak_megabytes
-from layers import inference, machine, medians, training_step
+from layers import WithAlgorithm, inference, machine, medians, training_step
 from result_tables import markdown_table
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.nn import GroupConv2d
@@ -50,12 +52,23 @@ START = ["gconv_ga", "escnn", "escnn, cold", "escnn, no first weights", "plain"]
 def networks(group: str, width: int) -> dict[str, nn.Module]:
     """Build the candidates by name, the baseline first."""
     ours = EquivariantUNet(3, 2, group=group, width=width, depth=DEPTH)
-    candidates: dict[str, nn.Module] = {"plain": ours.baseline(), "again": ours.baseline(), "gconv_ga": ours}
+    candidates: dict[str, nn.Module] = {
+        "plain": ours.baseline(),
+        "again": ours.baseline(),
+        OURS: ours,
+        f"{OURS}, dense": WithAlgorithm(copy.deepcopy(ours), "dense"),
+    }
     if HAS_ESCNN:
         from escnn_unet import EscnnUNet
 
         candidates["escnn"] = EscnnUNet(3, 2, group, width, DEPTH, reduction="mean")
     return candidates
+
+
+@register_flop_formula(torch.ops.gconv_ga.fourier_conv)
+def _(x: torch.Size, numbers: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+    """Count the operations of the matrix products; transforms and functions, a few percent, are left out."""
+    return 2 * out_shape[0] * out_shape[3] * out_shape[4] * numbers[0] * numbers[1] * numbers[2]
 
 
 def multiply_adds(network: nn.Module, x: torch.Tensor) -> int:
@@ -157,7 +170,8 @@ def expansion(options: argparse.Namespace) -> Iterator[Row]:
     for size in (3, 5):
         layer = GroupConv2d(16, 16, size, padding=size // 2, group="C8")
         f = torch.randn(4, 16, 8, 32, 32)
-        candidates = {"plain": FixedKernel(layer), "again": FixedKernel(layer), "gconv_ga": layer}
+        dense = WithAlgorithm(layer, "dense")
+        candidates = {"plain": FixedKernel(layer), "again": FixedKernel(layer), "gconv_ga, dense": dense}
         for mode, make in {"train": training_step, "eval": inference}.items():
             for network in candidates.values():
                 network.train(mode == "train")

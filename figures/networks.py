@@ -17,7 +17,7 @@ from gconv_ga.plots import PALETTE, save_figure
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "networks.json"
 # "plain" is the name of the baseline in the results.
-COLOURS = {"gconv_ga": PALETTE[0], "escnn": PALETTE[1], "plain": PALETTE[7]}
+COLOURS = {"gconv_ga": PALETTE[0], "gconv_ga, dense": PALETTE[2], "escnn": PALETTE[1], "plain": PALETTE[7]}
 AXES = {"size": "image size, px", "width": "fields of the finest level", "order": "order of the group"}
 
 
@@ -45,21 +45,20 @@ def draw_steps(axes: Axes, rows: list[dict[str, Any]]) -> None:
     """Draw the training steps relative to the baseline's."""
     groups = list(dict.fromkeys(row["group"] for row in rows))
     for row in rows:
-        if row["mode"] == "train" and row["candidate"] in ("gconv_ga", "escnn"):
-            place = groups.index(row["group"]) + (-0.2 if row["candidate"] == "gconv_ga" else 0.2)
-            axes.bar(place, row["ratio"], width=0.36, color=COLOURS[row["candidate"]])
-            text = f"{row['candidate']} {row['ratio']:.3f}"
-            axes.text(place, 0.05, text, ha="center", fontsize=9, color="white", rotation=90)
+        if row["mode"] == "train" and row["candidate"] in (names := ("gconv_ga", "gconv_ga, dense", "escnn")):
+            place = groups.index(row["group"]) + 0.28 * (names.index(row["candidate"]) - 1)
+            axes.bar(place, row["ratio"], width=0.26, color=COLOURS[row["candidate"]])
+            text = f"{row['candidate']} {row['ratio']:.2f}"
+            axes.text(place, 0.05, text, ha="center", fontsize=8, color="white", rotation=90)
     axes.axhline(1, color=COLOURS["plain"], linewidth=1)
-    axes.axhline(1.05, color=PALETTE[6], linewidth=0.8, linestyle=":")
     axes.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.15))
-    tidy(axes, "training step / baseline's, 128 px (dotted: 1.05)")
+    tidy(axes, "training step / baseline's, 128 px")
 
 
 def draw_growth(axes: Axes, rows: list[dict[str, Any]], axis: str) -> None:
     """Draw the training steps by image size, width or order of the group."""
     values = list(dict.fromkeys(row["value"] for row in rows if row["axis"] == axis))
-    for name, width in (("plain", 5.0), ("escnn", 2.5), ("gconv_ga", 1.0)):
+    for name, width in (("plain", 5.0), ("escnn", 2.5), ("gconv_ga, dense", 1.0), ("gconv_ga", 1.5)):
         seconds = [
             row["seconds"]
             for row in rows

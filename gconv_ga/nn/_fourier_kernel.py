@@ -1,14 +1,16 @@
 """Group convolution in the Fourier basis on the CPU: the compiled library, its tables, and operators made of it.
 
-The library (native/group_conv.cpp) is plain C++ without torch or threads. It is built when the package is installed
-from source where a C++ compiler is found, and wheels carry it; without it, layers use the dense algorithm.
+The library (native/group_conv.cpp) is plain C++ without torch, and runs in torch's threads. It is built when the
+package is installed from source where a C++ compiler is found, and wheels carry it; without it, layers use the dense
+algorithm.
 """
 
+import contextlib
 import ctypes
 import itertools
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
@@ -202,31 +204,68 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
 
 # ---- Threads
 
+Share = tuple[int, int, int, int]  # first image, end, first row of the output, end
+
+
+def _find_parallel() -> ctypes.c_void_p:
+    """Return the address of `GOMP_parallel` in the OpenMP library that torch has loaded; null if there is none."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    paths = dict.fromkeys(line.split(maxsplit=5)[5] for line in lines if "omp" in line.rpartition("/")[2])
+    for path in sorted(paths, key=lambda path: "torch" not in path):
+        with contextlib.suppress(OSError, AttributeError):
+            return ctypes.cast(ctypes.CDLL(path).GOMP_parallel, ctypes.c_void_p)
+    return ctypes.c_void_p(None)
+
+
+_parallel = _find_parallel() if FOURIER_IS_AVAILABLE else ctypes.c_void_p(None)
 _pool: ThreadPoolExecutor | None = None
 
 
-def _forget_pool() -> None:
+def _forget_threads() -> None:
+    # A forked process has none of its parent's threads, and OpenMP would wait for them for ever.
+    global _parallel, _pool
+    _parallel, _pool = ctypes.c_void_p(None), None
+
+
+os.register_at_fork(after_in_child=_forget_threads)
+
+
+def _run(function: Any, arguments: tuple[Any, ...], target: Tensor | None, shares: list[Share]) -> None:
+    """Call a function of the library for shares, in torch's threads or, where those are not known, in our own.
+
+    Args:
+        function: A function of the library.
+        arguments: Its arguments before the shares.
+        target: A tensor with a part for every share, of which the function gets the address and the size of a part.
+        shares: The shares of the call.
+    """
     global _pool
-    _pool = None
 
+    def call(first: int, end: int, threads: int) -> int:
+        table = (ctypes.c_int32 * (4 * (end - first)))(*itertools.chain.from_iterable(shares[first:end]))
+        parts: tuple[Any, ...] = ()
+        if target is not None:
+            parts = _address(target[first:] if len(target) else None), ctypes.c_int64(target[:1].numel())
+        code: int = function(*arguments, *parts, table, end - first, threads, _parallel)
+        return code
 
-os.register_at_fork(after_in_child=_forget_pool)
-
-
-def _run(calls: Sequence[Callable[[], int]]) -> None:
-    """Run calls of the library, which work outside of Python's lock, at the same time."""
-    global _pool
-    if len(calls) > 1 and _pool is None:
-        _pool = ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="gconv_ga")
-    others = [_pool.submit(call) for call in calls[1:]] if _pool is not None else []
-    codes = [calls[0]()] if calls else []
-    codes += [other.result() for other in others]
+    threads = torch.get_num_threads()
+    if len(shares) <= 1 or threads == 1 or _parallel.value:
+        codes = [call(0, len(shares), threads)]
+    else:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max_workers=max(1, (os.cpu_count() or 1) - 1), thread_name_prefix="gconv_ga")
+        others = [_pool.submit(call, i, i + 1, 1) for i in range(1, len(shares))]
+        codes = [call(0, 1, 1), *(other.result() for other in others)]
     if any(codes):
         raise MemoryError("not enough memory for a group convolution")
 
 
-def _shares(batch: int, rows: int, least: int) -> list[list[tuple[int, int, int, int]]]:
-    """Return rounds of shares ``(first image, end, first row, end)``; those of one round touch no common row of input.
+def _shares(batch: int, rows: int, least: int) -> list[list[Share]]:
+    """Return rounds of shares; those of one round touch no common row of input.
 
     Args:
         batch: Number of images.
@@ -304,8 +343,7 @@ def fourier_conv(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padd
     sizes = _Sizes(x.shape[1], numbers.shape[1], x.shape[3], x.shape[4], padding)
     function = getattr(LIBRARY, f"forward_{_NAMES[x.dtype]}")
     arguments = ctypes.byref(plan), ctypes.byref(sizes), _address(x), _address(numbers), _address(bias), _address(y)
-    shares = [share for each in _shares(x.shape[0], y.shape[3], 1) for share in each]
-    _run([lambda share=share: function(*arguments, *share) for share in shares])  # type: ignore[misc]
+    _run(function, arguments, None, [share for each in _shares(x.shape[0], y.shape[3], 1) for share in each])
     return y
 
 
@@ -340,13 +378,7 @@ def fourier_conv_backward(
     )  # fmt: skip
     done = 0
     for shares in rounds:
-        targets = [_address(parts[done + i] if need_numbers else None) for i in range(len(shares))]
-        _run(
-            [
-                lambda share=share, target=target: function(*arguments, target, *share)  # type: ignore[misc]
-                for share, target in zip(shares, targets, strict=True)
-            ]
-        )
+        _run(function, arguments, parts[done:], shares)
         done += len(shares)
     if not need_numbers:
         return grad_x, x.new_empty(0)

@@ -5,7 +5,7 @@
 // that the products with all functions, which would be many times the size of the input, never leave the cache.
 //
 // Tables are data; only common numbers of rotations are template parameters, for the transforms. There is no global
-// state, no thread and no library but libc: the caller shares rows or images out among its own threads.
+// state, no thread of its own and no library but libc: the caller shares rows or images out, and says how to start threads.
 //
 // Positions of a tile are numbered line by line over the window *with* its border of K - 1 columns: the functions at
 // position p then read at p + dy * pitch + dx. Results at the K - 1 last positions of a line belong to no pixel and are left out.
@@ -700,20 +700,62 @@ static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x
     return 0;
 }
 
+// ---- Shares ------------------------------------------------------------------------------------------------------------
+
+// Images `image` to `end`, rows `row` to `last` of their outputs.
+struct Share {
+    int32_t image, end, row, last;
+};
+
+// Calls a function with an argument in so many threads, of which the caller is one, and waits: GOMP_parallel of OpenMP. Torch's own
+// threads are used, because they wait busily for torch's next operation and would hold back any other thread.
+typedef void (*Parallel)(void (*)(void*), void*, unsigned, unsigned);
+
+template <class Work> struct Team {
+    const Work& work;
+    const Share* shares;
+    int count, next = 0, failure = 0;
+
+    // Each thread takes the next share until there is none; which thread it is makes no difference to the result.
+    static void run(void* self) {
+        Team* team = static_cast<Team*>(self);
+        for (;;) {
+            int i = __atomic_fetch_add(&team->next, 1, __ATOMIC_RELAXED);
+            if (i >= team->count) return;
+            int code = team->work(i, team->shares[i]);
+            if (code) __atomic_store_n(&team->failure, code, __ATOMIC_RELAXED);
+        }
+    }
+};
+
+template <class Work> static int run_all(const Work& work, const Share* shares, int count, int threads, Parallel parallel) {
+    Team<Work> team{work, shares, count};
+    if (parallel && threads > 1 && count > 1) parallel(Team<Work>::run, &team, std::min(threads, count), 0);
+    else Team<Work>::run(&team);
+    return team.failure;
+}
+
 }  // namespace
 
-// Rows `row` to `last` of the output of the images `image` to `end`. Returns 0, 1 for more taps or rotations than there is room for, or 2
-// when memory runs out. `backward` adds to dx and d_numbers, either of which may be null.
+// The shares of a call touch no common row of y, and of dx. Returns 0, 1 for more taps or rotations than there is room for, or 2 when
+// memory runs out. `backward` adds to dx and to a d_numbers of `size` numbers for every share; either may be null.
 #define EXPORT(TYPE, NAME)                                                                                                \
     extern "C" __attribute__((visibility("default"))) int forward_##NAME(                                                 \
         const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* x, const TYPE* numbers, const TYPE* bias, TYPE* y,        \
-        int image, int end, int row, int last) {                                                                          \
-        return forward<TYPE>(*plan, *sizes, x, numbers, bias, y, image, end, row, last);                                  \
+        const Share* shares, int count, int threads, Parallel parallel) {                                                 \
+        auto work = [=](int, const Share& s) {                                                                            \
+            return forward<TYPE>(*plan, *sizes, x, numbers, bias, y, s.image, s.end, s.row, s.last);                      \
+        };                                                                                                                \
+        return run_all(work, shares, count, threads, parallel);                                                           \
     }                                                                                                                     \
     extern "C" __attribute__((visibility("default"))) int backward_##NAME(                                                \
         const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* dy, const TYPE* x, const TYPE* numbers, TYPE* dx,         \
-        TYPE* d_numbers, int image, int end, int row, int last) {                                                         \
-        return backward<TYPE>(*plan, *sizes, dy, x, numbers, dx, d_numbers, image, end, row, last);                       \
+        TYPE* d_numbers, int64_t size, const Share* shares, int count, int threads, Parallel parallel) {                  \
+        auto work = [=](int i, const Share& s) {                                                                          \
+            TYPE* to = d_numbers ? d_numbers + i * size : nullptr;                                                        \
+            return backward<TYPE>(*plan, *sizes, dy, x, numbers, dx, to, s.image, s.end, s.row, s.last);                  \
+        };                                                                                                                \
+        return run_all(work, shares, count, threads, parallel);                                                           \
     }
 EXPORT(float, float)
 EXPORT(double, double)
