@@ -315,7 +315,7 @@ def measure(case: Case, mode: str, rounds: int, clock: Callable[[], float]) -> d
 
 
 def memory() -> Iterator[dict[str, Any]]:
-    """Measure what a training step of a layer adds to the resident memory at its peak, in MB, in processes of their own.
+    """Measure by how many MB a training step of a layer raises resident memory at its peak, in fresh processes.
 
     A first step is taken before, so that libraries and their buffers are there.
     """

@@ -153,7 +153,7 @@ def run(name: str, seed: int, steps: int, digits: tuple[Tensor, Tensor], trainin
     learn, test = split(*digits, seed, training)
     torch.manual_seed(seed)
     model = method.build()
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), gnn.algorithm("dense"), FlopCounterMode(display=False) as counter:
         model.eval()(learn.images[:1])
     chosen = (
         "fourier" if method.group in ("C8", "C16") and gnn.algorithms()["fourier"].startswith("available") else "dense"
