@@ -32,6 +32,7 @@ from ._fourier import (
 )
 
 FOLDER = Path(__file__).parent / "native"
+INTERFACE_VERSION = 2  # as in native/group_conv.cpp
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 _INTEGERS = ("n", "sides", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components")
 _TABLES = ("block", "frequency", "butterfly", "single", "kind", "order", "orbit", "coefficient", "forward", "inverse")
@@ -69,8 +70,12 @@ def _load_library() -> tuple[Any, str]:
             continue
         try:
             library = ctypes.CDLL(str(file))
-        except OSError as error:
-            reason = f"{file.name} cannot be loaded: {error}"
+            version = library.interface_version()
+        except (OSError, AttributeError) as error:
+            reason = f"{file.name} cannot be used: {error}"
+            continue
+        if version != INTERFACE_VERSION:
+            reason = f"{file.name} was built from another version of gconv_ga: install gconv_ga again"
             continue
         for kind in _NAMES.values():
             getattr(library, f"forward_{kind}").restype = ctypes.c_int

@@ -343,3 +343,12 @@ def test_without_the_library_the_dense_algorithm_is_used(monkeypatch):
     conv = make("C8")
     assert not uses(conv, image(conv))
     assert gnn.algorithms() == {"dense": "available", "fourier": "not available: it was not built"}
+
+
+@needs_library
+def test_a_library_of_another_version_is_not_used(monkeypatch):
+    """After an update of an editable installation the old library may still be there."""
+    monkeypatch.setattr(_fourier_kernel, "INTERFACE_VERSION", 1)
+    library, reason = _fourier_kernel._load_library()
+    assert library is None
+    assert "was built from another version of gconv_ga: install gconv_ga again" in reason

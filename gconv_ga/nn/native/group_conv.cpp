@@ -759,3 +759,6 @@ template <class Work> static int run_all(const Work& work, const Share* shares, 
     }
 EXPORT(float, float)
 EXPORT(double, double)
+
+// To be raised, here and in _fourier_kernel.py, with every change of the tables or of the functions' arguments.
+extern "C" __attribute__((visibility("default"))) int interface_version() { return 2; }
