@@ -8,7 +8,7 @@ know which argument was wrong reads it with `argument_of`, never from the text.
 
 import difflib
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -143,6 +143,15 @@ def one_of(argument: str, value: Any, options: Sequence[str]) -> str:
     if close:
         text += f" Did you mean {close[0]!r}?"
     raise error_about(argument, text)
+
+
+def not_finite(tensors: Mapping[str, Any]) -> str | None:
+    """Return the name of the first tensor with a value that is NaN or infinite; None if there is none.
+
+    Args:
+        tensors: Tensors by name.
+    """
+    return next((name for name, tensor in tensors.items() if not bool(tensor.isfinite().all())), None)
 
 
 def missing_extra(room: str, extra: str, error: ModuleNotFoundError) -> ModuleNotFoundError:

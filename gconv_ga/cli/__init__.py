@@ -1,6 +1,6 @@
 """The command line, ``gconv-ga``. Needs the extra ``train``.
 
-Exit codes: 0 done, 1 something went wrong, 2 wrong input or a missing extra, 130 stopped by Ctrl-C.
+Exit codes: 0 done, 1 something went wrong, 2 wrong input or a missing extra, 130 stopped by Ctrl-C, 143 by SIGTERM.
 
 Names: `main`.
 

@@ -1,12 +1,18 @@
 """The application: its commands, and how it reports errors."""
 
+import io
+import signal
 import sys
-from collections.abc import Sequence
-from typing import Annotated, Any
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
+from .._files import printable
 from ._check_command import check
 from ._demo_command import demo
 from ._evaluate_command import evaluate
@@ -23,14 +29,35 @@ class OneLineErrors(TyperGroup):
     def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, *rest: Any, **extra: Any) -> Any:
         """Run a command and end the program with its exit code."""
         arguments = list(sys.argv[1:] if args is None else args)
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a name that it cannot show must not end a command
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
-            code = super().main(arguments, prog_name, **{**extra, "standalone_mode": False})
+            with terminated_by_exit():
+                code = super().main(arguments, prog_name, **{**extra, "standalone_mode": False})
         except Exception as error:
             if "--debug" in arguments:
                 raise
             text, code = describe(error)
-            print(f"gconv-ga: {text}", file=sys.stderr)
+            print(f"gconv-ga: {printable(text)}", file=sys.stderr)
         sys.exit(code if isinstance(code, int) else 0)
+
+
+@contextmanager
+def terminated_by_exit() -> Iterator[None]:
+    """End the program on SIGTERM as on an exception, so that what is half written is removed; exit code 143."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:
+        print("gconv-ga: stopped by SIGTERM", file=sys.stderr)
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def describe(error: Exception) -> tuple[str, int]:
@@ -80,7 +107,7 @@ def gconv_ga(
 ) -> None:
     """Rotation-equivariant segmentation: rotate the image, and the prediction rotates with it.
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input, 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input, 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     if context.invoked_subcommand is None:
         print(context.get_help())

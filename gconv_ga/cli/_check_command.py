@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._validate import one_of
-from ._options import RUN, Debug, check_group, load_run, naming, progress_bars, refuse
+from ._options import RUN, Debug, check_group, load_run, naming, refuse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -66,6 +66,7 @@ def check(
     import torch
 
     from ..checks import equivariance_report
+    from ._progress import progress_bars
 
     option = "--run" if model is None else "--model"
     checkpoint = None if run is None else load_run(run)
@@ -76,10 +77,8 @@ def check(
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(1, depth, height, width, dtype=torch.float64, generator=generator)
     tested = parts or ("suspect" if sum(weights.numel() for weights in network.parameters()) >= LARGE else "all")
-    bars = progress_bars()
-    bars.disable = not bars.console.is_terminal
     try:
-        with bars:
+        with progress_bars() as bars:
             task = bars.add_task("parts", total=None, note="")
             report = equivariance_report(
                 network.double().eval(), name, image, parts=tested,

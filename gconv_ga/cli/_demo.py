@@ -24,7 +24,7 @@ from ..plots import demo_figure, save_figure
 from ..predict import predict_labels
 from ..segmenter import Machines, SegmenterConfig
 from ..train import ReportSteps, SaveCheckpoints, Segmenter, fit, start_at_frequencies
-from ._options import progress_bars
+from ._progress import progress_bars
 
 CHANNELS = 16  # channels of the baselines' finest level: group elements times fields of the equivariant network
 DEPTH = 3

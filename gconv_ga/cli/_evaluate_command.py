@@ -6,18 +6,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .._files import write_atomically
+from .._files import printable, write_atomically
 from ..images import MAX_PIXELS
 from ._options import (
     Debug,
     Device,
     Run,
     Tile,
+    checkpoint_file,
     load_run,
     make_folder,
     naming,
-    progress_bars,
     refuse,
+    refuse_files,
     run_encoding,
 )
 from ._sources import (
@@ -71,13 +72,15 @@ def evaluate(
 
     Example: gconv-ga evaluate --run run --table data/table.csv --part test --out report
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     source = Source(images, masks, table)
     from ..evaluate import evaluate_image, evaluation_report
     from ..evaluate import page as page_of
-    from ..images import PairDataset
+    from ..images import PairDataset, Problem
     from ..segmenter import as_device
+    from ._progress import progress_bars
 
     with naming("--device"):
         where = as_device(device)
@@ -98,11 +101,14 @@ def evaluate(
         task = bars.add_task("images", total=len(pairs), note="")
         for index, pair in enumerate(pairs):
             bars.update(task, note=pair.name)
-            scores[pair.name] = evaluate_image(model, *dataset[index], classes=classes, **options)
+            try:
+                scores[printable(pair.name)] = evaluate_image(model, *dataset[index], classes=classes, **options)
+            except ValueError as error:
+                refuse_files(source.option, [Problem(pair.image.name, str(error))])
             bars.advance(task)
-    report = evaluation_report(scores, config.classes, run=str(run), step=step)
+    report = evaluation_report(scores, config.classes, run=printable(checkpoint_file(run)), step=step)
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    worst = next(index for index, pair in enumerate(pairs) if pair.name == report["worst_image"])
+    worst = next(index for index, pair in enumerate(pairs) if printable(pair.name) == report["worst_image"])
     write_atomically(out / "report.html", page_of(report, model, *dataset[worst], **options).encode())
     upright, rotated = (_number(score) for score in (report["dice_by_angle"]["0"], report["dice_turned"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"

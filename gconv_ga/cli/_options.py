@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
+from .._files import printable, remove_unfinished
 from ..groups import as_group
 
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from ..images import MaskEncoding, Problem
     from ..segmenter import Checkpoint
 
@@ -47,22 +46,32 @@ def refuse_files(option: str, problems: Sequence["Problem"], outcome: str = "not
     Raises:
         typer.BadParameter: There are problems.
     """
-    if not problems:
-        return
+    if problems:
+        list_problems(problems)
+        refuse(option, f"{len(problems)} problem{'s' if problems[1:] else ''} in the files; {outcome}")
+
+
+def list_problems(problems: Sequence["Problem"]) -> None:
+    """Print problems with files as a table."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("file", "problem")
-    for problem in problems[:LISTED]:
-        table.add_row(problem.file, problem.what)
+    for problem in problems[:LISTED]:  # as Text: brackets in a name are no markup
+        table.add_row(Text(printable(problem.file)), Text(printable(problem.what)))
     if problems[LISTED:]:
         table.add_row("...", f"and {len(problems) - LISTED} more")
     Console(file=sys.stderr).print(table)
-    refuse(option, f"{len(problems)} problem{'s' if problems[1:] else ''} in the files; {outcome}")
+
+
+def note(text: str) -> None:
+    """Print one line on the standard error."""
+    print(f"gconv-ga: {printable(text)}", file=sys.stderr, flush=True)
 
 
 def make_folder(folder: Path, option: str) -> Path:
-    """Make the folder that an option names, unless it exists.
+    """Make the folder that an option names, unless it exists; what a killed command left half written is removed.
 
     Raises:
         typer.BadParameter: It cannot be made, or not written to.
@@ -73,6 +82,7 @@ def make_folder(folder: Path, option: str) -> Path:
         refuse(option, f"{folder} cannot be made a folder: {error.strerror}")
     if not os.access(folder, os.W_OK):
         refuse(option, f"{folder} is a folder that you may not write to")
+    remove_unfinished(folder)
     return folder
 
 
@@ -111,25 +121,39 @@ Tile = Annotated[
     int, typer.Option(min=8, help="Side in pixels of the tiles into which larger images are cut for prediction.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
-RUN = typer.Option(metavar="RUN", help="Folder of a trained run, or a checkpoint file (.safetensors).")
+RUN = typer.Option(
+    metavar="RUN",
+    help="Folder of a trained run, whose best checkpoint is taken, or a checkpoint (.safetensors).",
+)
 Run = Annotated[Path, RUN]
 
 
 def checkpoint_file(run: Path) -> Path:
-    """Return the last checkpoint of a run. A path that is not a folder is taken as the checkpoint itself."""
-    return run / "model.safetensors" if run.is_dir() else run
+    """Return the checkpoint of a run with the best validation score, or the last one if there is no score.
+
+    A path that is not a folder is taken as the checkpoint itself.
+    """
+    if not run.is_dir():
+        return run
+    best = run / "best.safetensors"
+    return best if best.exists() else run / "model.safetensors"
 
 
 def load_run(run: Path) -> "Checkpoint":
-    """Load the network of a run.
+    """Load the network of a run, and of a folder say which of its checkpoints that is.
 
     Raises:
         typer.BadParameter: There is no checkpoint of ours.
     """
     from ..segmenter import load_checkpoint
 
+    file = checkpoint_file(run)
     with naming("--run"):
-        return load_checkpoint(checkpoint_file(run))
+        checkpoint = load_checkpoint(file)
+    if run.is_dir():
+        kind = "best validation score" if file.name == "best.safetensors" else "last"
+        note(f"{file} ({kind}, step {checkpoint.step})")
+    return checkpoint
 
 
 def run_encoding(run: Path) -> "MaskEncoding | None":
@@ -145,12 +169,3 @@ def run_encoding(run: Path) -> "MaskEncoding | None":
 
     with naming("--run"):
         return RunConfig.from_json(file.read_text(encoding="utf-8", errors="replace")).mask_encoding
-
-
-def progress_bars() -> "Progress":
-    """Return progress bars on the standard error. Each task has a field ``note`` that is shown at the right."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"))
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))

@@ -19,12 +19,12 @@ from ._options import (
     Tile,
     check_group,
     checkpoint_file,
+    list_problems,
     load_run,
     make_folder,
     naming,
-    progress_bars,
+    note,
     refuse,
-    refuse_files,
     run_encoding,
 )
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, choose_reading
@@ -111,6 +111,8 @@ def predict(
     orientation, mean probability and mean intensities of each object, in micrometres too where the side of a pixel is
     known. Objects are found in the whole image at once, with about 100 bytes of memory a pixel.
 
+    Without a terminal, as in the log of a job, progress is one line each half minute.
+
     Memory grows with the network and with --tile, and without --objects not with the image. Large PNG and JPEG files
     are decoded row by row into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in
     use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, and TIFF with a compression
@@ -121,7 +123,8 @@ def predict(
 
     Example: gconv-ga predict --run run --images images --out predictions --objects --geojson --pixel-size 0.5
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input (other images are done), 130 stopped by Ctrl-C.
+    Exit codes: 0 done, 1 something went wrong (images that fail are listed, the others are done), 2 wrong input
+    (nothing is written), 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from ..averaging import GroupAverage
     from ..images import find_images
@@ -221,6 +224,7 @@ def _predict(
     """Predict the images that are not done; list those that cannot be read at the end."""
     from ..images import ImageFile, Problem, read_pixel_size
     from ..predict import predict_to_file
+    from ._progress import progress_bars
 
     waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
     problems = []
@@ -243,7 +247,10 @@ def _predict(
                 problems.append(Problem(file.name, str(error)))
                 continue
             bars.advance(task)
-    refuse_files("--images", problems, f"the other images are done, in {out}")
+    if problems:
+        list_problems(problems)
+        note(f"{len(problems)} of {len(files)} images cannot be predicted; the others are done, in {out}")
+        raise typer.Exit(1)
     skipped = len(files) - len(waiting)
     done = f"{len(waiting)} image{'' if len(waiting) == 1 else 's'} done"
     print(f"{out}: {done}" + (f", {skipped} skipped" if skipped else ""))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..images import FORMATS, MAX_PIXELS, Reading
-from ._options import naming, progress_bars, refuse, refuse_files
+from ._options import naming, refuse, refuse_files
 
 if TYPE_CHECKING:
     from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
@@ -185,6 +185,7 @@ def scan_files(
         typer.BadParameter: Something is wrong with a file; a table lists the problems.
     """
     from ..images import EMPTY_CLASS, scan_pairs
+    from ._progress import progress_bars
 
     with progress_bars() as bars, naming("--classes"):
         task = bars.add_task("reading the files", total=len(pairs), note="")

@@ -1,11 +1,14 @@
 """``gconv-ga train``: train a segmenter on images and masks."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from ._options import make_folder, progress_bars, refuse
+from .._files import alone_in
+from ._options import make_folder, note, refuse
 from ._train_options import CallOptions, values_of, with_options
 from ._train_runs import Plan, new_run, record, resumed_run
 
@@ -24,7 +27,8 @@ def train(*, context: typer.Context, **values: Any) -> None:
     A CSV in place of the two folders (--table) may contain the split, or the patient or slide of each image, whose
     images then stay in the same part of the split. Its paths are relative to its own folder and must lie in it.
 
-    RUN/model.safetensors is the last checkpoint, RUN/best.safetensors the one with the best validation score.
+    RUN/model.safetensors is the last checkpoint, RUN/best.safetensors the one with the best validation score, which
+    other commands take for --run RUN.
 
     --arch smp:NAME:ENCODER selects a network of segmentation_models_pytorch, converted so that it is exactly
     equivariant: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or Segformer, with a
@@ -46,28 +50,50 @@ def train(*, context: typer.Context, **values: Any) -> None:
 
     Example: gconv-ga train --table data/table.csv --colors colors.json --ignore-index 255 --out run
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C.
+    On Ctrl-C and SIGTERM the step in progress is finished and its state saved. Training stops with an error when the
+    loss or a weight is no longer finite; RUN then holds the last checkpoint before. While it runs, other trainings in
+    RUN are refused. Without a terminal, as in the log of a job, progress is one line each half minute.
+
+    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
+    SIGTERM.
     """
     from ..train import is_main_process
 
     call = CallOptions(**values_of(CallOptions, values))
-    exists = (call.out / "run.json").exists()
-    # The other processes of a run that has just begun find it written by the main one.
-    if call.resume or (exists and not is_main_process()):
-        plan = resumed_run(context, call, scan=is_main_process())
-    elif exists:
-        refuse("--out", f"{call.out} holds a run; --resume resumes it")
-    else:
-        plan = new_run(context, call)
-    if is_main_process():
-        make_folder(call.out, "--out")
-        record(call.out, plan, call.data)
-    _train(call.out, plan)
+    with ExitStack() as held:
+        exists = (call.out / "run.json").exists()
+        if exists and is_main_process():
+            held.enter_context(_alone_in(call.out))
+        # The other processes of a run that has just begun find it written by the main one.
+        if call.resume or (exists and not is_main_process()):
+            plan = resumed_run(context, call, scan=is_main_process())
+        elif exists:
+            refuse("--out", f"{call.out} holds a run; --resume resumes it")
+        else:
+            plan = new_run(context, call)
+        if is_main_process():
+            held.enter_context(_alone_in(make_folder(call.out, "--out")))
+            if not exists and (call.out / "run.json").exists():
+                refuse("--out", f"{call.out} holds a run that has begun meanwhile")
+            record(call.out, plan, call.data)
+        _train(call.out, plan)
+
+
+@contextmanager
+def _alone_in(out: Path) -> Iterator[None]:
+    """Lock the folder of a run; refuse it if another training is at work there."""
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(out))
+        except BlockingIOError as error:
+            refuse("--out", f"another training is at work in {out}; wait until it has ended, or take another", error)
+        yield
 
 
 def _train(out: Path, plan: Plan) -> None:
     """Train with a progress bar, and print what was written."""
     from ..train import is_main_process, train_run
+    from ._progress import progress_bars
 
     try:
         with progress_bars() as bars:
@@ -77,11 +103,34 @@ def _train(out: Path, plan: Plan) -> None:
                 tensorboard=plan.values["tensorboard"],
                 report=lambda step, loss: bars.update(task, completed=step, note=f"loss {loss:.3f}"),
             )  # fmt: skip
-    except KeyboardInterrupt:
-        typer.echo(f"gconv-ga: stopped; --resume resumes from the last saved step in {out}", err=True)
-        raise typer.Exit(130) from None
+    except FloatingPointError as error:
+        _note(f"the training has diverged: {error}; {_saved(out)}. Train anew with a lower --learning-rate")
+        raise typer.Exit(1) from None
+    except (KeyboardInterrupt, SystemExit) as ended:
+        code = ended.code if isinstance(ended, SystemExit) else 130
+        if code not in (130, 143):
+            raise
+        by = "Ctrl-C" if code == 130 else "SIGTERM"
+        _note(f"stopped by {by}; {_saved(out)}; --resume goes on from there")
+        raise typer.Exit(int(code)) from None
     if is_main_process():
         print(_summary(out))
+
+
+def _note(text: str) -> None:
+    """Print one line, in one of the processes that train together."""
+    from ..train import is_main_process
+
+    if is_main_process():
+        note(text)
+
+
+def _saved(out: Path) -> str:
+    """Return how far a run is saved."""
+    from ..segmenter import load_checkpoint
+
+    file = out / "model.safetensors"
+    return f"{file} is of step {load_checkpoint(file).step}" if file.exists() else f"nothing is saved in {out}"
 
 
 def _summary(out: Path) -> str:

@@ -98,8 +98,8 @@ def predict_to_file(
         The path.
 
     Raises:
-        ValueError: The file is damaged, or the normalization is for other channels.
-        OSError: The disk is full.
+        ValueError: The file is damaged, the normalization is for other channels, or the network's output is not finite.
+        OSError: The disk is full; the error names the file, and nothing of it is left.
 
     Example:
         >>> import tempfile

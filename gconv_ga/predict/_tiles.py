@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from .._validate import as_int, invalid, wrong_shape
+from .._files import naming_file
+from .._validate import as_int, error_about, invalid, wrong_shape
 
 BAND = 2**18  # values that are returned at a time
 LIMIT = 2**23  # bytes, above which they are kept in a file
@@ -62,7 +63,7 @@ def predict_labels(
         - output: ``[N, H, W]``, int64, on the CPU
 
     Raises:
-        ValueError: ``images`` is not ``[N, C, H, W]``.
+        ValueError: ``images`` is not ``[N, C, H, W]``, or a logit is NaN or infinite.
 
     Example:
         >>> import torch
@@ -74,7 +75,7 @@ def predict_labels(
         raise wrong_shape("images", "[N, C, H, W]", images)
     with torch.no_grad(), evaluating(model.to(device)):
         parts = images.split(as_int("batch_size", batch_size, minimum=1))
-        return torch.cat([model(part.to(device)).argmax(dim=1).cpu() for part in parts])
+        return torch.cat([_finite(model(part.to(device)), "images").argmax(dim=1).cpu() for part in parts])
 
 
 def predict_image(
@@ -100,7 +101,7 @@ def predict_image(
         - image: ``[C, H, W]``
 
     Raises:
-        ValueError: The image is not ``[C, H, W]``, or ``tile`` is not a positive int.
+        ValueError: The image is not ``[C, H, W]``, a logit is NaN or infinite, or ``tile`` is not a positive int.
 
     Example:
         >>> import torch
@@ -129,13 +130,24 @@ def logit_bands(
 
     Shape:
         - output: bands ``[classes, h, W]``
+
+    Raises:
+        ValueError: As for `predict_image`.
     """
     if isinstance(image, Tensor) and image.ndim != 3:
         raise wrong_shape("image", "[C, H, W]", image)
     tiled = Tiled(model, tile, device=device, progress=progress)
     with torch.no_grad(), evaluating(model.to(device)):
         for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
-            yield band[0]
+            yield _finite(band[0], "image")
+
+
+def _finite(logits: Tensor, argument: str) -> Tensor:
+    """Return the logits if all are finite: the largest of a pixel is no class where one of them is NaN."""
+    if not bool(logits.isfinite().all()):
+        text = f"{argument} must be such that the network's output is finite, but some of it is NaN or infinite. "
+        raise error_about(argument, text + "Look for NaN, and for values far beyond those of the training images.")
+    return logits
 
 
 @contextmanager
@@ -354,7 +366,8 @@ class ScratchTensor:
         self._dtype = torch.empty(0, dtype=dtype).numpy().dtype
         self._file: Any = tempfile.TemporaryFile(prefix="gconv_ga-", buffering=0)  # noqa: SIM115
         weakref.finalize(self, self._file.close)
-        self._file.truncate(math.prod(self.shape) * self._dtype.itemsize)
+        with naming_file(tempfile.gettempdir()):
+            self._file.truncate(math.prod(self.shape) * self._dtype.itemsize)
 
     def __getitem__(self, index: tuple[Any, slice, slice]) -> Tensor:
         shape, offsets = self._rows(index)
@@ -372,8 +385,9 @@ class ScratchTensor:
         for row, offset in zip(whole.reshape(-1, shape[-1]), offsets, strict=True):
             self._file.seek(offset)
             content = np.ascontiguousarray(row).view(np.uint8).data
-            while content:
-                content = content[self._file.write(content) :]
+            with naming_file(tempfile.gettempdir()):
+                while content:
+                    content = content[self._file.write(content) :]
 
     def _rows(self, index: tuple[Any, slice, slice]) -> tuple[tuple[int, ...], Iterator[int]]:
         """The shape of a part, and the byte at which each of its rows begins."""

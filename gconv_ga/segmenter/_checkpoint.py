@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,16 +14,20 @@ from safetensors.torch import save
 from torch import nn
 
 from .._files import write_atomically
-from .._validate import as_int, invalid, one_of
+from .._validate import as_int, error_about, invalid, not_finite, one_of
 from ..images import Normalization, Reading
 from ..models import EquivariantUNet, UNet
-from ._smp import converted_smp
+from ._smp import converted_smp, plain_smp
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "EquivariantUNet": EquivariantUNet,
     "UNet": UNet,
     "smp": converted_smp,
 }
+# Largest arguments of a network that is loaded, beside those that its tensors bound: no network of use has more, and
+# the filters of a kernel of 31 pixels take minutes to compute.
+LARGEST = {"depth": 32, "kernel_size": 31}
+UNFIT = (TypeError, ValueError, ArithmeticError, RuntimeError, LookupError)  # what building a wrong network raises
 
 
 @dataclass(frozen=True)
@@ -38,8 +43,8 @@ class SegmenterConfig:
         reading: How image files are read, with the number type of the training images.
 
     Raises:
-        ValueError: The architecture is not one of these, an argument is unknown or missing, or the number of class
-            names differs from the number of classes.
+        ValueError: The architecture is not one of these, an argument is unknown or missing, the number of class names
+            differs from the number of classes, two classes have one name, or a mean is not finite.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -73,6 +78,10 @@ class SegmenterConfig:
             raise invalid("arguments", takes, self.arguments, f"Python says: {error}") from None
         if self.arguments["classes"] != len(self.classes):
             raise invalid("classes", f"{self.arguments['classes']} names, one a class", self.classes)
+        if len(set(self.classes)) < len(self.classes):  # scores are listed by name
+            raise invalid("classes", "different names", self.classes)
+        if not all(math.isfinite(value) for value in self.normalization.mean):
+            raise invalid("normalization", "one whose means are finite", self.normalization)
 
     def build(self, *, seed: int = 0, verify: bool = False) -> nn.Module:
         """Build the network with new weights. Torch's global generator is left unchanged, and nothing is downloaded.
@@ -90,6 +99,37 @@ class SegmenterConfig:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(number)
             return ARCHITECTURES[self.architecture](**arguments)
+
+    def check_shapes(self, shapes: Mapping[str, Sequence[int]]) -> None:
+        """Refuse tensors that are not those of the network, before any memory is allocated for it.
+
+        A converted network is compared by its size only: the plain network may have no more than twice the weights.
+
+        Args:
+            shapes: Shape of each tensor by its name.
+
+        Raises:
+            ValueError: The network is larger than the tensors, or they differ from its own; one difference is named.
+        """
+        sizes = [math.prod(shape) for shape in shapes.values()]
+        largest = max(64, *sizes) if sizes else 64
+        for name, value in self.arguments.items():
+            if type(value) is int and value > LARGEST.get(name, largest):
+                takes = f"at most {LARGEST.get(name, largest)} for weights of {sum(sizes):,} numbers"
+                raise invalid(name, takes, value)
+        arguments = {name: value for name, value in self.arguments.items() if name not in ("group", "open_taps")}
+        build = plain_smp if self.architecture == "smp" else ARCHITECTURES[self.architecture]
+        with torch.device("meta"):
+            model = build(**(arguments if self.architecture == "smp" else self.arguments))
+        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if self.architecture == "smp":
+            if sum(math.prod(shape) for shape in own.values()) > 2 * sum(sizes):
+                raise invalid("arguments", f"those of a network of {sum(sizes):,} weights", self.arguments)
+            return
+        found = {name: tuple(shape) for name, shape in shapes.items()}
+        if wrong := list_misfits(found, own):
+            takes = "those of the network that the weights are of"
+            raise invalid("arguments", takes, self.arguments, f"they differ: {wrong}")
 
     def to_json(self) -> str:
         """Return the configuration as JSON."""
@@ -146,7 +186,7 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: SegmenterConfig,
         The path.
 
     Raises:
-        ValueError: ``step`` is not an int or is negative.
+        ValueError: ``step`` is not an int or is negative, or a weight is NaN or infinite.
 
     Example:
         >>> import tempfile
@@ -161,6 +201,8 @@ def save_checkpoint(path: str | Path, model: nn.Module, config: SegmenterConfig,
     """
     header = {"gconv_ga": config.to_json(), "step": str(as_int("step", step, minimum=0))}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if name := not_finite(tensors):
+        raise error_about("model", f"model must be a network of finite weights, but {name} has NaN or infinity in it.")
     return write_atomically(Path(path), save(tensors, header))
 
 
@@ -172,7 +214,8 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
 
     Raises:
         ValueError: The file does not exist, is damaged, is not a safetensors file, was not written by
-            `save_checkpoint`, or its weights do not fit the network it describes.
+            `save_checkpoint`, its weights do not fit the network it describes (one that is larger than the file is
+            not built), or one of them is NaN or infinite.
 
     Example:
         >>> from gconv_ga.segmenter import load_checkpoint
@@ -186,18 +229,57 @@ def load_checkpoint(path: str | Path) -> Checkpoint:
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is not a dict)
+            names = list(file.keys())
+            shapes = {name: file.get_slice(name).get_shape() for name in names}
+            config, step = _described(path, header, shapes)
+            tensors = {name: file.get_tensor(name) for name in names}
     except SafetensorError as error:
         raise _refused(path, f"it is not an intact safetensors file, and pickles are never opened ({error})") from None
-    if "gconv_ga" not in header:
-        raise _refused(path, "it does not describe the network that its weights belong to")
-    config = SegmenterConfig.from_json(header["gconv_ga"])
+    if name := not_finite(tensors):
+        raise _refused(path, f"its weights {name} have NaN or infinity in them: the training diverged")
     model = config.build().eval()
     try:
         model.load_state_dict(tensors)
-    except RuntimeError as error:
-        raise _refused(path, f"its weights do not fit: {' '.join(str(error).split())}") from None
-    return Checkpoint(model, config, int(header.get("step", 0)))
+    except RuntimeError:
+        own = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        raise _refused(path, f"its weights do not fit the network it describes: {list_misfits(shapes, own)}") from None
+    return Checkpoint(model, config, step)
+
+
+def _described(
+    path: str | Path, header: Mapping[str, str], shapes: Mapping[str, Sequence[int]]
+) -> tuple[SegmenterConfig, int]:
+    """Return the configuration and the step in the header of a checkpoint, compared with the shapes of its tensors."""
+    if "gconv_ga" not in header:
+        raise _refused(path, "it does not describe the network that its weights belong to")
+    try:
+        config = SegmenterConfig.from_json(header["gconv_ga"])
+        step = int(header.get("step", 0))
+    except UNFIT as error:
+        raise _refused(path, f"its description is wrong: {str(error).rstrip('.')}") from None
+    try:
+        config.check_shapes(shapes)
+    except UNFIT as error:
+        reason = str(error).rstrip(".")
+        raise _refused(path, f"its weights do not fit the network it describes: {reason}") from None
+    return config, step
+
+
+def list_misfits(found: Mapping[str, Sequence[int]], wanted: Mapping[str, Sequence[int]]) -> str:
+    """Return one line about the tensors that are not in the shapes of a network; empty if all are.
+
+    Args:
+        found: Shape of each tensor.
+        wanted: Shape of each tensor of the network.
+    """
+    wrong = [f"{name} is missing" for name in wanted if name not in found]
+    wrong += [f"{name} is not in the network" for name in found if name not in wanted]
+    wrong += [
+        f"{name} is {tuple(found[name])} where {tuple(shape)} is needed"
+        for name, shape in wanted.items()
+        if name in found and tuple(found[name]) != tuple(shape)
+    ]
+    return wrong[0] + (f", and {len(wrong) - 1} more" if wrong[1:] else "") if wrong else ""
 
 
 def _refused(path: str | Path, reason: str) -> ValueError:

@@ -116,6 +116,7 @@ def fit(
     Raises:
         ValueError: The stream is shorter than one batch, the batch cannot be divided evenly among the processes, or
             the devices do not support the precision.
+        FloatingPointError: The loss is NaN or infinite. Files that callbacks have saved remain.
         KeyboardInterrupt: The user pressed Ctrl-C. Files that callbacks have saved remain.
 
     Example:

@@ -114,15 +114,22 @@ class Segmenter(pl.LightningModule):
         self.weight_decay = weight_decay
         self.loss = CrossEntropyDice() if loss is None else loss
         self.steps = None if steps is None else as_int("steps", steps, minimum=1)
+        self.steps_before = 0  # of a training that is resumed, for messages
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(x)
         return logits
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Return the loss of one batch of images and masks."""
+        """Return the loss of one batch of images and masks.
+
+        Raises:
+            FloatingPointError: The loss is NaN or infinite: the training has diverged.
+        """
         images, masks = batch
         loss: Tensor = self.loss(gather(self(images)).flatten(0, 1), gather(masks).flatten(0, 1))
+        if not bool(loss.isfinite()):
+            raise FloatingPointError(f"the loss of step {self.steps_before + self.global_step + 1} is {loss.item()}")
         return loss
 
     def configure_optimizers(self) -> Any:

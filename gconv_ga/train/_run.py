@@ -1,7 +1,9 @@
 """A training run in a folder: it can be interrupted at any moment, resumed exactly, and extended."""
 
+import functools
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
-from .._files import remove_unfinished, write_atomically
-from .._validate import invalid, missing_extra
+from .._files import alone_in, remove_unfinished, write_atomically
+from .._validate import invalid, missing_extra, not_finite
 from ..evaluate import dice
 from ..images import CropStream, MaskFile, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
@@ -26,6 +28,7 @@ from ._config import RunConfig
 from ._fit import fit
 from ._module import CrossEntropyDice, Segmenter
 from ._processes import is_main_process, process_count, process_rank
+from ._signals import StopSignals
 from ._start import start_at_frequencies
 from ._state import CsvLog, LogRow, TrainingState, best_row, read_log, read_state
 
@@ -74,7 +77,9 @@ def train_run(
     ``best.safetensors`` (the one with the best validation score), ``state.safetensors`` (the state to resume from),
     ``log.csv``, and at the end ``curves.png``. All files but the log are written under another name and renamed, so the
     program may be killed at any moment: called again with the same configuration, files, number of processes and
-    threads, it ends with the same weights to the last bit, and with the same log.
+    threads, it ends with the same weights to the last bit, and with the same log. On Ctrl-C and SIGTERM the step in
+    progress is finished and the state is saved; a second signal ends the program at once. While it runs, a lock on the
+    folder refuses other trainings there.
 
     The bias of a new head is initialized by `start_at_frequencies` from the masks of the training images.
 
@@ -104,9 +109,13 @@ def train_run(
 
     Raises:
         ValueError: A file that the split names is not among ``pairs``; the folder holds a run with another
-            configuration, or with more steps; ``init`` does not fit ``config.init``; or as for `fit`.
+            configuration, or with more steps, or another training is at work there; ``init`` does not fit
+            ``config.init``; or as for `fit`.
+        FloatingPointError: The loss or a weight became NaN or infinite. The last saved state remains, and no file holds
+            such weights.
         ModuleNotFoundError: TensorBoard is not installed.
-        KeyboardInterrupt: The user pressed Ctrl-C. The last saved state remains.
+        KeyboardInterrupt: The user pressed Ctrl-C. The state is saved.
+        SystemExit: The process received SIGTERM; exit code 143. The state is saved.
 
     Example:
         >>> import tempfile
@@ -141,9 +150,34 @@ def train_run(
     )
     where.trainer_options(config.precision)
     where.share(config.batch_size)
-    _record_config(place, config, init)
+    with ExitStack() as held:
+        if is_main_process():
+            place.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(alone_in(place))
+            except BlockingIOError:
+                advice = "wait until it has ended, or take another folder"
+                raise invalid("folder", "one in which no other training is at work", str(folder), advice) from None
+        _record_config(place, config, init)
+        logger = functools.partial(_tensorboard, place) if tensorboard else None
+        return _train(place, config, training, validation, where, init, logger, report)
+
+
+def _train(
+    place: Path,
+    config: RunConfig,
+    training: PairDataset,
+    validation: PairDataset,
+    where: Machines,
+    init: Mapping[str, Tensor] | None,
+    logger: Callable[[int], TensorBoardLogger] | None,
+    report: Callable[[int, float], Any] | None,
+) -> nn.Module:
+    """Train from the saved state, or from the start, in a folder that is locked."""
     state = read_state(place / STATE) if (place / STATE).exists() else None
     step = 0 if state is None else state.step
+    if state is not None:
+        config.segmenter.check_shapes({name: tensor.shape for name, tensor in state.weights.items()})
     model = config.segmenter.build(seed=config.seed)
     if state is None:
         if config.init is not None:
@@ -158,21 +192,25 @@ def train_run(
         remove_unfinished(place)
         log = CsvLog(place / LOG, step)
     if not is_finished(rows, config):
-        callback = RunCallback(place, config, state, rows, validation, log, report)
         stream: Dataset[Any] = CropStream(
             training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
             seed=config.seed,
         )  # fmt: skip
-        fit(
-            Segmenter(
-                model, learning_rate=config.learning_rate, loss=CrossEntropyDice(config.mask_encoding.ignore_index),
-                steps=config.steps,
-            ),
-            Subset(stream, range(step * config.batch_size, config.steps * config.batch_size)),
-            batch_size=config.batch_size, machines=where, precision=config.precision, seed=config.seed,
-            callbacks=[callback], logger=_tensorboard(place, step) if tensorboard else None,
+        segmenter = Segmenter(
+            model, learning_rate=config.learning_rate, loss=CrossEntropyDice(config.mask_encoding.ignore_index),
+            steps=config.steps,
         )  # fmt: skip
+        segmenter.steps_before = step
+        with StopSignals() as signals:
+            callback = RunCallback(place, config, state, rows, validation, log, report, signals)
+            fit(
+                segmenter, Subset(stream, range(step * config.batch_size, config.steps * config.batch_size)),
+                batch_size=config.batch_size, machines=where, precision=config.precision, seed=config.seed,
+                callbacks=[callback], logger=logger and logger(step),
+            )  # fmt: skip
         rows = callback.rows
+        if signals.received and not is_finished(rows, config):
+            raise signals.error()
     if is_main_process():
         save_checkpoint(place / MODEL, model, config.segmenter, step=rows[-1].step)
         scores = [(row.step, row.dice) for row in rows if row.dice is not None]
@@ -254,6 +292,7 @@ class RunCallback(pl.Callback):
         validation: Validation images, divided among the processes.
         log: Log of the main process. None in the others.
         report: As for `train_run`.
+        signals: Signals that ask to stop.
     """
 
     def __init__(
@@ -265,6 +304,7 @@ class RunCallback(pl.Callback):
         validation: PairDataset,
         log: CsvLog | None,
         report: Callable[[int, float], Any] | None,
+        signals: StopSignals,
     ) -> None:
         self.folder = folder
         self.config = config
@@ -273,10 +313,12 @@ class RunCallback(pl.Callback):
         self.validation = validation
         self.csv_log = log  # Lightning puts a function of its own under self.log
         self.report = report
+        self.signals = signals
         self.steps_before = 0 if state is None else state.step
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Restore the saved state."""
+        """Restore the saved state. Lightning has set handlers of its own by now, which would end the program."""
+        self.signals.install()
         if self.state is not None:
             self.state.restore(trainer)
 
@@ -290,22 +332,25 @@ class RunCallback(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Log the step; validate and save if it is due; stop if the run is finished."""
+        """Log the step; validate and save if it is due, or if a signal asks to stop; stop if the run is finished."""
         step, loss = self.steps_before + trainer.global_step, float(outputs["loss"])
         assert isinstance(pl_module, Segmenter)
         is_due = step % self.config.interval == 0 or step == self.config.steps
-        row = LogRow(step, loss, self._validate(pl_module) if is_due else None)
+        is_last = self.signals.reached_any(pl_module.device)
+        if (is_due or is_last) and (name := not_finite(pl_module.model.state_dict())):
+            raise FloatingPointError(f"after step {step} the weights {name} have NaN or infinity in them")
+        row = LogRow(step, loss, self._validate(pl_module, step) if is_due else None)
         self.rows.append(row)
         if trainer.logger is not None:
             scores = {} if row.dice is None else {"dice": row.dice}
             trainer.logger.log_metrics({"loss": loss, **scores}, step)
         if self.csv_log is not None:
             self.csv_log.add(row)
-            if is_due:
+            if is_due or is_last:
                 self._save(row, pl_module, trainer)
             if self.report is not None:
                 self.report(step, loss)
-        trainer.should_stop = trainer.should_stop or (is_due and is_finished(self.rows, self.config))
+        trainer.should_stop = trainer.should_stop or is_last or (is_due and is_finished(self.rows, self.config))
 
     def _save(self, row: LogRow, segmenter: Segmenter, trainer: pl.Trainer) -> None:
         """Save checkpoints and state. The state comes last: everything that it counts as done is then on disk."""
@@ -313,13 +358,20 @@ class RunCallback(pl.Callback):
             save_checkpoint(self.folder / name, segmenter.model, self.config.segmenter, step=row.step)
         TrainingState.capture(row.step, segmenter.model, trainer).write(self.folder / STATE)
 
-    def _validate(self, segmenter: Segmenter) -> float | None:
-        """Return the mean Dice score of the validation images; None if there are none, or they show no class."""
+    def _validate(self, segmenter: Segmenter, step: int) -> float | None:
+        """Return the mean Dice score of the validation images; None if there are none, or they show no class.
+
+        Raises:
+            FloatingPointError: The network's output has NaN or infinity in it.
+        """
         scores = torch.zeros(len(self.validation), dtype=torch.float64)
         ignored, classes = self.config.mask_encoding.ignore_index, len(self.config.segmenter.classes)
         for index in range(process_rank(), len(scores), process_count()):
             image, mask = self.validation[index]
-            labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
+            try:
+                labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
+            except ValueError as error:
+                raise FloatingPointError(f"at the validation after step {step}: {error}") from None
             scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
         if process_count() > 1:
             everywhere = scores.to(segmenter.device)

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,8 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .._files import write_atomically
-from .._validate import invalid
+from .._files import naming_file, write_atomically
+from .._validate import invalid, not_finite
 
 COLUMNS = ("step", "loss", "dice")
 
@@ -64,9 +65,14 @@ class CsvLog:
         write_atomically(path, text.getvalue().encode())
 
     def add(self, row: LogRow) -> None:
-        """Append a row to the file at once."""
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(_cells(row))
+        """Append a row to the file at once; on a full disk the file stays as it was."""
+        size = self.path.stat().st_size
+        try:
+            with naming_file(self.path), self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.writer(file).writerow(_cells(row))
+        except OSError:
+            os.truncate(self.path, size)
+            raise
 
 
 def _cells(row: LogRow) -> tuple[object, ...]:
@@ -136,7 +142,7 @@ def read_state(path: Path) -> TrainingState:
     """Return the state that `TrainingState.write` wrote.
 
     Raises:
-        ValueError: The file is not such a state, or it is damaged.
+        ValueError: The file is not such a state, it is damaged, or a number in it is NaN or infinite.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -145,6 +151,8 @@ def read_state(path: Path) -> TrainingState:
     except (OSError, SafetensorError, KeyError, json.JSONDecodeError) as error:
         advice = f"it is not an intact safetensors file, or not of a training ({error})"
         raise invalid("path", "the state of a training", str(path), advice) from None
+    if name := not_finite(tensors):
+        raise invalid("path", "the state of a training", str(path), f"it has diverged: {name} has NaN or infinity")
     weights: dict[str, Tensor] = {}
     moments: dict[int, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():

@@ -104,10 +104,10 @@ def test_predictions_by_other_options_are_not_mixed(other, invoke, trained, pict
 def test_an_image_that_cannot_be_read_does_not_stop_the_others(invoke, trained, pictures, tmp_path):
     (pictures / "a.png").write_text("no image")
     Image.fromarray(np.zeros((20, 20, 3), dtype=np.uint8)).save(pictures / "c.png")
-    result = invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out", code=2)
+    result = invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out", code=1)
     assert "path must be a readable image" in result.stderr
     assert "3 channels of 20 x 20 pixels" in result.stderr
-    assert "2 problems in the files; the other images are done" in result.stderr
+    assert "2 of 3 images cannot be predicted; the others are done" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json"]
 
 
@@ -179,7 +179,7 @@ def test_a_file_that_turns_out_damaged_leaves_nothing_half_done(invoke, trained,
     content = (tmp_path / "images/a.tif").read_bytes()
     (tmp_path / "images/a.tif").write_bytes(content[:-100])
     typed = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--tile", 32, "--probabilities"]
-    result = invoke("predict", "--run", trained, *typed, code=2)
+    result = invoke("predict", "--run", trained, *typed, code=1)
     assert "path must be a readable image file" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json"]
 

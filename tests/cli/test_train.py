@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import pytorch_lightning
 import torch
 from PIL import Image
 
@@ -231,15 +230,6 @@ def test_a_damaged_configuration_is_refused(invoke, data, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"steps": 3}))
     result = invoke("train", *data, "--out", tmp_path, "--resume", code=2)
     assert "'--out': text must be a configuration of a run" in result.stderr
-
-
-def test_ctrl_c_says_how_to_go_on(invoke, data, tmp_path, monkeypatch):
-    def interrupted(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(pytorch_lightning.Trainer, "fit", interrupted)
-    result = invoke("train", *data, "--out", tmp_path / "run", *TINY, code=130)
-    assert "--resume resumes" in result.stderr
 
 
 def test_help_shows_an_example(invoke):

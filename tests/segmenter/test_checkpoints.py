@@ -116,6 +116,56 @@ def test_weights_of_another_network_are_refused(config, tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(value, trained, config, tmp_path):
+    path = save_checkpoint(tmp_path / "net.safetensors", trained, config)
+    with torch.no_grad():
+        trained.segmentation_head.bias[1] = value
+    with pytest.raises(ValueError, match=r"^model must be a network of finite weights, but segmentation_head.bias has"):
+        save_checkpoint(path, trained, config)
+    load_checkpoint(path)
+    described = header(path)["__metadata__"]
+    path.write_bytes(save(trained.state_dict(), described))
+    with pytest.raises(ValueError, match=r"^path must be a checkpoint .* Its weights segmentation_head.bias have NaN"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"width": 10**9}, "width must be at most"),
+        ({"width": 60}, "where"),
+        ({"depth": 10**6}, "depth must be at most 32"),
+        ({"in_channels": 2}, r"encoder.blocks.0.0.weight is \(2, 1, 3, 3\) where \(2, 2, 3, 3\) is needed"),
+        ({"kernel_size": 1001}, "kernel_size must be at most 31"),
+        ({"group": "D4"}, "where"),
+        ({"width": "2"}, "width must be a positive int"),
+        ({"pooling": []}, "pooling must be one of"),
+    ],
+)
+def test_a_network_larger_than_its_weights_is_not_built(arguments, message, trained, config, tmp_path, monkeypatch):
+    """A small file that describes a gigantic network; one that is just wrong ends in the same way."""
+    described = json.dumps({**json.loads(config.to_json()), "arguments": {**config.arguments, **arguments}})
+    (tmp_path / "net.safetensors").write_bytes(save(trained.state_dict(), {"gconv_ga": described}))
+
+    def build(*_, **__):
+        raise AssertionError("memory was allocated")
+
+    monkeypatch.setattr(SegmenterConfig, "build", build)
+    with pytest.raises(ValueError, match=f"^path must be a checkpoint .* Its weights do not fit .*{message}"):
+        load_checkpoint(tmp_path / "net.safetensors")
+
+
+def test_a_converted_network_larger_than_its_weights_is_not_built(config, tmp_path, monkeypatch):
+    arguments = {"in_channels": 1, "classes": 2, "name": "Unet", "encoder": "resnet18"}
+    large = SegmenterConfig("smp", arguments, config.classes, config.normalization)
+    content = save({"weight": torch.zeros(1000)}, {"gconv_ga": large.to_json()})
+    (tmp_path / "net.safetensors").write_bytes(content)
+    monkeypatch.setattr(SegmenterConfig, "build", None)
+    with pytest.raises(ValueError, match=r"^path must be .* arguments must be those of a network of 1,000 weights"):
+        load_checkpoint(tmp_path / "net.safetensors")
+
+
 def test_a_negative_step_is_refused(trained, config, tmp_path):
     with pytest.raises(ValueError, match=r"^step must be an int of at least 0, but got step=-1"):
         save_checkpoint(tmp_path / "net.safetensors", trained, config, step=-1)
@@ -155,6 +205,11 @@ def change(text, **fields):
             r"^arguments must be what EquivariantUNet takes.*missing a required argument",
         ),
         ({"classes": ["nucleus"]}, r"^classes must be 2 names"),
+        ({"classes": ["nucleus", "nucleus"]}, r"^classes must be different names"),
+        (
+            {"normalization": {"mean": [float("nan")], "std": [1.0]}},
+            r"^normalization must be one whose means",
+        ),
         ({"normalization": {"mean": [0.0], "std": [0.0]}}, r"^std must be positive"),
         ({"normalization": None}, r"^text must be a configuration of a segmenter as JSON.*TypeError"),
         ({"hook": "x"}, r"^text must be a configuration of a segmenter as JSON.*hook"),
