@@ -118,7 +118,7 @@ def test_images_without_finite_predictions_are_listed_and_the_others_done(invoke
         image[10, 10] = value
         np.save(tmp_path / "images" / f"{name}.npy", image)
     typed = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--probabilities"]
-    result = invoke("predict", "--run", trained, *typed, code=1)
+    result = invoke("predict", "--run", trained, *typed, "--other-numbers", "keep", code=1)
     assert all(f"{name}.npy" in result.stderr for name in ("nan", "[red]inf"))
     assert f"2 of 3 images cannot be predicted; the others are done, in {tmp_path / 'out'}" in result.stderr
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clean.npy", "clean.png", "predict.json"]

@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from gconv_ga.images import ImageFile, Normalization
-from gconv_ga.predict import ImagePrediction, _tiles, predict_image, predict_to_file, save_prediction
+from gconv_ga.predict import ImagePrediction, _tiles, predict_image, predict_labels, predict_to_file, save_prediction
 from gconv_ga.predict._predictions import class_colors, growing, growing_npy, growing_png
 
 HEIGHT, WIDTH = 37, 23
@@ -120,3 +120,24 @@ def test_a_prediction_by_rows_is_the_one_as_a_whole(classes, limit, image, tmp_p
         assert rows.mode == whole.mode == ("P" if classes == 3 else "I;16")
         assert np.asarray(rows).tolist() == np.asarray(whole).tolist() == labels.tolist()
         assert rows.getpalette() == whole.getpalette()
+
+
+def test_output_that_is_not_finite_is_no_prediction(tmp_path):
+    """A finite image far beyond those that the network knows: its logits overflow in one pixel."""
+    net = torch.nn.Conv2d(1, 2, 1)
+    with torch.no_grad():
+        net.weight.fill_(1e3)
+    image = torch.zeros(1, 40, 40)
+    for value in (1e34, 1e37):
+        image[0, 30, 5] = value
+        np.save(tmp_path / "a.npy", image.numpy())
+        if value == 1e34:
+            predict_to_file(net, ImageFile(tmp_path / "a.npy"), tmp_path / "out/a.png", tile=16, probabilities=True)
+            assert predict_labels(net, image[None]).shape == (1, 40, 40)
+    with pytest.raises(ValueError, match=r"^image must be such that the network's output is finite"):
+        predict_image(net, image)
+    with pytest.raises(ValueError, match=r"^images must be such that the network's output is finite"):
+        predict_labels(net, image[None])
+    with pytest.raises(ValueError, match=r"^image must be such that the network's output is finite"):
+        predict_to_file(net, ImageFile(tmp_path / "a.npy"), tmp_path / "out/b.png", tile=16, probabilities=True)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.npy", "a.png"]
