@@ -17,6 +17,7 @@ from ._options import (
     load_run,
     make_folder,
     naming,
+    note,
     refuse,
     refuse_files,
     run_encoding,
@@ -25,9 +26,11 @@ from ._sources import (
     Channels,
     Colors,
     IgnoreIndex,
+    MaskSuffix,
     MaxPixels,
     OtherNumbers,
     Page,
+    Recursive,
     Source,
     TableFile,
     choose_reading,
@@ -48,9 +51,15 @@ def evaluate(
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of their masks, with the same file names.")
     ] = None,
+    mask_suffix: MaskSuffix = None,
+    recursive: Recursive = False,
     table: TableFile = None,
+    split: Annotated[
+        Path | None, typer.Option(metavar="CSV", help="Columns file, split (train, val, test), for --part.")
+    ] = None,
     part: Annotated[
-        Literal["train", "val", "test", "all"], typer.Option(help="Rows to score if the table has a column split.")
+        Literal["train", "val", "test", "all"],
+        typer.Option(help="Images to score if there is --split, or a column split in the table."),
     ] = "test",
     colors: Colors = None,
     ignore_index: IgnoreIndex = None,
@@ -72,10 +81,12 @@ def evaluate(
 
     Example: gconv-ga evaluate --run run --table data/table.csv --part test --out report
 
+    Example: gconv-ga evaluate --run run --images data --masks data --mask-suffix _mask --split split.csv --out report
+
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
     SIGTERM.
     """
-    source = Source(images, masks, table)
+    source = Source(images, masks, table, mask_suffix, recursive)
     from ..evaluate import evaluate_image, evaluation_report
     from ..evaluate import page as page_of
     from ..images import PairDataset, Problem
@@ -87,7 +98,7 @@ def evaluate(
     model, config, step = load_run(run)
     classes, encoding = len(config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
     reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
-    pairs, problems = _part(source, part)
+    pairs, problems = _part(source, part, split)
     if encoding.colors is not None and len(encoding.names) != classes:
         refuse("--colors", f"the network has {classes} classes, but {len(encoding.names)} have a colour")
     scan_files(
@@ -116,14 +127,22 @@ def evaluate(
     print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
 
 
-def _part(source: Source, part: str) -> tuple[list["PairFiles"], list["Problem"]]:
+def _part(source: Source, part: str, split_file: Path | None) -> tuple[list["PairFiles"], list["Problem"]]:
     """Return the pairs to score, and the problems with their names."""
+    from ..images import read_split
+
     pairs, problems, table = source.read()
-    if table is None or table.split is None or part == "all":
+    split = None if table is None else table.split
+    if split_file is not None:
+        if table is not None:
+            refuse("--split", "the table of --table gives the split, in a column named split")
+        with naming("--split"):
+            split = read_split(split_file, [pair.name for pair in pairs], note=note)
+    if split is None or part == "all":
         return list(pairs), list(problems)
-    chosen = [pair for pair in pairs if table.split[pair.name] == part]
+    chosen = [pair for pair in pairs if split[pair.name] == part]
     if not chosen and not problems:
-        refuse("--part", f"{source.table} has no row of the part {part}")
+        refuse("--part", f"{split_file or source.table} has no row of the part {part}")
     return chosen, list(problems)
 
 

@@ -2,15 +2,17 @@
 
 import hashlib
 import json
+import os
+import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._files import write_atomically
+from .._files import remove_unfinished, write_atomically
 from ..images import MAX_PIXELS, Reading
 from ._options import (
     Debug,
@@ -27,18 +29,21 @@ from ._options import (
     refuse,
     run_encoding,
 )
-from ._sources import Channels, MaxPixels, OtherNumbers, Page, choose_reading
+from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
     from ..predict import ObjectFiles
 
 SETTINGS = "predict.json"
+LONGEST = "_objects.geojson"  # ending of the files about objects
+NAME_BYTES = 255  # of a file, in the usual file systems
 
 
 def predict(
     run: Run,
     images: Annotated[Path, typer.Option(metavar="FILE_OR_DIR", help="An image, or a folder of images.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictions, NAME.png for each image.")],
+    recursive: Recursive = False,
     tile: Tile = 256,
     average: Annotated[
         str | None,
@@ -111,7 +116,8 @@ def predict(
     orientation, mean probability and mean intensities of each object, in micrometres too where the side of a pixel is
     known. Objects are found in the whole image at once, with about 100 bytes of memory a pixel.
 
-    Without a terminal, as in the log of a job, progress is one line each half minute.
+    With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
+    over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
 
     Memory grows with the network and with --tile, and without --objects not with the image. Large PNG and JPEG files
     are decoded row by row into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in
@@ -138,10 +144,15 @@ def predict(
     model, config, _ = load_run(run)
     reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
     with naming("--images"):
-        files = find_images(images)
-    _refuse_same_names(files, overlay=overlay)
+        files = find_images(images, recursive=recursive, note=note)
+    root = images if recursive and images.is_dir() else None
+    names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
+    endings = [".png", *([".npy"] if probabilities else []), *(["_overlay.png"] if overlay else [])]
+    _refuse_names(list(names.values()), endings if sought is None else [*endings, LONGEST])
     if out.exists() and any(out.samefile(file.parent) for file in files):
         refuse("--out", f"{out} is the folder of the images; predictions would overwrite them")
+    if root is not None and out.resolve().is_relative_to(root.resolve()):
+        refuse("--out", f"{out} lies in the folder of the images, and its files would be taken for images")
     make_folder(out, "--out")
     checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
     kinds = {"probabilities": probabilities, "overlay": overlay}
@@ -158,7 +169,7 @@ def predict(
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
     named = None if sought is None else replace(sought, names=config.classes)
     _predict(
-        network, config.normalization, reading, files, out, objects=named, tile=tile, device=where, colors=colors,
+        network, config.normalization, reading, names, out, objects=named, tile=tile, device=where, colors=colors,
         **kinds,
     )  # fmt: skip
 
@@ -190,14 +201,17 @@ def _sought(objects: bool, rise: float | None, smallest: int | None, files: dict
         return ObjectFiles(replace(rules, smallest=usual.smallest if smallest is None else smallest), **files)
 
 
-def _refuse_same_names(files: Sequence[Path], *, overlay: bool) -> None:
-    """Refuse images two of which would write the same file."""
-    written = Counter(f"{file.stem}.png" for file in files)
-    if overlay:
-        written.update(f"{file.stem}_overlay.png" for file in files)
+def _refuse_names(names: Sequence[str], endings: Sequence[str]) -> None:
+    """Refuse images two of which would write the same file, and names that are too long for the files written."""
+    written = Counter(unicodedata.normalize("NFC", name + ending) for name in names for ending in endings)
     name, count = written.most_common(1)[0]
     if count > 1:
         refuse("--images", f"{count} of the images would write the same {name}")
+    long = [name for name in names for ending in endings if len(os.fsencode(Path(name + ending).name)) > NAME_BYTES]
+    if long:
+        size = len(os.fsencode(Path(long[0]).name))
+        refuse("--images", f"the name {long[0]!r} of {size} bytes is too long: with {max(endings, key=len)} at the end "
+               f"it would have more than {NAME_BYTES}")  # fmt: skip
 
 
 def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
@@ -213,7 +227,7 @@ def _predict(
     network: Any,
     normalization: Any,
     reading: Reading,
-    files: Sequence[Path],
+    names: Mapping[Path, str],
     out: Path,
     *,
     objects: "ObjectFiles | None",
@@ -226,31 +240,34 @@ def _predict(
     from ..predict import predict_to_file
     from ._progress import progress_bars
 
-    waiting = [file for file in files if not (out / f"{file.stem}.png").exists()]
+    targets = {file: out / f"{name}.png" for file, name in names.items()}
+    waiting = [file for file, target in targets.items() if not target.exists()]
+    for folder in {target.parent for target in targets.values()}:
+        remove_unfinished(folder)
     problems = []
     with progress_bars() as bars:
-        task = bars.add_task("images", total=len(files), completed=len(files) - len(waiting), note="")
+        task = bars.add_task("images", total=len(names), completed=len(names) - len(waiting), note="")
         tiles = bars.add_task("tiles", total=None, note="")
         for file in waiting:
-            bars.update(task, note=file.name)
+            bars.update(task, note=names[file])
             sought = objects
-            if sought is not None and sought.pixel_size is None:
-                sought = replace(sought, pixel_size=read_pixel_size(file))
             try:
+                if sought is not None and sought.pixel_size is None:
+                    sought = replace(sought, pixel_size=read_pixel_size(file))
                 image = ImageFile(file, normalization, reading)
                 predict_to_file(
-                    network, image, out / f"{file.stem}.png", tile=tile, device=device,
+                    network, image, targets[file], tile=tile, device=device,
                     objects=sought, progress=lambda done, total: bars.update(tiles, completed=done, total=total),
                     **options,
                 )  # fmt: skip
             except ValueError as error:
-                problems.append(Problem(file.name, str(error)))
+                problems.append(Problem(names[file] + file.suffix, str(error)))
                 continue
             bars.advance(task)
     if problems:
         list_problems(problems)
-        note(f"{len(problems)} of {len(files)} images cannot be predicted; the others are done, in {out}")
+        note(f"{len(problems)} of {len(names)} images cannot be predicted; the others are done, in {out}")
         raise typer.Exit(1)
-    skipped = len(files) - len(waiting)
+    skipped = len(names) - len(waiting)
     done = f"{len(waiting)} image{'' if len(waiting) == 1 else 's'} done"
     print(f"{out}: {done}" + (f", {skipped} skipped" if skipped else ""))

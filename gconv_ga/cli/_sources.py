@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from ..images import FORMATS, MAX_PIXELS, Reading
-from ._options import naming, refuse, refuse_files
+from ._options import naming, note, refuse, refuse_files
 
 if TYPE_CHECKING:
     from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
@@ -31,6 +31,17 @@ Colors = Annotated[
 IgnoreIndex = Annotated[
     int | None,
     typer.Option(metavar="N", help="Mask value of ignored pixels, which are excluded from training and scores."),
+]
+SplitFile = Annotated[
+    Path | None,
+    typer.Option(metavar="CSV", help="Columns file, split (train, val, test). If omitted: 1 of 5 validates."),
+]
+MaskSuffix = Annotated[
+    str | None,
+    typer.Option(metavar="TEXT", help="What the names of masks have beyond those of their images, such as _mask."),
+]
+Recursive = Annotated[
+    bool, typer.Option("--recursive", help="Go through the folders in the folder too; names are then paths in it.")
 ]
 Channels = Annotated[
     str | None,
@@ -93,6 +104,8 @@ class Source:
         images: Value of ``--images``.
         masks: Value of ``--masks``.
         table: Value of ``--table``.
+        suffix: Value of ``--mask-suffix``.
+        recursive: Value of ``--recursive``.
 
     Raises:
         typer.BadParameter: The options name neither or both.
@@ -101,10 +114,15 @@ class Source:
     images: Path | None
     masks: Path | None
     table: Path | None
+    suffix: str | None = None
+    recursive: bool = False
 
     def __post_init__(self) -> None:
         if self.table is not None and (self.images is not None or self.masks is not None):
             refuse("--table", "a table replaces --images and --masks; give one or the other")
+        if self.table is not None and (self.suffix is not None or self.recursive):
+            option = "--recursive" if self.suffix is None else "--mask-suffix"
+            refuse(option, "it is for --images and --masks; a table names the files")
         if self.table is None and self.images is None:
             refuse("--images", "give --images and --masks, or --table")
         if self.table is None and self.masks is None:
@@ -130,9 +148,10 @@ class Source:
         assert self.images is not None
         assert self.masks is not None
         with naming("--images"):
-            files = find_images(self.images)
+            files = find_images(self.images, recursive=self.recursive, note=note)
+        root = self.images if self.recursive and self.images.is_dir() else None
         with naming("--masks"):
-            return *match_masks(files, self.masks), None
+            return *match_masks(files, self.masks, suffix=self.suffix or "", root=root, note=note), None
 
 
 def mask_encoding(

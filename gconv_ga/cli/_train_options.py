@@ -22,7 +22,19 @@ from ..images import MAX_PIXELS
 from ..segmenter import Machines
 from ..train import RunConfig
 from ._options import Debug, GroupName, refuse
-from ._sources import KINDS, Channels, Colors, IgnoreIndex, MaxPixels, OtherNumbers, Page, TableFile
+from ._sources import (
+    KINDS,
+    Channels,
+    Colors,
+    IgnoreIndex,
+    MaskSuffix,
+    MaxPixels,
+    OtherNumbers,
+    Page,
+    Recursive,
+    SplitFile,
+    TableFile,
+)
 
 CONFIG_FILE = "config.json"
 ARCH_FORMS = "unet or smp:NAME:ENCODER"
@@ -69,6 +81,8 @@ class DataOptions:
         default=None,
         metadata={"metavar": "DIR", "help": "Masks of class indices 0, 1, ..., with the names of the images."},
     )
+    mask_suffix: MaskSuffix = None
+    recursive: Recursive = False
     table: TableFile = None
     colors: Colors = None
     ignore_index: IgnoreIndex = None
@@ -76,10 +90,7 @@ class DataOptions:
         default=None,
         metadata={"help": "Number of classes, background included. If omitted, they are counted.", "minimum": 2},
     )
-    split: Path | None = field(
-        default=None,
-        metadata={"metavar": "CSV", "help": "Columns file, split (train, val, test). If omitted: 1 of 5 validates."},
-    )
+    split: SplitFile = None
     channels: Channels = None
     page: Page = None
     other_numbers: OtherNumbers = None

@@ -14,7 +14,7 @@ import typer
 from .._validate import argument_of
 from ..segmenter import Machines
 from ..train import RunConfig
-from ._options import naming, refuse
+from ._options import naming, note, refuse
 from ._sources import Source, choose_reading, mask_encoding, scan_files
 from ._train_options import (
     ARCH_FORMS,
@@ -46,7 +46,8 @@ LARGEST_CROP = 128  # the default, if all images are that large
 SOURCES = ("images", "masks", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
-FREE = (*SOURCES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
+PLACES = (*SOURCES, "mask_suffix", "recursive")
+FREE = (*PLACES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
 
 
 class Plan(NamedTuple):
@@ -194,7 +195,8 @@ def _merged(*layers: Mapping[str, Path]) -> dict[str, Path]:
 
 
 def _source(values: Mapping[str, Any]) -> Source:
-    return Source(*(None if values[name] is None else Path(values[name]) for name in SOURCES))
+    images, masks, table = (None if values[name] is None else Path(values[name]) for name in SOURCES)
+    return Source(images, masks, table, values["mask_suffix"], values["recursive"])
 
 
 def _machines(values: Mapping[str, Any], precision: str, batch_size: int) -> Machines:
@@ -315,7 +317,7 @@ def _split(data: DataOptions, names: Sequence[str], table: Any, *, seed: int) ->
     option = "--split" if table is None else "--table"
     with naming(option):
         if data.split is not None:
-            split = read_split(data.split, names)
+            split = read_split(data.split, names, note=note)
         elif table is not None and table.split is not None:
             split = dict(table.split)
         else:

@@ -57,13 +57,20 @@ def test_a_path_that_leads_outside_is_refused(column, cell, folder):
     row = {"image": "p1/a.png", "mask": "p1/a_mask.png", column: path}
     found = table(folder, "image,mask", f"{row['image']},{row['mask']}")
     assert found.pairs == ()
-    assert [str(problem) for problem in found.problems] == [f"{path}: outside the folder of the table"]
+    advice = "put the table into a folder above all of its files"
+    assert [str(problem) for problem in found.problems] == [f"{path}: outside the folder of the table; {advice}"]
 
 
-def test_a_link_that_leads_outside_is_refused(folder):
+def test_links_are_those_that_the_user_has_made(folder):
     (folder / "link.png").symlink_to(folder.parent / "secret.png")
-    found = table(folder, "image,mask", "link.png,p1/a_mask.png")
-    assert [str(problem) for problem in found.problems] == ["link.png: outside the folder of the table"]
+    (folder / "link").symlink_to(folder.parent)
+    found = table(folder, "image,mask", "link.png,p1/a_mask.png", "link/secret.png,p2/a_mask.png")
+    assert [pair.name for pair in found.pairs] == ["link", "link/secret"]
+    (folder.parent / "secret.png").unlink()
+    found = table(folder, "image,mask", "link.png,p1/a_mask.png", "link/../p2/a.png,p2/a_mask.png")
+    assert [pair.name for pair in found.pairs] == ["p2/a"]
+    lost = f"link.png: a link to {folder.parent / 'secret.png'}, which is not there"
+    assert [str(problem) for problem in found.problems] == [lost]
 
 
 def test_an_absolute_path_inside_is_taken(folder):
@@ -74,7 +81,8 @@ def test_an_absolute_path_inside_is_taken(folder):
     ("lines", "problem"),
     [
         (["image,mask", "p1/b.png,p1/a_mask.png"], "p1/b.png: there is no such file"),
-        (["image,mask", "p1,p1/a_mask.png"], "p1: there is no such file"),
+        (["image,mask", "p1,p1/a_mask.png"], "p1: not a file"),
+        (["image,mask", "p1/a.png/b.png,p1/a_mask.png"], "p1/a.png/b.png: not the name of a file"),
         (
             ["image,mask", "p1/a.png,p1/a_mask.png", "p1/a.png,p2/a_mask.png"],
             "p1/a.png: another image in the table has this name",
