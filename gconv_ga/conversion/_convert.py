@@ -1,7 +1,7 @@
 """`convert` and its rules: which module of a plain network becomes what."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,13 +11,25 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
-from ._layers import ConjugatedForward, OrbitConv2d, OrbitConvTranspose2d, TiedForward, grid_moves
+from ._copying import copy_network
+from ._layers import (
+    ConjugatedForward,
+    OrbitConv2d,
+    OrbitConvTranspose2d,
+    OwnConv2d,
+    OwnConvTranspose2d,
+    TiedForward,
+    grid_moves,
+)
 from ._network import REQUESTED, ConversionReport, ConvertedNetwork, NotConvertible, Row, check_in_action
-from ._verify import Verification
+from ._verify import MOST_SUSPECTS_NAMED, Unequal, Verification
 
 Action = Literal["keep", "swap", "conjugate", "refuse"]
 Modules = str | type[nn.Module] | Iterable[str | type[nn.Module]]
 Rule = str | Callable[[nn.Module, Group], nn.Module]
+
+# How many ways out a refusal tries; each is a conversion with its verification.
+MOST_ADVICE_TRIED = 3
 
 
 def convert(
@@ -43,10 +55,13 @@ def convert(
     `ConvertedNetwork.open_taps` lets orientations mix, starting from zero, so that the network can be trained beyond
     the average.
 
-    The result is compared with the group average in float64 on ``example``, and refused if it differs. The comparison
-    is of structures, not of weights. For it, trainable parameters that are constant, such as those of a branch that
-    starts at zero, are replaced by random numbers, and the statistics of batch norms by those of the example. Otherwise
-    they could hide a difference that shows only after training.
+    The result is compared with the plain network in float64, orientation by orientation, and refused if it differs: on
+    ``example``, and on images of another size (odd steps larger; multiples, if the plain network takes nothing else) in
+    another batch. This takes about ``4 |G| + 8`` passes of the plain network over one example; a refusal takes several
+    times as many, since it tries the advice that it gives. The comparison is of structures, not of weights. For it,
+    trainable parameters that are constant, such as those of a branch that starts at zero, are replaced by random
+    numbers, and the statistics of batch norms by those of the example. Otherwise they could hide a difference that
+    shows only after training.
 
     A network that was never trained on rotated images may do badly on them, and so may its average. Then train the
     average.
@@ -54,17 +69,17 @@ def convert(
     Args:
         model: A network from images to anything. It is copied with its parameters.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        example: A batch of images for the model, or a tuple of its arguments. The images should be varied, and
-            preferably not square. The verification holds for what the model does at this size.
+        example: A batch of images for the model, or a tuple of its arguments. The images should be varied, small to
+            save time, and preferably not square.
         conjugate: Paths, class names or classes of modules to run whole in each orientation's frame: the way out for a
             block that mixes positions and channels. Such a block cannot be opened.
         keep: Paths, class names or classes of modules to leave alone.
         in_action: As in `GroupAverage`: "scalar" for images, "vector", "regular", "labels" or "invariant".
         out_action: As in `GroupAverage`. An action that knows the image's size takes that of the example.
         reduce: "mean" for the group average, "none" for the feature maps on the group; see `ConvertedNetwork`.
-        dropout: "independent" draws a mask for each orientation. "tied" draws one for all of them, so that the network
-            is equivariant in training too; this concerns torch's dropouts and modules named StochasticDepth or
-            DropPath.
+        dropout: "independent" draws a mask for each orientation. "tied" draws one that rotates with them, so that the
+            network is equivariant in training too; tokens, whose places are unknown, have one for each channel. This
+            concerns torch's dropouts and modules named StochasticDepth or DropPath.
         verify: Whether to compare with the group average.
         tolerance: Largest difference allowed; see `ConversionReport`.
 
@@ -108,20 +123,68 @@ def convert(
     for name, action in nest_leaves(actions[1], "out_action"):
         if isinstance(action, LabelMask):
             raise invalid(name, "an action on something that has a mean; class indices have none", action)
-    tied = dropout == "tied"
-    converter = ModuleConverter(symmetry, _as_tuple("conjugate", conjugate), _as_tuple("keep", keep), tied)
+    requests = _as_tuple("conjugate", conjugate), _as_tuple("keep", keep)
+    name = type(model).__name__
+    try:
+        model = copy_network(model)
+    except NotImplementedError as error:
+        raise NotConvertible(f"{name} cannot be converted: {error}.") from error
 
-    def convert_in_place(plain: nn.Module) -> ConvertedNetwork:
-        net = ConvertedNetwork(converter.run(plain), symmetry, *actions, reduce, tied, converter.report)
-        # Not net.train(): the parts keep their own modes.
-        net.training = plain.training
+    def attempt(more: tuple[str, ...] = (), swap_computed: bool = True, compare: bool = verify) -> ConvertedNetwork:
+        conjugated = (*requests[0], *more)
+        converter = ModuleConverter(symmetry, conjugated, requests[1], dropout == "tied", swap_computed)
+
+        def convert_in_place(plain: nn.Module) -> ConvertedNetwork:
+            net = ConvertedNetwork(converter.run(plain), symmetry, *actions, reduce, converter.tied, converter.report)
+            # Not net.train(): the parts keep their own modes.
+            net.training = plain.training
+            return net
+
+        lifting = Verification(model, inputs, convert_in_place).run(compare, tolerance)
+        net = convert_in_place(copy_network(model))
+        for path, module in net.convolutions().items():
+            module.lifts = path in lifting
         return net
 
-    lifting = Verification(model, inputs, convert_in_place).run(verify, tolerance)
-    net = convert_in_place(deepcopy(model))
-    for path, module in net.convolutions().items():
-        module.lifts = path in lifting
-    return net
+    try:
+        return attempt()
+    except Unequal as error:
+        first = error
+    if any(row.why == COMPUTED for row in first.rows):
+        # A layer's own forward may do more than compute a weight.
+        try:
+            return attempt(swap_computed=False)
+        except Unequal as error:
+            first = error
+    advice = _tried_advice(first.suspects, lambda more: attempt(more, False, True))
+    raise NotConvertible(f"{first} {advice}", first.report) from first
+
+
+def _tried_advice(suspects: list[str], attempt: Callable[[tuple[str, ...]], Any]) -> str:
+    """Return what to do about modules at fault, after trying it.
+
+    Args:
+        suspects: Their paths.
+        attempt: A function that converts with further modules conjugated, or raises.
+    """
+    average = "GroupAverage(model, group) is exact for any network."
+    named = [path for path in suspects if path]
+    if not named:
+        return f"A line of the model's own forward is at fault: move it into a module and conjugate that, or: {average}"
+    candidates = [tuple(named)] if len(named) <= MOST_SUSPECTS_NAMED else []
+    path = named[0]
+    while "." in path and len(candidates) < MOST_ADVICE_TRIED:
+        path = path.rpartition(".")[0]
+        candidates.append((path,))
+    for candidate in candidates:
+        try:
+            attempt(candidate)
+        except (TypeError, ValueError, RuntimeError):
+            continue
+        return f"conjugate={list(candidate)} makes it exact: it was tried. Or: {average}"
+    tried = " or ".join(str(list(candidate)) for candidate in candidates)
+    told = f"conjugate={tried} was tried and does not help. " if tried else ""
+    return f"{told}{average}"
 
 
 def _as_arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:
@@ -193,6 +256,8 @@ class Decision:
     make: Callable[[Any, Group], nn.Module] | None = None
 
 
+COMPUTED = "kernels rotate after the layer has computed them"
+
 # They act on each channel or each sample alone.
 _COMMUTING: tuple[type[nn.Module], ...] = (
     nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.GroupNorm,
@@ -208,6 +273,8 @@ _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 # Modules of torch's activations, and of the activations of timm.
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
 _COMMUTING_NAMES = ("Permute", "StochasticDepth", "DropPath")
+# Sub-pixel shuffles by reshaping, around a convolution (MONAI).
+_SHUFFLING_NAMES = ("SubpixelUpsample",)
 # With tied dropout, these have one mask for all orientations; the others add something to it and cannot be tied.
 _TIED_NAMES = ("StochasticDepth", "DropPath")
 _UNTIEABLE = (nn.AlphaDropout, nn.FeatureAlphaDropout)
@@ -230,20 +297,40 @@ def decide(module: nn.Module, group: Group) -> Decision | None:
         return Decision("conjugate", "weights depend on the position")
     if isinstance(module, _COMMUTING) or kind.__module__ in _ACTIVATIONS or kind.__name__ in _COMMUTING_NAMES:
         return Decision("keep", "commutes")
+    if kind.__name__ in _SHUFFLING_NAMES:
+        return Decision("conjugate", "channels become pixels")
+    if kind.__module__.startswith("einops."):
+        # Tokens keep the order of the pixels; what makes pixels of channels must see an upright image.
+        if _mixes_axes(str(getattr(module, "pattern", ""))):
+            return Decision("conjugate", "channels become pixels")
+        return Decision("keep", "reorders axes")
     if any(True for _ in module.children()) or isinstance(module, nn.Sequential | nn.ModuleList | nn.ModuleDict):
         return None
     return Decision("conjugate", "unknown class")
 
 
+def _mixes_axes(pattern: str) -> bool:
+    """Return whether an einops pattern makes images of images, with axes split or merged on the way."""
+    sides = [re.sub(r"\([^)]*\)", "x", side).split() for side in pattern.split("->")]
+    return "(" in pattern and [len(side) for side in sides] == [4, 4]
+
+
 def _decide_convolution(module: nn.Module) -> Decision | None:
-    # Weights that are computed before each call (old-style weight norm, pruning) are not parameters.
-    has_weight = isinstance(module._parameters.get("weight"), nn.Parameter)  # noqa: SLF001  torch has no public name
-    if type(module) is nn.Conv2d and has_weight:
-        return Decision("swap", "kernels rotate", OrbitConv2d.of)
-    if type(module) is nn.ConvTranspose2d and has_weight:
-        return Decision("swap", "kernels rotate", OrbitConvTranspose2d.of)
-    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-        return Decision("conjugate", "a convolution that computes its weight or padding")
+    kinds: tuple[tuple[Any, Any, Any], ...] = (
+        (nn.Conv2d, OrbitConv2d, OwnConv2d),
+        (nn.ConvTranspose2d, OrbitConvTranspose2d, OwnConvTranspose2d),
+    )
+    for plain, orbit, own in kinds:
+        if not isinstance(module, plain):
+            continue
+        # Weights that are computed before or at each call (weight norm, pruning) are not parameters.
+        has_weight = isinstance(module._parameters.get("weight"), nn.Parameter)  # noqa: SLF001  torch has no public name
+        inherits = type(module).forward is plain.forward and (
+            plain is nn.ConvTranspose2d or type(module)._conv_forward is nn.Conv2d._conv_forward  # noqa: SLF001
+        )
+        if has_weight and inherits:
+            return Decision("swap", "kernels rotate", orbit.of)
+        return Decision("swap", COMPUTED, own.of)
     return None
 
 
@@ -276,12 +363,16 @@ class ModuleConverter:
         conjugate: The modules that the user wants conjugated.
         keep: The modules that the user wants left alone.
         tied: Whether random drops are drawn once for all orientations.
+        swap_computed: Whether convolutions that compute their weight or padding are swapped rather than conjugated.
     """
 
-    def __init__(self, group: Group, conjugate: tuple[Any, ...], keep: tuple[Any, ...], tied: bool) -> None:
+    def __init__(
+        self, group: Group, conjugate: tuple[Any, ...], keep: tuple[Any, ...], tied: bool, swap_computed: bool = True
+    ) -> None:
         self.group = group
         self.requests: dict[Action, tuple[Any, ...]] = {"conjugate": conjugate, "keep": keep}
         self.tied = tied
+        self.swap_computed = swap_computed
         self.report = ConversionReport(group.name)
         self._found: set[Any] = set()
         self._replacements: dict[nn.Module, nn.Module] = {}
@@ -318,6 +409,8 @@ class ModuleConverter:
                 if child is not None:
                     setattr(module, name, self._visit(f"{path}.{name}" if path else name, child))
             return module
+        if decision.why == COMPUTED and not self.swap_computed:
+            decision = Decision("conjugate", "a convolution that computes its weight or padding")
         kind = type(module).__name__  # a swapped module changes its class in place
         replacement, decision = self._apply(decision, module)
         self.report.rows.append(Row(path, kind, decision.action, decision.why))

@@ -12,7 +12,7 @@ from .. import nn as gnn
 from .._validate import invalid
 from ..actions import GridMove
 from ..nn.authoring import Geometry, apply_per_orientation, make_geometry
-from ._layers import OrbitConv2d, OrbitConvolution, OrbitConvTranspose2d
+from ._layers import OrbitConv2d, OrbitConvolution, OrbitConvTranspose2d, OwnConvolution
 
 
 def fold(net: nn.Module) -> nn.Module:
@@ -65,7 +65,9 @@ def fold(net: nn.Module) -> nn.Module:
 
 def _fold_modules(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in done:
-        kind = type(module)
+        # A convolution that computes its weight has none to fold.
+        kinds = () if isinstance(module, OwnConvolution) else type(module).__mro__
+        kind = next((each for each in kinds if each in _FOLDS), type(module))
         if kind in _FOLDS:
             done[module] = _FOLDS[kind](module)
         else:

@@ -7,12 +7,12 @@ image, and nothing has to be rotated back at the end. A map rotated back, ``L_g^
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import SymInt, Tensor, nn
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
 
 from .._validate import invalid
 from ..actions import GridMove, grid_move, move_grid, nest_leaves, rebuild_nest
@@ -33,6 +33,42 @@ from ..nn.authoring import (
 MAP_NUMBERS_PER_WEIGHT = {"cached": 4.0, "rotated": 8.0}
 
 
+class Layout(NamedTuple):
+    """What is known of a tensor that a network computes, noted on the tensor itself.
+
+    Args:
+        axes: The axes of the pixels' rows and columns; none where they are not known, as for tokens.
+        is_orbit: Whether it depends on the input, so that its rows are those of an orbit. Weights do not.
+        inner: The length of an axis that is folded into the batch, after the orientations.
+    """
+
+    axes: tuple[int, ...] = ()
+    is_orbit: bool = True
+    inner: int = 1
+
+
+def mark(x: Tensor, layout: Layout) -> Tensor:
+    """Note the layout of a tensor on it."""
+    x._orbit_layout = layout  # type: ignore[attr-defined]  # noqa: SLF001  an attribute of our own
+    return x
+
+
+def layout_of(x: Tensor) -> Layout | None:
+    """Return the layout that was noted on a tensor, None if there is none."""
+    layout: Layout | None = getattr(x, "_orbit_layout", None)
+    return layout
+
+
+def run_as_one(x: Tensor, function: Callable[..., Any], *rest: Any) -> Any:
+    """Call ``function(x, *rest)`` as one function for `OrbitMode`, which leaves alone what is called within."""
+    if has_torch_function((x,)):
+        return handle_torch_function(run_as_one, (x,), x, function, *rest)
+    # A compiler does not see that there is a mode.
+    with torch._C.DisableTorchFunction():  # noqa: SLF001  torch has no public name
+        y = function(x, *rest)
+    return mark(y, Layout((2, 3))) if isinstance(y, Tensor) and y.ndim == 4 and layout_of(x) is not None else y
+
+
 class OrbitConvolution(KeepsKernels):
     """A plain convolution changed in place into one on orbits; the parameters stay, under their names.
 
@@ -43,6 +79,7 @@ class OrbitConvolution(KeepsKernels):
 
     neighbours: Tensor
     weight: Tensor
+    rows: int  # length of the weight's first axis
     stride: tuple[int, ...]
     kernel_size: tuple[int, ...]
     groups: int
@@ -64,9 +101,10 @@ class OrbitConvolution(KeepsKernels):
         geometry = make_geometry(group, plain.kernel_size, plain.stride, plain.padding, plain.dilation)
         filters = GridFilters(group, plain.kernel_size)
         tables = filters.tables()
-        plain.__class__ = cls
+        device, rows = plain.weight.device, plain.weight.shape[0]
+        plain.__class__ = orbit_class(type(plain), cls)
         plain.group, plain.geometry, plain.filters, plain.table_names = group, geometry, filters, tuple(tables)
-        device = plain.weight.device
+        plain.rows = rows
         for name, table in tables.items():
             plain.register_buffer(name, table.to(device), persistent=False)
         plain.register_parameter("taps", None)
@@ -78,7 +116,7 @@ class OrbitConvolution(KeepsKernels):
     @property
     def count(self) -> int:
         """The number of elements that the kernel has planes for."""
-        return 1 if self.taps is None else 1 + self.taps.shape[0] // self.weight.shape[0]
+        return 1 if self.taps is None else 1 + self.taps.shape[0] // self.rows
 
     def open(self, count: int) -> None:
         """Add planes of zeros for the ``count`` elements nearest the identity; existing planes are kept.
@@ -92,9 +130,10 @@ class OrbitConvolution(KeepsKernels):
         if count == self.count:
             return
         table = [[self._neighbour(g, u) for u in elements] for g in range(self.group.order)]
-        self.neighbours = torch.tensor(table, device=self.weight.device)
+        weight = self.weight.detach()
+        self.neighbours = torch.tensor(table, device=weight.device)
         # Four axes: `.to(memory_format=torch.channels_last)` takes no more.
-        taps = self.weight.new_zeros(((count - 1) * self.weight.shape[0], *self.weight.shape[1:]))
+        taps = weight.new_zeros(((count - 1) * self.rows, *weight.shape[1:]))
         if self.taps is not None:
             taps[: self.taps.shape[0]] = self.taps.detach()
         self.taps = nn.Parameter(taps)
@@ -103,50 +142,52 @@ class OrbitConvolution(KeepsKernels):
         """Return the orientation that plane ``u`` reads to compute orientation ``g``."""
         raise NotImplementedError
 
-    def planes(self) -> Tensor:
+    def planes(self, weight: Tensor) -> Tensor:
         """Return the kernel with all its planes, ``[rows, columns, m, kh, kw]``."""
-        weights = self.weight if self.taps is None else torch.cat((self.weight, self.taps))
+        weights = weight if self.taps is None else torch.cat((weight, self.taps))
         return weights.unflatten(0, (self.count, -1)).permute(1, 2, 0, 3, 4)
 
-    def rotated_kernels(self, shifted: bool) -> Tensor:
+    def rotated_kernels(self, shifted: bool, weight: Tensor | None = None) -> Tensor:
         """Return the kernels rotated by every element, ``[rows, |G|, J, kh kw]`` with J = (column, plane).
 
         Args:
             shifted: Whether plane ``h`` belongs to orientation ``h`` of the input, ``k_(g^-1 h)``, rather than to
                 ``g u``. This takes a plane for every element.
+            weight: The weight of this call. If None, the parameter.
         """
         tables = {name: getattr(self, name) for name in self.table_names}
+        planes = self.planes(self.weight if weight is None else weight)
         if shifted:
-            return self.filters.turn_and_shift(self.planes(), tables)
-        return self.filters.turn(self.planes().flatten(1, 2), tables)
+            return self.filters.turn_and_shift(planes, tables)
+        return self.filters.turn(planes.flatten(1, 2), tables)
 
     @property
     def _mixes_all(self) -> bool:
         return self.taps is not None and self.count == self.group.order and self.groups == 1
 
-    @property
-    def _weights(self) -> tuple[Tensor, ...]:
-        return (self.weight,) if self.taps is None else (self.weight, self.taps)
+    def _weights(self, weight: Tensor) -> tuple[Tensor, ...]:
+        return (weight,) if self.taps is None else (weight, self.taps)
 
-    def _kernels(self) -> Tensor:
-        return self._cached(self._kernels_by_element, *self._weights)
+    def _kernels(self, weight: Tensor) -> Tensor:
+        return self._cached(lambda: self._kernels_by_element(weight), *self._weights(weight))
 
-    def _kernels_by_element(self) -> Tensor:
+    def _kernels_by_element(self, weight: Tensor) -> Tensor:
         """Return `rotated_kernels` with elements first in memory, the order in which a convolution reads them."""
-        return self.rotated_kernels(self._mixes_all).transpose(0, 1).contiguous().transpose(0, 1)
+        return self.rotated_kernels(self._mixes_all, weight).transpose(0, 1).contiguous().transpose(0, 1)
 
-    def _rotates_maps(self, numbers: int) -> bool:
+    def _rotates_maps(self, numbers: int, weight: Tensor, geometry: Geometry) -> bool:
         """Return whether rotating maps of so many numbers costs less than rotating the kernel.
 
         An exported program always rotates the maps of a layer whose orientations have windows of their own, since it
         is to run at other sizes than the example's.
         """
         if torch.compiler.is_exporting():
-            rows, columns = self.geometry.rows, self.geometry.columns
-            return max(self.stride) > 1 or rows != columns or rows.low != rows.high
-        trains = torch.is_grad_enabled() and any(weight.requires_grad for weight in self._weights)
-        kernel = sum(weight.numel() for weight in self._weights)
-        return numbers < kernel * MAP_NUMBERS_PER_WEIGHT["rotated" if self.training or trains else "cached"]
+            rows, columns = geometry.rows, geometry.columns
+            return max(rows.stride, columns.stride) > 1 or rows != columns or rows.low != rows.high
+        weights = self._weights(weight)
+        trains = torch.is_grad_enabled() and any(each.requires_grad for each in weights)
+        cached = isinstance(weight, nn.Parameter) and not (self.training or trains)
+        return numbers < sum(map(Tensor.numel, weights)) * MAP_NUMBERS_PER_WEIGHT["cached" if cached else "rotated"]
 
     def _repr_with_group(self, plain: str) -> str:
         text = f"{plain}, group={self.group.name!r}"
@@ -168,22 +209,38 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
     def _neighbour(self, g: int, u: int) -> int:
         return self.group.products[g][u]
 
-    def _kernels_by_element(self) -> Tensor:
+    def _kernels_by_element(self, weight: Tensor) -> Tensor:
         if not self._mixes_all:
-            return super()._kernels_by_element()
+            return super()._kernels_by_element(weight)
         # The maps lie beside each other element by element: planes come before columns.
-        stack = self.rotated_kernels(True).unflatten(2, (-1, self.group.order))
+        stack = self.rotated_kernels(True, weight).unflatten(2, (-1, self.group.order))
         return stack.permute(1, 0, 3, 2, 4).flatten(2, 3).transpose(0, 1)
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.taps is None and self.kernel_size == self.stride == (1, 1):
+        y: Tensor = run_as_one(input, self._convolve, self._conv_forward, self.weight, self.bias, self.geometry)
+        return y
+
+    def _convolve(self, input: Tensor, plain: Any, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+        """Convolve an orbit.
+
+        Args:
+            input: The orbit.
+            plain: The plain convolution, a function of images, kernel and bias.
+            weight: The kernel of the identity.
+            bias: The bias.
+            geometry: The windows.
+        """
+        if self.taps is None and all(axis.kernel == axis.stride == 1 for axis in (geometry.rows, geometry.columns)):
             # A single tap does not change when it is rotated.
-            return super().forward(input)
-        if self._rotates_maps(self._rotated_numbers(input)):
-            return self._convolve_upright(input)
+            y: Tensor = plain(input, weight, bias)
+            return y
+        height, width = geometry.output_size(input.shape[-2], input.shape[-1])
+        numbers = input.numel() * self.count + input.shape[0] * self.out_channels * height * width
+        if self._rotates_maps(numbers, weight, geometry):
+            return self._convolve_upright(input, plain, weight, bias)
         maps = input.unflatten(0, (-1, self.group.order))
         x = maps.flatten(1, 2) if self._mixes_all else self._gather_neighbours(maps)
-        y = correlate(x, self._kernels(), self.bias, self.geometry, self.groups, self.padding_mode, elements_first=True)
+        y = correlate(x, self._kernels(weight), bias, geometry, self.groups, self.padding_mode, elements_first=True)
         return y.flatten(0, 1)
 
     def _gather_neighbours(self, maps: Tensor) -> Tensor:
@@ -192,16 +249,11 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
             return maps
         return maps[:, self.neighbours].transpose(2, 3).flatten(2, 3)
 
-    def _convolve_upright(self, input: Tensor) -> Tensor:
+    def _convolve_upright(self, input: Tensor, plain: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
         maps = self._gather_neighbours(input.unflatten(0, (-1, self.group.order))).flatten(0, 1)
-        kernel = self.planes().flatten(1, 2)
-        y: Tensor = conjugate(lambda upright: self._conv_forward(upright, kernel, self.bias), maps, self.geometry.moves)
+        kernel = self.planes(weight).flatten(1, 2)
+        y: Tensor = conjugate(lambda upright: plain(upright, kernel, bias), maps, self.geometry.moves)
         return y
-
-    def _rotated_numbers(self, input: Tensor) -> int:
-        """Return how many numbers `_convolve_upright` rotates."""
-        height, width = self.geometry.output_size(input.shape[-2], input.shape[-1])
-        return input.numel() * self.count + input.shape[0] * self.out_channels * height * width
 
     def extra_repr(self) -> str:
         return self._repr_with_group(super().extra_repr())
@@ -220,36 +272,161 @@ class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
         return self.group.products[g][self.group.inverse(u)]
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
-        least = least_size(self.geometry, input.shape[-2], input.shape[-1])
-        rows, columns = self.output_padding
+        extra = self.output_padding[0], self.output_padding[1]
         if output_size is not None:
             # torch's own check of which sizes are possible.
             stride, kernel, dilation = list(self.stride), list(self.kernel_size), list(self.dilation)
             padding = [self.geometry.rows.low, self.geometry.columns.low]
             rows, columns = self._output_padding(input, list(output_size), stride, padding, kernel, 2, dilation)
-        extra = rows, columns
-        size = (least[0] + rows) * (least[1] + columns)
+            extra = rows, columns
+        y: Tensor = run_as_one(input, self._convolve, self.weight, self.bias, self.geometry, extra)
+        return y
+
+    def _convolve(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, extra: tuple[int, int]
+    ) -> Tensor:
+        """Convolve an orbit; ``extra`` are the rows and columns of output padding."""
+        least = least_size(geometry, input.shape[-2], input.shape[-1])
+        size = (least[0] + extra[0]) * (least[1] + extra[1])
         numbers = input.numel() + input.shape[0] * self.out_channels * size
-        if self.taps is None and rows == columns and self._rotates_maps(numbers):
-            return self._convolve_upright(input, rows)
+        if self.taps is None and extra[0] == extra[1] and self._rotates_maps(numbers, weight, geometry):
+            return self._convolve_upright(input, weight, bias, geometry, extra[0])
         maps = input.unflatten(0, (-1, self.group.order))
         sources = None if self._mixes_all else self.neighbours
-        y = correlate_transposed(maps, self._kernels(), self.geometry, extra, self.groups, sources, True)
-        y = y if self.bias is None else y + self.bias.view(-1, 1, 1)
+        y = correlate_transposed(maps, self._kernels(weight), geometry, extra, self.groups, sources, True)
+        y = y if bias is None else y + bias.view(-1, 1, 1)
         return y.flatten(0, 1)
 
-    def _convolve_upright(self, input: Tensor, extra: int) -> Tensor:
-        stride, dilation = tuple(self.stride), tuple(self.dilation)
-        padding = self.geometry.rows.low, self.geometry.columns.low
+    def _convolve_upright(
+        self, input: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, extra: int
+    ) -> Tensor:
+        stride = geometry.rows.stride, geometry.columns.stride
+        padding = geometry.rows.low, geometry.columns.low
+        dilation = geometry.rows.dilation, geometry.columns.dilation
 
         def transposed(upright: Tensor) -> Tensor:
-            return F.conv_transpose2d(upright, self.weight, self.bias, stride, padding, extra, self.groups, dilation)
+            return F.conv_transpose2d(upright, weight, bias, stride, padding, extra, self.groups, dilation)
 
-        y: Tensor = conjugate(transposed, input, self.geometry.moves)
+        y: Tensor = conjugate(transposed, input, geometry.moves)
         return y
 
     def extra_repr(self) -> str:
         return self._repr_with_group(super().extra_repr())
+
+
+def orbit_class(kind: type[nn.Module], base: type[OrbitConvolution]) -> Any:
+    """Return the class of a convolution on orbits that was of class ``kind``, and still is an instance of it."""
+    if kind in (nn.Conv2d, nn.ConvTranspose2d) and not issubclass(base, OwnConvolution):
+        return base
+    name = f"_as_{base.__name__}"
+    # Kept with the class itself: parametrized modules have a class each.
+    if name not in kind.__dict__:
+        members = {
+            "plain_class": kind,
+            "__module__": base.__module__,
+            "__reduce_ex__": _reduce,
+            "__doc__": base.__doc__,
+        }
+        setattr(kind, name, type(f"{base.__name__}From{kind.__name__}", (base, kind), members))
+    return kind.__dict__[name]
+
+
+def _reduce(module: Any, protocol: int) -> Any:
+    base = next(each for each in type(module).__mro__[1:] if issubclass(each, OrbitConvolution))
+    return _restore, (type(module).plain_class, base), module.__getstate__()
+
+
+def _restore(kind: type[nn.Module], base: type[OrbitConvolution]) -> Any:
+    orbit = orbit_class(kind, base)
+    return orbit.__new__(orbit)
+
+
+class OwnConvolution(OrbitConvolution):
+    """A convolution that computes its weight or its padding at each call.
+
+    Its own ``forward`` runs as it is, and only the correlation in it is replaced by one on orbits, with the weight that
+    it is given: standardized, normalized or pruned weights and size-dependent padding need no rules of their own.
+    Further planes are used as they are.
+    """
+
+    plain_class: type[nn.Module]
+    plain_function: Callable[..., Any]
+    argument_names: tuple[str, ...]
+    dilation: tuple[int, ...]
+
+    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Any:
+        with _Correlating(self):
+            return self.plain_class.forward(self, input, *args, **kwargs)
+
+    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
+        """Compute the layer's correlation on an orbit."""
+        raise NotImplementedError
+
+    def _geometry_of(self, arguments: dict[str, Any]) -> Geometry:
+        pairs = [_as_pair(arguments.get(name, default)) for name, default in (("stride", 1), ("dilation", 1))]
+        padding = arguments.get("padding", 0)
+        padding = padding if isinstance(padding, str) else _as_pair(padding)
+        kernel = self.kernel_size[0], self.kernel_size[1]
+        return make_geometry(self.group, kernel, pairs[0], padding, pairs[1])
+
+
+class OwnConv2d(OwnConvolution, OrbitConv2d):
+    """`OrbitConv2d` with the ``forward`` of a subclass of `torch.nn.Conv2d`, or with a computed weight.
+
+    Shape:
+        - input: ``[B |G|, C_in, H, W]``
+        - output: ``[B |G|, C_out, H', W']``
+    """
+
+    plain_function = F.conv2d
+    argument_names = ("stride", "padding", "dilation", "groups")
+
+    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
+        def plain(upright: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
+            return F.conv2d(upright, kernel, bias, **arguments)
+
+        y: Tensor = run_as_one(input, self._convolve, plain, weight, bias, self._geometry_of(arguments))
+        return y
+
+
+class OwnConvTranspose2d(OwnConvolution, OrbitConvTranspose2d):
+    """`OrbitConvTranspose2d` with the ``forward`` of a subclass of torch's, or with a computed weight.
+
+    Shape:
+        - input: ``[B |G|, C_in, H, W]``
+        - output: ``[B |G|, C_out, H', W']``
+    """
+
+    plain_function = F.conv_transpose2d
+    argument_names = ("stride", "padding", "output_padding", "groups", "dilation")
+
+    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
+        extra = _as_pair(arguments.get("output_padding", 0))
+        y: Tensor = run_as_one(input, self._convolve, weight, bias, self._geometry_of(arguments), extra)
+        return y
+
+
+def _as_pair(value: Any) -> tuple[int, int]:
+    return (value[0], value[-1]) if isinstance(value, tuple | list) else (value, value)
+
+
+class _Correlating(TorchFunctionMode):
+    """Sends the correlation that a layer's own ``forward`` calls to the layer."""
+
+    def __init__(self, layer: OwnConvolution) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func is not type(self.layer).plain_function:
+            return func(*args, **kwargs)
+        names = ("input", "weight", "bias", *self.layer.argument_names)
+        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
+        x, weight, bias = kwargs.pop("input"), kwargs.pop("weight"), kwargs.pop("bias", None)
+        return self.layer.correlate_orbit(x, weight, bias, kwargs)
 
 
 class ConjugatedForward:
@@ -268,14 +445,12 @@ class ConjugatedForward:
         images = [x for _, x in nest_leaves((args, kwargs), "input") if is_image(x)]
         if not images or _contains_size((args, kwargs)):
             return type(self.module).forward(self.module, *args, **kwargs)
-        return _forward_upright(images[0], self.module, self.moves, args, kwargs)
+        # Outside of `OrbitMode`, which is for images that are not upright.
+        return run_as_one(images[0], self._forward_upright, args, kwargs)
 
-
-def _forward_upright(image: Tensor, module: nn.Module, moves: Sequence[GridMove], args: Any, kwargs: Any) -> Any:
-    """Run a module on upright images, outside of `OrbitMode`, which is for images that are not upright."""
-    if has_torch_function((image,)):
-        return handle_torch_function(_forward_upright, (image,), image, module, moves, args, kwargs)
-    return conjugate(lambda nest: type(module).forward(module, *nest[0], **nest[1]), (args, kwargs), moves)
+    def _forward_upright(self, image: Tensor, args: Any, kwargs: Any) -> Any:
+        module = self.module
+        return conjugate(lambda nest: type(module).forward(module, *nest[0], **nest[1]), (args, kwargs), self.moves)
 
 
 def _contains_size(nest: Any) -> bool:
@@ -299,10 +474,10 @@ class TiedForward:
         def drop(ones: Tensor) -> Any:
             return type(self.module).forward(self.module, ones)
 
-        return drop_tied(drop, x, self.order) if self.module.training else drop(x)
+        return run_as_one(x, lambda y: tie_samples(drop, y, self.order)) if self.module.training else drop(x)
 
 
-def drop_tied(drop: Callable[[Tensor], Any], x: Tensor, order: int) -> Tensor:
+def tie_samples(drop: Callable[[Tensor], Any], x: Tensor, order: int) -> Tensor:
     """Multiply an orbit by one random mask for each sample.
 
     Args:
@@ -313,6 +488,32 @@ def drop_tied(drop: Callable[[Tensor], Any], x: Tensor, order: int) -> Tensor:
     first = x.unflatten(0, (-1, order))[:, 0]
     mask: Tensor = drop(first.new_ones(first.shape))
     return x * mask.repeat_interleave(order, 0)
+
+
+def tie_pixels(drop: Callable[[Tensor], Any], x: Tensor, axes: tuple[int, ...], moves: Sequence[GridMove]) -> Tensor:
+    """Multiply an orbit by random masks of the upright image, each rotated with its orientation.
+
+    Tokens, whose pixels are not known, have one mask for each channel.
+
+    Args:
+        drop: A function that multiplies a tensor by a random mask.
+        x: The orbit, ``[B |G|, ...]``.
+        axes: The axes of rows and columns; none for tokens.
+        moves: The index moves of each element.
+    """
+    shape = [x.shape[0] // len(moves), *x.shape[1:]]
+    if not axes:
+        mask: Tensor = drop(x.new_ones([shape[0], *[1] * (x.ndim - 2), shape[-1]]))
+        return x * mask.repeat_interleave(len(moves), 0)
+    size = shape[axes[0]], shape[axes[1]]
+    sizes = {size[::-1] if move.transpose else size for move in moves}
+    masks: dict[tuple[int, ...], Tensor] = {}
+    # In an order that does not depend on how the image is rotated.
+    for upright in sorted(sizes):
+        shape[axes[0]], shape[axes[1]] = upright
+        masks[upright] = drop(x.new_ones(shape)).movedim(axes, (-2, -1))
+    rotated = [move_grid(masks[size[::-1] if move.transpose else size], move) for move in moves]
+    return x * join_planes([mask.movedim((-2, -1), axes) for mask in rotated])
 
 
 def grid_moves(group: Group) -> tuple[GridMove, ...]:

@@ -1,32 +1,28 @@
 """The converted network: it runs the plain network's ``forward`` on all orientations at once and averages."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from .._validate import invalid, one_of, wrong_shape
 from ..actions import (
     Action,
-    GridMove,
     Invariant,
     LabelMask,
     Leaf,
     ScalarField,
-    leftover,
-    move_grid,
     nest_leaves,
     pair_inputs,
     pair_leaves,
     rebuild_nest,
 )
 from ..groups import Group
-from ..nn.authoring import apply_per_orientation
-from ._layers import OrbitConvolution, conjugate, drop_tied, grid_moves, join_planes
+from ._functions import OrbitMode
+from ._layers import Layout, OrbitConvolution, grid_moves, join_planes, mark
 
 REQUESTED = "requested"  # why a module was kept or conjugated that the user named
 
@@ -48,9 +44,11 @@ class ConversionReport:
     Args:
         group: The group's name.
         rows: One row for each module that was decided on, in the model's order.
-        defect: Largest difference from the group average on the example. It is relative to the largest number of the
-            average, or to how far the output moves when the image is replaced by another, if that is less. If None, the
-            network was not verified.
+        defect: Largest difference from the group average in any orientation. It is relative to the largest number of
+            the output, or to how far the output moves when the image is replaced by another, if that is less. If None,
+            the network was not verified.
+        sizes: Heights and widths at which it was verified: the example's and another one. Only the first, if the plain
+            network takes no other.
 
     Example:
         >>> from gconv_ga.conversion import ConversionReport
@@ -65,6 +63,7 @@ class ConversionReport:
     group: str
     rows: list[Row] = field(default_factory=list)
     defect: float | None = None
+    sizes: list[tuple[int, int]] = field(default_factory=list)
 
     def count(self, action: str) -> int:
         """Return the number of modules with an action: "keep", "swap", "conjugate" or "refuse"."""
@@ -146,6 +145,9 @@ class ConvertedNetwork(nn.Module):
         torch.Size([2, 3, 8, 3, 4])
     """
 
+    # A function that is told every function that runs and what it has returned; for `convert` itself.
+    observe: Callable[[Any, Any], None] | None = None
+
     def __init__(
         self,
         model: nn.Module,
@@ -164,9 +166,10 @@ class ConvertedNetwork(nn.Module):
         self.reduce = reduce
         self.tied = tied
         self.report = report
-        self._moves = grid_moves(group)
+        self.orientation_moves = grid_moves(group)
         self.register_state_dict_post_hook(_remove_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
+        self.register_load_state_dict_post_hook(_restore_versions)
 
     @property
     def reduce(self) -> str:
@@ -185,17 +188,19 @@ class ConvertedNetwork(nn.Module):
         inputs = (input, *more)
         leaves = pair_inputs(inputs, self.in_action)
         batch = _common_batch(leaves)
-        orbit = (_input_orbit(leaf, self.group) for leaf in leaves)
-        with OrbitMode(self._moves, batch * self.group.order, self.tied):
+        orbit = (_mark_input(_input_orbit(leaf, self.group)) for leaf in leaves)
+        with OrbitMode(self.orientation_moves, batch * self.group.order, self.tied, self.observe):
             output = self.model(*rebuild_nest(inputs, orbit))
-        return rebuild_nest(output, self._reduced(pair_leaves(output, self.out_action, "output", "out_action")))
+        leaves = pair_leaves(output, self.out_action, "output", "out_action")
+        return rebuild_nest(output, self._reduced(leaves, batch))
 
-    def _reduced(self, leaves: list[Leaf]) -> Iterator[Any]:
+    def _reduced(self, leaves: list[Leaf], batch: int) -> Iterator[Any]:
         for leaf in leaves:
             if not isinstance(leaf.value, Tensor):
                 yield leaf.value
                 continue
-            if leaf.value.ndim == 0 or leaf.value.shape[0] % self.group.order:
+            rows = leaf.value.shape[0] if leaf.value.ndim else 0
+            if rows % self.group.order or rows == 0 or (isinstance(rows, int) and rows != batch * self.group.order):
                 axes = f"[B |G|, ...] with |G|={self.group.order}"
                 raise wrong_shape(leaf.name, axes, leaf.value, "the model must keep the batch axis, first")
             maps = _outputs_in_image_frame(leaf, self.group)
@@ -228,6 +233,9 @@ class ConvertedNetwork(nn.Module):
         Raises:
             ValueError: A path is not one of those that can be opened, or the number is out of range.
 
+        Warns:
+            UserWarning: There is nothing to open.
+
         Example:
             >>> import torch
             >>> from gconv_ga.conversion import convert
@@ -247,6 +255,13 @@ class ConvertedNetwork(nn.Module):
         for path in chosen:
             if path not in available:
                 raise invalid("layers", f"paths among those of .convolutions(), {list(available)}", path)
+        if not chosen:
+            text = "open_taps() has opened nothing: " + (
+                "the network has no convolution behind the first that is swapped; see net.report"
+                if not available
+                else "layers chose none of net.convolutions()"
+            )
+            warnings.warn(text, stacklevel=2)
         for path in chosen:
             available[path].open(self.group.order if group_kernel_size is None else group_kernel_size)
 
@@ -279,12 +294,30 @@ class ConvertedNetwork(nn.Module):
         return f"group={self.group.name!r}, reduce={self.reduce!r}"
 
 
-def _remove_prefix(module: nn.Module, state: dict[str, Any], prefix: str, metadata: Any) -> None:
+def _remove_prefix(module: nn.Module, state: dict[str, Any], prefix: str, local: Any) -> None:
     _rename_keys(state, prefix + "model.", prefix)
+    versions = getattr(state, "_metadata", {})
+    # Under both paths: torch looks for those of the parts, and a plain network for its own.
+    for path in [path for path in versions if f"{path}.".startswith(prefix + "model.")]:
+        versions[(prefix + path[len(prefix + "model.") :]).rstrip(".")] = versions[path]
 
 
 def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     _rename_keys(state, prefix, prefix + "model.")
+    versions = getattr(state, "_metadata", None)
+    if versions is not None:
+        # The dict is the caller's: it is as before when the parts have read their versions.
+        original = dict(versions)
+        module.__dict__["_versions_before"] = versions, original
+        for path, version in original.items():
+            if f"{path}.".startswith(prefix):
+                versions[f"{prefix}model.{path[len(prefix) :]}".rstrip(".")] = version
+
+
+def _restore_versions(module: nn.Module, incompatible_keys: Any) -> None:
+    versions, original = module.__dict__.pop("_versions_before", ({}, {}))
+    versions.clear()
+    versions.update(original)
 
 
 def _rename_keys(state: dict[str, Any], old: str, new: str) -> None:
@@ -329,6 +362,10 @@ def _input_orbit(leaf: Leaf, group: Group) -> Any:
     return join_planes([_rotate_components(action, x, group, group.inverse(g)) for g in range(group.order)])
 
 
+def _mark_input(x: Any) -> Any:
+    return mark(x, Layout((2, 3) if x.ndim == 4 else ())) if isinstance(x, Tensor) and x.ndim else x
+
+
 def _outputs_in_image_frame(leaf: Leaf, group: Group) -> Tensor:
     """Return the output of each orientation, with its components in the image's frame.
 
@@ -354,169 +391,3 @@ def _rotate_components(action: Action, x: Tensor, group: Group, element: int) ->
     """Apply ``L_g`` to the components of every pixel, each as an image of one pixel."""
     pixels = x.movedim((-2, -1), (1, 2))
     return action(pixels[..., None, None], group, element)[..., 0, 0].movedim((1, 2), (-2, -1))
-
-
-_MAX = ("kernel_size", "stride", "padding", "dilation", "ceil_mode", "return_indices")
-_AVG = ("kernel_size", "stride", "padding", "ceil_mode", "count_include_pad", "divisor_override")
-_ARGUMENT_NAMES: dict[Any, tuple[str, ...]] = {
-    F.max_pool2d: _MAX,
-    F.max_pool2d_with_indices: _MAX,
-    torch.max_pool2d: _MAX,
-    F.avg_pool2d: _AVG,
-    F.lp_pool2d: ("norm_type", "kernel_size", "stride", "ceil_mode"),
-    F.interpolate: ("size", "scale_factor", "mode", "align_corners", "recompute_scale_factor", "antialias"),
-}
-_POOLS = {func for func in _ARGUMENT_NAMES if func is not F.interpolate}
-_SUBPIXEL_SHUFFLES = {F.pixel_shuffle, F.pixel_unshuffle, torch.pixel_shuffle, torch.pixel_unshuffle}
-_RESHAPES = {torch.flatten, Tensor.flatten, Tensor.view, Tensor.reshape, torch.reshape}
-_DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, torch.dropout, torch.feature_dropout}
-_PADS = {F.pad, torch.constant_pad_nd}
-_HANDLED = _SUBPIXEL_SHUFFLES | _RESHAPES | _DROPOUTS | _POOLS | _PADS | {F.interpolate}
-
-
-class OrbitMode(TorchFunctionMode):
-    """Makes the functions that a ``forward`` calls right for an orbit in the batch.
-
-    Pools, interpolation and one-sided padding start at the edge that each orientation has been rotated to. Sub-pixel
-    shuffles run on upright images, and an image that is flattened for a linear layer is rotated upright first.
-    Everything else is left alone: it commutes, or verification finds it.
-
-    Args:
-        moves: The index moves of each element.
-        length: The orbit's length, ``B |G|``. Tensors of other lengths are left alone.
-        tied: Whether dropout draws once for all orientations of a sample.
-    """
-
-    def __init__(self, moves: Sequence[GridMove], length: int, tied: bool) -> None:
-        super().__init__()
-        self.moves = moves
-        self.length = length
-        self.tied = tied
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        x = args[0] if args else kwargs.get("input")
-        # A parameter is not an orbit, even if it has as many rows.
-        if func not in _HANDLED or not isinstance(x, Tensor) or isinstance(x, nn.Parameter):
-            return func(*args, **kwargs)
-        rest = args[1:]
-        kwargs = {name: value for name, value in kwargs.items() if name != "input"}
-        if func in _DROPOUTS:
-            return self._drop(func, x, rest, kwargs)
-        if func in _RESHAPES:
-            return self._reshape(func, x, rest, kwargs)
-        if x.ndim != 4 or x.shape[0] != self.length:
-            return func(x, *rest, **kwargs)
-        if func in _SUBPIXEL_SHUFFLES:
-            return conjugate(lambda upright: func(upright, *rest, **kwargs), x, self.moves)
-        if func in _POOLS:
-            return _pool(func, x, _Arguments(func, rest, kwargs), self.moves)
-        if func is F.interpolate:
-            arguments = _Arguments(func, rest, kwargs)
-            flip = not _interpolation_commutes(x, arguments)
-            return _apply_from_own_edges(lambda flipped: func(flipped, **arguments), x, self.moves, flip, flip)
-        left, right, top, bottom = [*(rest[0] if rest else kwargs["pad"]), 0, 0, 0, 0][:4]
-        sides = top != bottom, left != right
-        return _apply_from_own_edges(lambda flipped: func(flipped, *rest, **kwargs), x, self.moves, *sides)
-
-    def _drop(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        training = kwargs.get("training", kwargs.get("train", rest[1] if len(rest) > 1 else True))
-        if not (self.tied and training and x.ndim and x.shape[0] == self.length):
-            return func(x, *rest, **kwargs)
-        return drop_tied(lambda ones: func(ones, *rest, **kwargs), x, len(self.moves))
-
-    def _reshape(self, func: Callable[..., Any], x: Tensor, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        plain = func(x, *rest, **kwargs)
-        makes_vectors = x.ndim == 4 and isinstance(plain, Tensor) and plain.ndim == 2
-        if not makes_vectors or not (x.shape[0] == plain.shape[0] == self.length) or x.shape[-2:] == (1, 1):
-            return plain
-        # Not `view`, even if that was called: upright images are copies with other strides.
-        return conjugate(lambda upright: upright.flatten(1), x, self.moves)
-
-
-class _Arguments(dict[str, Any]):
-    """The arguments of a call after its input, by name."""
-
-    def __init__(self, func: Callable[..., Any], rest: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        super().__init__(zip(_ARGUMENT_NAMES[func], rest, strict=False))
-        self.update(kwargs)
-
-    def pair(self, name: str, default: Any) -> tuple[Any, Any]:
-        """Return an argument for rows and columns."""
-        value = self.get(name)
-        value = default if value is None or value == [] else value
-        return (value[0], value[-1]) if isinstance(value, tuple | list | torch.Size) else (value, value)
-
-
-def _apply_from_own_edges(
-    operation: Callable[[Tensor], Tensor], x: Tensor, moves: Sequence[GridMove], rows: bool, columns: bool
-) -> Tensor:
-    """Do the same as `conjugate` for an operation that treats rows and columns alike: flips are enough.
-
-    Args:
-        operation: A function from images to images that treats channels and samples alike.
-        x: The orbit.
-        moves: The index moves of each element.
-        rows: Whether flipping the rows matters. It does not where windows leave nothing over.
-        columns: Whether flipping the columns matters.
-
-    Shape:
-        - x: ``[B |G|, C, H, W]``
-        - output: ``[B |G|, C', H', W']``
-    """
-    if not (rows or columns):
-        return operation(x)
-    maps = x.unflatten(0, (-1, len(moves)))
-    return apply_per_orientation(operation, maps, moves, False, rows, columns, dim=1).flatten(0, 1)
-
-
-def _pool(func: Callable[..., Any], x: Tensor, arguments: _Arguments, moves: Sequence[GridMove]) -> Any:
-    """Pool with windows that start, for each orientation, at the edge that it has been rotated to."""
-    kernel, padding = arguments.pair("kernel_size", 0), arguments.pair("padding", 0)
-    stride, dilation = arguments.pair("stride", kernel), arguments.pair("dilation", 1)
-    if any(pair[0] != pair[1] for pair in (kernel, stride, padding, dilation)):
-        return conjugate(lambda upright: func(upright, **arguments), x, moves)
-    if func is F.max_pool2d_with_indices or arguments.get("return_indices"):
-        return _pool_with_indices(func, x, arguments, moves)
-    # An exported program must not depend on the size, since it is to run at other sizes.
-    always = torch.compiler.is_exporting() and stride[0] > 1
-    window = kernel[0], stride[0], padding[0], dilation[0]
-    rows, columns = (always or leftover(n, *window) > 0 for n in x.shape[-2:])
-    return _apply_from_own_edges(lambda flipped: func(flipped, **arguments), x, moves, rows, columns)
-
-
-def _pool_with_indices(
-    func: Callable[..., Any], x: Tensor, arguments: _Arguments, moves: Sequence[GridMove]
-) -> tuple[Tensor, Tensor]:
-    values, indices = [], []
-    for plane, move in zip(x.unflatten(0, (-1, len(moves))).unbind(1), moves, strict=True):
-        flip = move._replace(transpose=False)
-        value, index = func(move_grid(plane, flip), **arguments)
-        values.append(move_grid(value, flip))
-        indices.append(_unflip_indices(move_grid(index, flip), flip, x.shape[-2], x.shape[-1]))
-    return join_planes(values), join_planes(indices)
-
-
-def _unflip_indices(indices: Tensor, flip: GridMove, height: int, width: int) -> Tensor:
-    """Convert indices of pixels of a flipped image to those of the image as it is."""
-    row, column = indices // width, indices % width
-    row = height - 1 - row if flip.flip_rows else row
-    return row * width + (width - 1 - column if flip.flip_columns else column)
-
-
-def _interpolation_commutes(x: Tensor, arguments: _Arguments) -> bool:
-    """Return whether an interpolation treats both ends of an axis alike."""
-    nearest = arguments.get("mode", "nearest") in ("nearest", "nearest-exact")
-    sizes = x.shape[-2:]
-    if arguments.get("size") is not None:
-        wanted = arguments.pair("size", None)
-        # An exported program must not depend on the size, since it is to run at other sizes.
-        exporting = torch.compiler.is_exporting()
-        return not nearest or (not exporting and all(n % m == 0 for n, m in zip(wanted, sizes, strict=True)))
-    factors = arguments.pair("scale_factor", 1)
-    if all(factor == int(factor) for factor in factors):
-        return True
-    # A size that is not a whole number is cut, and then the scale counts from one end.
-    return not nearest and all(n * factor == int(n * factor) for n, factor in zip(sizes, factors, strict=True))

@@ -1,7 +1,6 @@
 """Verification: a converted network against the group average in float64, and the modules at fault if they differ."""
 
-from collections.abc import Callable
-from copy import deepcopy
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -9,13 +8,21 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .._validate import invalid
-from ..actions import GridMove, nest_leaves, pair_leaves, rebuild_nest
+from ..actions import GridMove, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
 from ..averaging import GroupAverage
-from ._layers import OrbitConv2d, conjugate, grid_moves, is_image
-from ._network import REQUESTED, ConvertedNetwork, NotConvertible, Row
+from ._copying import copy_network, unreadable_class
+from ._layers import OrbitConv2d, conjugate, is_image
+from ._network import REQUESTED, ConversionReport, ConvertedNetwork, NotConvertible, Row
+from ._parting import find_parting
 
 # How many suspects a message lists; the report has them all.
 MOST_SUSPECTS_NAMED = 5
+# Added to height and width for the second size: both change their parity, and few strides divide them.
+ODD_STEPS = ((3, 5), (5, 5), (1, 3))
+# For networks that take multiples only.
+EVEN_STEPS = (2, 4, 8, 16, 32)
+# Larger differences between two calls with one input are no rounding.
+RANDOM = 1e-10
 
 
 class Verification:
@@ -31,13 +38,13 @@ class Verification:
         self, model: nn.Module, example: tuple[Any, ...], convert_in_place: Callable[[nn.Module], ConvertedNetwork]
     ) -> None:
         self.name = type(model).__name__
-        self.example = example
-        self.plain = deepcopy(model).double().eval()
+        self.example = as_doubles(example)
+        self.plain = copy_network(model).double().eval()
         randomize_constant_parameters(self.plain)
         # An error that the plain network raises by itself needs no words of ours.
-        calibrate_batch_norms(self.plain, self._inputs())
-        self.net = convert_in_place(deepcopy(self.plain)).eval()
-        self.net.reduce = "mean"
+        calibrate_batch_norms(self.plain, _copy_tensors(self.example))
+        self.net = convert_in_place(copy_network(self.plain)).eval()
+        self.net.reduce = "none"
 
     @torch.no_grad()
     def run(self, verify: bool, tolerance: float) -> set[str]:
@@ -49,51 +56,85 @@ class Verification:
         """
         devices = {x.device for _, x in nest_leaves(self.example, "") if isinstance(x, Tensor)}
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
-            if verify:
-                sensitivity = self._sensitivity()
-                expected = self._average()
-            lifting, actual = self._run_converted()
-            if verify:
-                self._compare(actual, expected, sensitivity, tolerance)
+            if not verify:
+                return self._run_converted(self.example)[0]
+            sensitivity = self._sensitivity()
+            try:
+                expected = self._orientations(self.example)
+            except Exception as error:
+                text = f"{self.name} has no average under {self.net.group.name} on this example: {error}"
+                raise NotConvertible(text, self.net.report) from error
+            lifting, actual = self._run_converted(self.example)
+            self._compare(self.example, actual, expected, sensitivity, tolerance)
+            for inputs in other_examples(self.example):
+                try:
+                    expected = self._orientations(inputs)
+                except Exception:  # noqa: BLE001  the plain network does not take this size
+                    continue
+                self._compare(inputs, self._run_converted(inputs)[1], expected, sensitivity, tolerance)
+                break
         return lifting
-
-    def _inputs(self, shuffled: bool = False) -> Any:
-        """Return copies of the arguments in float64, images with their pixels shuffled and dimmed if ``shuffled``."""
-        values = []
-        for _, x in nest_leaves(self.example, "example"):
-            if isinstance(x, Tensor):
-                x = (x.double() if x.is_floating_point() else x).clone()
-                if shuffled and x.ndim == 4 and x.is_floating_point():
-                    pixels = torch.randperm(x.shape[2] * x.shape[3], generator=torch.Generator().manual_seed(0))
-                    x = 0.9 * x.flatten(2)[:, :, pixels.to(x.device)].unflatten(2, x.shape[2:])
-            values.append(x)
-        return rebuild_nest(self.example, iter(values))
 
     def _sensitivity(self) -> list[float]:
         """Return how far each tensor of the plain output moves when the images are replaced by others.
 
         Differences are measured by it: if the image hardly changes the output, every difference is small.
         """
-        output, moved = self.plain(*self._inputs()), self.plain(*self._inputs(shuffled=True))
+        output = self.plain(*_copy_tensors(self.example))
+        moved, again = self.plain(*_shuffle_pixels(self.example)), self.plain(*_copy_tensors(self.example))
+        kind = unreadable_class(output)
+        if kind is not None:
+            text = (
+                f"{self.name} returns a {kind}, whose tensors convert cannot reach; "
+                "wrap it in a module that returns a tensor, or a dict or tuple of tensors"
+            )
+            raise NotConvertible(text, self.net.report)
         leaves = pair_leaves(output, self.net.out_action, "output", "out_action")
-        pairs = zip(leaves, nest_leaves(moved, ""), strict=True)
-        distances = [float((a.value - b).abs().max()) for a, (_, b) in pairs if isinstance(b, Tensor) and b.numel()]
+        pairs = list(zip(leaves, nest_leaves(moved, ""), nest_leaves(again, ""), strict=True))
+        for leaf, _, (_, y) in pairs:
+            if isinstance(y, Tensor) and relative_difference(y, leaf.value) > RANDOM:
+                text = (
+                    f"{self.name} is random in eval mode: two calls with the same input differ at {leaf.name}, so that "
+                    "it has no group average that could be compared; make it deterministic, for example by returning "
+                    "the mean in place of a sample"
+                )
+                raise NotConvertible(text, self.net.report)
+        distances = [float((a.value - b).abs().max()) for a, (_, b), _ in pairs if isinstance(b, Tensor) and b.numel()]
         if all(distance == 0 for distance in distances):
             takes = "one that the model's output depends on"
             advice = "the output does not change when its pixels are shuffled; use another example"
             raise invalid("example", takes, self.example[0], advice)
         return distances
 
-    def _average(self) -> Any:
-        group = self.net.group
-        try:
-            return GroupAverage(self.plain, group, self.net.in_action, self.net.out_action)(*self._inputs())
-        except Exception as error:
-            text = f"{self.name} has no average under {group.name} on this example: {error}"
-            raise NotConvertible(text, self.net.report) from error
+    def _orientations(self, inputs: Any) -> list[Any]:
+        """Return the leaves of the plain network's output for all orientations, in the image's frame.
 
-    def _run_converted(self) -> tuple[set[str], Any]:
-        """Return the convolutions whose input is the same for every orientation, and the output."""
+        Shape:
+            - output: a list of tensors ``[B, C, |G|, H, W]`` or ``[B, K, |G|]``
+        """
+        net, outputs = self.net, []
+
+        def recorded(*moved: Any) -> Any:
+            outputs.append(self.plain(*moved))
+            return outputs[-1]
+
+        # One pass for each element, in order. The average itself is not needed, but its checks are.
+        GroupAverage(recorded, net.group, net.in_action, net.out_action, chunk_size=1)(*_copy_tensors(inputs))
+        columns = []
+        for g, output in enumerate(outputs):
+            leaves = pair_leaves(output, net.out_action, "output", "out_action")
+            start = net.group.inverse(g)
+            columns.append(
+                [leaf._replace(action=leaf.action.after(net.group, start)).moved(net.group, g) for leaf in leaves]
+            )
+        stacked = []
+        for orbit in zip(*columns, strict=True):
+            value = orbit[0]
+            stacked.append(torch.stack(orbit, min(2, value.ndim)) if isinstance(value, Tensor) else value)
+        return stacked
+
+    def _run_converted(self, inputs: Any) -> tuple[set[str], list[Any]]:
+        """Return the convolutions whose input is the same for every orientation, and the leaves of the output."""
         running: list[str] = []
         same: dict[str, bool] = {}
         paths = {module: path for path, module in self.net.model.named_modules()}
@@ -110,26 +151,48 @@ class Verification:
         hooks = [module.register_forward_pre_hook(enter) for module in paths]
         hooks += [module.register_forward_hook(leave) for module in paths]
         try:
-            output = self.net(*self._inputs())
+            output = self.net(*_copy_tensors(inputs))
         except Exception as error:
             if not running:
                 raise
             kind = type(self.plain.get_submodule(running[-1])).__name__
-            text = f"the converted {self.name} fails at {running[-1] or '(model)'} ({kind}): {error}"
-            advice = "Name it, or the block around it, in conjugate=[...], or use GroupAverage(model, group)."
-            raise NotConvertible(f"{text.rstrip('.')}. {advice}", self.net.report) from error
+            text = f"the converted {self.name} fails{self._at(inputs)} at {running[-1] or '(model)'} ({kind}): {error}"
+            parting = self._parting(inputs)
+            text = f"{text.rstrip('.')}." + (f" The maps part at {parting}." if parting else "")
+            raise Unequal(text, self.net.report, [running[-1]], self.net.report.rows) from error
         finally:
             for hook in hooks:
                 hook.remove()
-        return {path for path, is_same in same.items() if is_same}, output
+        return {path for path, is_same in same.items() if is_same}, [y for _, y in nest_leaves(output, "")]
 
-    def _compare(self, actual: Any, expected: Any, sensitivity: list[float], tolerance: float) -> None:
+    def _at(self, inputs: Any) -> str:
+        if inputs is self.example:
+            return ""
+        batch, _, height, width = inputs[0].shape
+        return f" at another size, {height} x {width} with a batch of {batch},"
+
+    def _parting(self, inputs: Any) -> str | None:
+        leaves = pair_inputs(inputs, self.net.in_action)
+        group = self.net.group
+        moved = []
+        for g in range(group.order):
+            values = (leaf.moved(group, group.inverse(g)) if has_rows(leaf.value) else leaf.value for leaf in leaves)
+            moved.append(rebuild_nest(inputs, values))
+        return find_parting(self.net, self.plain, moved, _copy_tensors(inputs))
+
+    def _compare(
+        self, inputs: Any, actual: list[Any], expected: list[Any], sensitivity: list[float], tolerance: float
+    ) -> None:
         report = self.net.report
-        report.defect = relative_difference(actual, expected, sensitivity)
-        if report.defect <= tolerance:
+        defect = relative_difference(actual, expected, sensitivity)
+        report.defect = defect if report.defect is None or not defect <= report.defect else report.defect
+        report.sizes.append((inputs[0].shape[-2], inputs[0].shape[-1]))
+        if defect <= tolerance:
             return
-        suspects, ends = find_suspects(self.net, self.plain, self._inputs(), tolerance)
-        report.rows = [row for row in report.rows if row.path not in suspects]
+        parting = self._parting(inputs)
+        suspects, ends = find_suspects(self.net, self.plain, _copy_tensors(inputs), tolerance)
+        rows = report.rows
+        report.rows = [row for row in rows if row.path not in suspects]
         named = []
         for path, error in suspects.items():
             kind = type(self.plain.get_submodule(path)).__name__
@@ -139,13 +202,82 @@ class Verification:
         where = (
             f"Suspects: {', '.join(named[:MOST_SUSPECTS_NAMED])}{more}." if named else "No single module is at fault."
         )
+        if parting:
+            where += f" The maps part at {parting}."
         if ends:
             where += f" Images become something else at {', '.join(ends)}."
-        raise NotConvertible(
-            f"{self.name} differs from its group average by {report.defect:.0e} (tolerance {tolerance:.0e}). {where} "
-            "Name the block around the fault in conjugate=[...], or use GroupAverage(model, group).",
+        for path, module in self.plain.named_modules():
+            if isinstance(module, _BatchNorm) and module.running_mean is None:
+                where += (
+                    f" {path or '(model)'} ({type(module).__name__}, track_running_stats=False) takes its statistics "
+                    "from the batch in eval mode too, and the batch of all orientations has others than each alone."
+                )
+                break
+        raise Unequal(
+            f"{self.name} differs from its group average{self._at(inputs)} by {defect:.0e} "
+            f"(tolerance {tolerance:.0e}). {where}",
             report,
+            list(suspects),
+            rows,
         )
+
+
+class Unequal(NotConvertible):
+    """Raised by `Verification` for a network that is not equal to its average; ``suspects`` are paths of modules."""
+
+    def __init__(self, message: str, report: ConversionReport, suspects: list[str], rows: list[Row]) -> None:
+        super().__init__(message, report)
+        self.suspects = suspects
+        self.rows = rows
+
+
+def as_doubles(nest: Any) -> Any:
+    """Return a nest with its floating-point tensors in float64."""
+    values = (x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for _, x in nest_leaves(nest, ""))
+    return rebuild_nest(nest, values)
+
+
+def has_rows(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.ndim > 0
+
+
+def _shuffle_pixels(nest: Any) -> Any:
+    """Return a nest with the pixels of its images shuffled and dimmed."""
+    values = []
+    for _, x in nest_leaves(nest, "example"):
+        if is_image(x) and x.is_floating_point():
+            pixels = torch.randperm(x.shape[2] * x.shape[3], generator=torch.Generator().manual_seed(0))
+            x = 0.9 * x.flatten(2)[:, :, pixels.to(x.device)].unflatten(2, x.shape[2:])
+        values.append(x.clone() if isinstance(x, Tensor) else x)
+    return rebuild_nest(nest, iter(values))
+
+
+def other_examples(example: tuple[Any, ...]) -> Iterator[Any]:
+    """Yield examples of other sizes and of another batch, the most telling first.
+
+    Images are continued periodically, so that their values stay in range.
+    """
+    batch, _, height, width = example[0].shape
+    steps = [*ODD_STEPS, *((step, step) for step in EVEN_STEPS)]
+    for size in [*((height + rows, width + columns) for rows, columns in steps), (height, width)]:
+        yield _resized(example, size, 1 if batch > 1 else 2)
+    yield _resized(example, (height + 3, width + 5), batch)
+
+
+def _resized(example: tuple[Any, ...], size: tuple[int, int], batch: int) -> Any:
+    first = example[0]
+    values = []
+    for _, x in nest_leaves(example, ""):
+        if has_rows(x) and x.shape[0] == first.shape[0]:
+            if is_image(x) and x.shape[-2:] == first.shape[-2:]:
+                rows, columns = (torch.arange(n, device=x.device) % m for n, m in zip(size, x.shape[-2:], strict=True))
+                x = x[:, :, rows][..., columns]
+            if x.shape[0] < batch:
+                # Another image: the same one would hide what mixes them.
+                x = torch.cat((x, x.flip(-1) if is_image(x) else x))
+            x = x[:batch].clone()
+        values.append(x)
+    return rebuild_nest(example, iter(values))
 
 
 @torch.no_grad()
@@ -233,7 +365,7 @@ def find_suspects(
         tolerance: Largest error of a module without fault.
     """
     calls = _record_calls(net, example)
-    moves = grid_moves(net.group)
+    moves = net.orientation_moves
     conjugated = [row.path for row in net.report.rows if row.action == "conjugate"]
     harmless = {row.path for row in net.report.rows if row.action == "keep" and row.why != REQUESTED}
     errors: dict[str, float] = {}

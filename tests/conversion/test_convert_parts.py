@@ -138,7 +138,7 @@ HARMLESS = {"channel shuffle", "max pool, a line", "nearest"}
 @torch.no_grad()
 def test_parts_fail_where_functions_are_not_caught(name, monkeypatch):
     model = between(name)
-    monkeypatch.setattr("gconv_ga.conversion._network._HANDLED", set())
+    monkeypatch.setattr("gconv_ga.conversion._functions._HANDLERS", {})
 
     def convert_at_every_size():
         for size in [(17, 17), (18, 18), (19, 19), (16, 16)]:

@@ -58,7 +58,10 @@ def test_the_smallest_block_at_fault_is_named_with_its_defect():
     message = str(caught.value)
     assert message.startswith("Detector differs from its group average by ")
     assert "(tolerance 1e-08). Suspects: block.1 (Strip, " in message
-    assert message.endswith("Name the block around the fault in conjugate=[...], or use GroupAverage(model, group).")
+    assert "The maps part at mean() in block.1 (Strip), test_convert_refusals.py:" in message
+    assert "return x * torch.sigmoid(self.gate(x.mean(-1, keepdim=True)))" in message
+    assert "conjugate=['block.1'] makes it exact: it was tried." in message
+    assert message.endswith("Or: GroupAverage(model, group) is exact for any network.")
     report = caught.value.report
     assert report.defect > 1e-3
     (refused,) = [row for row in report.rows if row.action == "refuse"]
@@ -83,12 +86,19 @@ def test_conjugating_the_wrong_block_does_not_help():
         convert(randomised(Detector(), X), "C4", X, conjugate="stem")
 
 
-@pytest.mark.parametrize("keep", ["stem.1", nn.Conv2d, "Focus", ["stem"]])
+@pytest.mark.parametrize("keep", ["Focus", ["stem"]])
 def test_a_wrong_keep_is_refused(keep):
     model = nn.Sequential(OrderedDict(stem=Detector().stem)).double()
     assert convert(model, "C4", X).report.defect < 1e-12
     with pytest.raises(NotConvertible, match="Suspects: stem"):
         convert(model, "C4", X, keep=keep)
+
+
+@torch.no_grad()
+def test_a_convolution_that_is_kept_runs_upright_and_stays_closed():
+    net = convert(nn.Sequential(conv(padding=1), nn.Conv2d(4, 2, 3, 2).double()), "C4", X, keep=nn.Conv2d)
+    assert not net.convolutions()
+    assert net.report.defect <= TOLERANCES[torch.float64]
 
 
 def test_a_right_keep_is_taken():
@@ -135,8 +145,8 @@ FAULTS = {
         F.conv2d(y, m.own[:, :3, :3].reshape(4, 1, 3, 3) + 1, groups=4) + y.roll(1, -1)[..., 2:, 2:]
     ),
     "roll": lambda m, y: y.roll(1, -1),
-    "every other pixel": lambda m, y: y[..., ::2, ::2],
-    "crop": lambda m, y: y[..., 1:, 1:],
+    "every other row": lambda m, y: y[..., ::2, :].repeat_interleave(2, -2),
+    "the middle": lambda m, y: y[..., y.shape[-2] // 2, y.shape[-1] // 2],
     "softmax along the rows": lambda m, y: y.softmax(-1),
     "cumulative sum": lambda m, y: y.cumsum(-2),
     "a ramp": lambda m, y: y + torch.linspace(0, 1, y.shape[-1]).to(y),
@@ -166,7 +176,7 @@ def test_what_one_orientation_fails_at_is_named():
     model = nn.Sequential(conv(padding=1), Rows(), nn.Conv2d(4, 2, 1).double())
     with pytest.raises(NotConvertible, match="Sequential has no average under C4 on this example: "):
         convert(model, "C4", X)
-    with pytest.raises(NotConvertible, match=r"the converted Sequential fails at 1 \(Rows\): .* in conjugate="):
+    with pytest.raises(NotConvertible, match=r"the converted Sequential fails at 1 \(Rows\): .* tried"):
         convert(model, "C4", X, conjugate="1", verify=False)
 
 

@@ -1,0 +1,197 @@
+"""Where a plain network and its conversion part: the first function whose results are not each other's rotations."""
+
+import linecache
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ..actions import GridMove, move_grid, nest_leaves
+from ._layers import Layout, layout_of, mark
+from ._network import ConvertedNetwork
+
+_OWN_FOLDER = str(Path(__file__).parents[1])
+_TORCH_FOLDER = str(Path(torch.__file__).parent)
+
+
+class Call(NamedTuple):
+    """One call of a function, or of a module that is converted as one.
+
+    Args:
+        name: The name of the function, or the path of the module.
+        file: The file of the call; empty for modules.
+        line: Its line.
+        path: The path of the module that calls.
+        output: The first tensor that came out.
+    """
+
+    name: str
+    file: str
+    line: int
+    path: str
+    output: Tensor
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What the same call of the two networks has in common."""
+        return self.name, self.file, self.line
+
+
+def find_parting(net: ConvertedNetwork, plain: nn.Module, plain_inputs: list[Any], inputs: Any) -> str | None:
+    """Return a description of the first call at which the two networks differ, None if none is found.
+
+    Args:
+        net: The converted network.
+        plain: The plain network.
+        plain_inputs: For each element, the inputs that the plain network gets.
+        inputs: The inputs of the converted network.
+    """
+    single = {row.path for row in net.report.rows if row.action in ("swap", "conjugate")}
+    ours = _record(net, net.model, single, inputs)
+    order = net.group.order
+    best: tuple[int, Call] | None = None
+    for g in range(order):
+        theirs = _record(plain, plain, single, plain_inputs[g])
+        for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
+            if a.place != b.place:
+                break
+            if not _agree(a.output, b.output, g, order, net.orientation_moves[g]):
+                if best is None or i < best[0]:
+                    best = i, a
+                break
+    return None if best is None else _describe(best[1], plain)
+
+
+def _describe(call: Call, plain: nn.Module) -> str:
+    kind = type(plain.get_submodule(call.path)).__name__
+    where = f"{call.path or '(model)'} ({kind})"
+    if not call.file:
+        return where
+    source = linecache.getline(call.file, call.line).strip()
+    quoted = f": {source}" if source else ""
+    return f"{call.name}() in {where}, {Path(call.file).name}:{call.line}{quoted}"
+
+
+def _agree(y: Tensor, plain: Tensor, g: int, order: int, move: GridMove) -> bool:
+    layout = layout_of(y) or Layout()
+    inner = layout.inner
+    if y.ndim == 0 or y.shape[0] % (order * inner):
+        return True  # nothing that belongs to an orientation
+    own = y.unflatten(0, (-1, order, inner))[:, g].flatten(0, 1)
+    if own.numel() != plain.numel() or not own.is_floating_point():
+        return own.numel() == plain.numel()
+    scale = float(plain.abs().max()) or 1.0
+    if layout.axes and own.ndim == plain.ndim:
+        moved = move_grid(plain.movedim(layout.axes, (-2, -1)), move).movedim((-2, -1), layout.axes)
+        if moved.shape != own.shape:
+            return False
+        return bool((moved - own).abs().max() <= 1e-9 * scale)
+    # Tokens may come in another order: the same numbers, at least.
+    return bool((own.flatten().sort().values - plain.flatten().sort().values).abs().max() <= 1e-9 * scale)
+
+
+class _Recorder:
+    """Records the calls of a network: those of functions, and of some modules the end in place of what is inside.
+
+    Args:
+        single: The paths of these modules.
+    """
+
+    def __init__(self, single: set[str]) -> None:
+        self.single = single
+        self.calls: list[Call] = []
+        self.running: list[str] = []
+
+    def observe(self, func: Any, output: Any) -> None:
+        """Record the call of a function."""
+        if not self.running or any(path in self.single for path in self.running):
+            return
+        file, line = _caller()
+        if file:
+            self._add(getattr(func, "__name__", str(func)), file, line, output)
+
+    def hooks(self, path: str, module: nn.Module) -> list[Any]:
+        """Follow a module, and return the handles of the hooks for it."""
+
+        def enter(module: nn.Module, args: Any) -> None:
+            self.running.append(path)
+
+        def leave(module: nn.Module, args: Any, output: Any) -> None:
+            self.running.pop()
+            if path in self.single and not any(outer in self.single for outer in self.running):
+                self.running.append(path)
+                self._add(path, "", 0, output)
+                self.running.pop()
+
+        return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
+
+    def _add(self, name: str, file: str, line: int, output: Any) -> None:
+        tensor = next((x for _, x in nest_leaves(output, "") if isinstance(x, Tensor)), None)
+        if tensor is None or isinstance(tensor, nn.Parameter):
+            return
+        # A copy, since what follows may write into it.
+        copied, layout = tensor.detach().clone(), layout_of(tensor)
+        self.calls.append(Call(name, file, line, self.running[-1], mark(copied, layout) if layout else copied))
+
+
+@torch.no_grad()
+def _record(network: nn.Module, model: nn.Module, single: set[str], inputs: Any) -> list[Call]:
+    """Return the calls of a network. One that fails has made the calls up to there."""
+    recorder = _Recorder(single)
+    hooks = [hook for path, module in model.named_modules() for hook in recorder.hooks(path, module)]
+    try:
+        with _observed(network, recorder.observe):
+            network(*inputs)
+    except Exception:  # noqa: BLE001  whatever the network raises, the calls before it are of interest
+        pass
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return recorder.calls
+
+
+def _caller() -> tuple[str, int]:
+    """Return file and line of the innermost frame of the network's own code, or else of torch's modules."""
+    frame = sys._getframe(1)  # noqa: SLF001  the inspect module would read every source file on the way
+    found = "", 0
+    while frame is not None:
+        file, ours = frame.f_code.co_filename, frame.f_code.co_filename == __file__
+        if ours and frame.f_code.co_name == _record.__name__:
+            break
+        if not file.startswith((_OWN_FOLDER, _TORCH_FOLDER)) and not file.startswith("<"):
+            return file, frame.f_lineno
+        if not found[0] and file.startswith(_TORCH_FOLDER) and "modules" in file:
+            found = file, frame.f_lineno
+        frame = frame.f_back  # type: ignore[assignment]
+    return found
+
+
+class _Watch(TorchFunctionMode):
+    def __init__(self, observe: Callable[[Any, Any], None]) -> None:
+        super().__init__()
+        self.observe = observe
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        self.observe(func, output)
+        return output
+
+
+@contextmanager
+def _observed(network: nn.Module, observe: Callable[[Any, Any], None]) -> Iterator[None]:
+    if not isinstance(network, ConvertedNetwork):
+        with _Watch(observe):
+            yield
+        return
+    network.observe = observe
+    try:
+        yield
+    finally:
+        network.observe = None
