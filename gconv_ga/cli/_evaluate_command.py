@@ -1,6 +1,8 @@
 """``gconv-ga evaluate``: scores by class, by image and by angle, as JSON and as a page."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -39,7 +41,11 @@ from ._sources import (
 )
 
 if TYPE_CHECKING:
-    from ..images import PairFiles, Problem
+    from torch import Tensor
+
+    from ..evaluate import ImageObjects, ImageScores
+    from ..images import MaskFile, PairDataset, PairFiles, Problem, Reading
+    from ..segmenter import Checkpoint
 
 
 def evaluate(
@@ -51,11 +57,22 @@ def evaluate(
     masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Folder of their masks, with the same file names.")
     ] = None,
+    instances: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder of the true objects, numbered images with the names of the images; also in place of --masks.",
+        ),
+    ] = None,
     mask_suffix: MaskSuffix = None,
     recursive: Recursive = False,
     table: TableFile = None,
     split: Annotated[
         Path | None, typer.Option(metavar="CSV", help="Columns file, split (train, val, test), for --part.")
+    ] = None,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Another run, to be evaluated on the same images and shown beside this one."),
     ] = None,
     part: Annotated[
         Literal["train", "val", "test", "all"],
@@ -73,9 +90,16 @@ def evaluate(
 ) -> None:
     """Compare predictions with masks, for the images as they are and rotated by multiples of 45 degrees.
 
-    Reports Dice, IoU and the distance between predicted and true outlines (mean and 95th percentile, in pixels) for
-    each class and image, Dice at 8 angles, the share of pixels whose label changes when the image is rotated, and the
-    worst image. Without --colors and --ignore-index, masks are read as they were for the training.
+    Reports Dice, IoU, precision, recall and the distance between predicted and true outlines (mean and 95th percentile,
+    in pixels) for each class and image, Dice at 8 angles, the share of pixels whose label changes when the image is
+    rotated, and pictures of the worst, the median and the best images.
+
+    With --instances it also compares objects, found as by predict --objects, with the true ones: average precision at
+    IoU 0.5, 0.55, ..., 0.9, panoptic quality, the error of the count with its sign; and with those of the image rotated
+    by 90, 180 and 270 degrees: the share of objects without a partner, and of pixels in another object. Objects of all
+    classes are compared together. Without --masks, the class of all objects is 1.
+
+    Without --colors and --ignore-index, masks are read as they were for the training.
 
     Example: gconv-ga evaluate --run run --images images --masks masks --out report
 
@@ -83,48 +107,140 @@ def evaluate(
 
     Example: gconv-ga evaluate --run run --images data --masks data --mask-suffix _mask --split split.csv --out report
 
+    Example: gconv-ga evaluate --run run --images images --instances instances --against plain --out report
+
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
     SIGTERM.
     """
-    source = Source(images, masks, table, mask_suffix, recursive)
-    from ..evaluate import evaluate_image, evaluation_report
+    source = Source(images, instances if masks is None else masks, table, mask_suffix, recursive)
+    from ..evaluate import Picture, evaluation_report
     from ..evaluate import page as page_of
-    from ..images import PairDataset, Problem
+    from ..images import PairDataset
     from ..segmenter import as_device
-    from ._progress import progress_bars
 
     with naming("--device"):
         where = as_device(device)
-    model, config, step = load_run(run)
-    classes, encoding = len(config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
-    reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
+    first = load_run(run)
+    second = None if against is None else load_run(against, "--against")
+    classes, encoding = len(first.config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
+    if table is None:
+        encoding = replace(encoding, colors=encoding.colors if masks else None, instances=masks is None)
+    reading = choose_reading(first.config.reading, channels, page, other_numbers, max_pixels)
     pairs, problems = _part(source, part, split)
     if encoding.colors is not None and len(encoding.names) != classes:
         refuse("--colors", f"the network has {classes} classes, but {len(encoding.names)} have a colour")
-    scan_files(
-        pairs, problems, source.option, classes=classes, channels=config.arguments["in_channels"], encoding=encoding,
-        reading=reading, absent_classes=True,
-    )  # fmt: skip
+    if encoding.instances and classes != 2:
+        refuse("--instances", f"the network has {classes} classes; give --masks too")
+    if second is not None:
+        _refuse_other_task(first, second)
+    scan: dict[str, Any] = {
+        "classes": classes, "channels": first.config.arguments["in_channels"], "reading": reading,
+        "absent_classes": True,
+    }  # fmt: skip
+    scan_files(pairs, problems, source.option, encoding=encoding, **scan)
+    true = None if instances is None else _true_objects(pairs, instances, reading, scan, scanned=encoding.instances)
     make_folder(out, "--out")
-    dataset, scores = PairDataset(pairs, config.normalization, encoding, reading), {}
     options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
-    with progress_bars() as bars:
-        task = bars.add_task("images", total=len(pairs), note="")
-        for index, pair in enumerate(pairs):
-            bars.update(task, note=pair.name)
-            try:
-                scores[printable(pair.name)] = evaluate_image(model, *dataset[index], classes=classes, **options)
-            except ValueError as error:
-                refuse_files(source.option, [Problem(pair.image.name, str(error))])
-            bars.advance(task)
-    report = evaluation_report(scores, config.classes, run=printable(checkpoint_file(run)), step=step)
+    beside = None
+    for checkpoint, name in ((second, against), (first, run)):
+        if checkpoint is not None and name is not None:
+            dataset = PairDataset(pairs, checkpoint.config.normalization, encoding, reading)
+            scores, objects = _scores(checkpoint, dataset, true, options, source.option)
+            report = evaluation_report(
+                scores,
+                first.config.classes,
+                run=printable(checkpoint_file(name)),
+                step=checkpoint.step,
+                objects=objects,
+                against=beside,
+            )
+            beside = report
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    worst = next(index for index, pair in enumerate(pairs) if printable(pair.name) == report["worst_image"])
-    write_atomically(out / "report.html", page_of(report, model, *dataset[worst], **options).encode())
-    upright, rotated = (_number(score) for score in (report["dice_by_angle"]["0"], report["dice_turned"]))
+    places = {printable(pair.name): place for place, pair in enumerate(pairs)}
+    pictures = {
+        name: Picture(*dataset[places[name]], None if true is None else _whole(true[places[name]]))
+        for name in report["pictures"]
+    }
+    write_atomically(out / "report.html", page_of(report, first.model, pictures, **options).encode())
+    upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
     print(f"Dice {upright} upright, {rotated} rotated; {changed}.")
+    if true is not None:
+        about = report["objects"]
+        precision = _number(about["average_precision"]["0.50"])
+        partnerless = f"rotations by 90 degrees leave {100 * about['partnerless']:.3f} % without a partner"
+        print(f"Objects: {about['found']} found, {about['true']} true; AP at IoU 0.5 {precision}; {partnerless}.")
     print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
+
+
+def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:
+    """Refuse another run that cannot be compared on the same images and masks."""
+    one, two = first.config, second.config
+    if len(one.classes) != len(two.classes):
+        refuse("--against", f"it has {len(two.classes)} classes, but --run has {len(one.classes)}")
+    if one.arguments["in_channels"] != two.arguments["in_channels"]:
+        channels = two.arguments["in_channels"], one.arguments["in_channels"]
+        refuse("--against", "it is for images of {} channels, but --run for images of {}".format(*channels))
+
+
+def _true_objects(
+    pairs: Sequence["PairFiles"], folder: Path, reading: "Reading", scan: dict[str, Any], *, scanned: bool
+) -> list["MaskFile"]:
+    """Return the open files of the true objects of each image, checked against the images unless they were scanned as masks.
+
+    Raises:
+        typer.BadParameter: An image has none, or something is wrong with one.
+    """
+    from ..images import MaskEncoding, MaskFile, PairFiles, Problem, find_images
+
+    if scanned:
+        return [MaskFile(pair.mask, None, reading) for pair in pairs]
+    with naming("--instances"):
+        files = {file.stem: file for file in find_images(folder)}
+    missing = [Problem(pair.image.name, "no objects of this name") for pair in pairs if pair.image.stem not in files]
+    refuse_files("--instances", missing)
+    found = [PairFiles(pair.image, files[pair.image.stem], pair.name) for pair in pairs]
+    scan_files(found, [], "--instances", encoding=MaskEncoding(instances=True), **{**scan, "classes": 2})
+    return [MaskFile(pair.mask, None, reading) for pair in found]
+
+
+def _scores(
+    checkpoint: "Checkpoint",
+    dataset: "PairDataset",
+    true: Sequence["MaskFile"] | None,
+    options: dict[str, Any],
+    source: str,
+) -> "tuple[dict[str, ImageScores], dict[str, ImageObjects] | None]":
+    """Return the scores of each image, and those of its objects, with a progress bar.
+
+    Raises:
+        typer.BadParameter: An image, which the option ``source`` names, cannot be scored.
+    """
+    from ..evaluate import evaluate_image, evaluate_objects
+    from ..images import Problem
+    from ._progress import progress_bars
+
+    scores, objects = {}, {}
+    where = {name: options[name] for name in ("tile", "device")}
+    with progress_bars() as bars:
+        task = bars.add_task("images", total=len(dataset), note="")
+        for index, pair in enumerate(dataset.pairs):
+            name = printable(pair.name)
+            bars.update(task, note=pair.name)
+            try:
+                image, mask = dataset[index]
+                classes = len(checkpoint.config.classes)
+                scores[name] = evaluate_image(checkpoint.model, image, mask, classes=classes, **options)
+                if true is not None:
+                    objects[name] = evaluate_objects(checkpoint.model, image, _whole(true[index]), **where)
+            except ValueError as error:
+                refuse_files(source, [Problem(pair.image.name, str(error))])
+            bars.advance(task)
+    return scores, None if true is None else objects
+
+
+def _whole(file: "MaskFile") -> "Tensor":
+    return file.window(0, 0, *file.shape)
 
 
 def _part(source: Source, part: str, split_file: Path | None) -> tuple[list["PairFiles"], list["Problem"]]:

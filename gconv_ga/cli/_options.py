@@ -139,8 +139,12 @@ def checkpoint_file(run: Path) -> Path:
     return best if best.exists() else run / "model.safetensors"
 
 
-def load_run(run: Path) -> "Checkpoint":
+def load_run(run: Path, option: str = "--run") -> "Checkpoint":
     """Load the network of a run, and of a folder say which of its checkpoints that is.
+
+    Args:
+        run: Folder of the run, or a checkpoint.
+        option: Option that names it.
 
     Raises:
         typer.BadParameter: There is no checkpoint of ours.
@@ -148,7 +152,7 @@ def load_run(run: Path) -> "Checkpoint":
     from ..segmenter import load_checkpoint
 
     file = checkpoint_file(run)
-    with naming("--run"):
+    with naming(option):
         checkpoint = load_checkpoint(file)
     if run.is_dir():
         kind = "best validation score" if file.name == "best.safetensors" else "last"

@@ -174,7 +174,8 @@ def mask_encoding(
         found = base.colors if colors is None else read_colors(colors)
         MaskEncoding(found)
     with naming("--ignore-index"):
-        return MaskEncoding(found, base.ignore_index if ignore_index is None else ignore_index)
+        index = base.ignore_index if ignore_index is None else ignore_index
+        return MaskEncoding(found, index, base.instances and colors is None)
 
 
 def scan_files(

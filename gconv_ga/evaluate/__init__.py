@@ -4,7 +4,8 @@ Needs the extra ``train``.
 
 Names: `dice`, `mean_score`; `orientation_scores`, `OrientationScores` (a batch of images under a group);
 `evaluate_image`, `ImageScores` (one image of any size at eight angles); `changed_labels` (the pixels whose label
-changes); `boundary_distance`, `BoundaryDistance`; `evaluation_report`, `page` (the report as JSON and as HTML).
+changes); `evaluate_objects`, `ImageObjects` (the objects of an image at four angles); `boundary_distance`,
+`BoundaryDistance`; `evaluation_report`, `page`, `Picture` (the report as JSON and as HTML).
 
 Example:
     >>> import torch
@@ -19,7 +20,8 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._boundary import BoundaryDistance, boundary_distance
-    from ._report import evaluation_report, page
+    from ._objects import ImageObjects, evaluate_objects
+    from ._report import Picture, evaluation_report, page
     from ._scores import (
         ImageScores,
         OrientationScores,
@@ -32,12 +34,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BoundaryDistance",
+    "ImageObjects",
     "ImageScores",
     "OrientationScores",
+    "Picture",
     "boundary_distance",
     "changed_labels",
     "dice",
     "evaluate_image",
+    "evaluate_objects",
     "evaluation_report",
     "mean_score",
     "orientation_scores",
@@ -48,7 +53,8 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "_boundary": ["BoundaryDistance", "boundary_distance"],
-        "_report": ["evaluation_report", "page"],
+        "_objects": ["ImageObjects", "evaluate_objects"],
+        "_report": ["Picture", "evaluation_report", "page"],
         "_scores": [
             "ImageScores",
             "OrientationScores",

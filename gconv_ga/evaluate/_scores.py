@@ -248,6 +248,8 @@ class ImageScores:
             of the class.
         angles: Mean Dice score of the classes other than the background at 0, 45, ..., 315 degrees.
         changed: Share of pixels, 0 .. 1, whose label changes at 0, 45, ..., 315 degrees.
+        precision: Share of the pixels predicted as each class that are of it. None where no pixel is.
+        recall: Share of the pixels of each class that are predicted as such. None where there are none.
 
     Example:
         >>> from gconv_ga.evaluate import BoundaryDistance, ImageScores
@@ -260,6 +262,8 @@ class ImageScores:
     boundary: tuple[BoundaryDistance | None, ...]
     angles: tuple[float | None, ...]
     changed: tuple[float, ...]
+    precision: tuple[float | None, ...] = ()
+    recall: tuple[float | None, ...] = ()
 
     @property
     def mean(self) -> float | None:
@@ -323,13 +327,35 @@ def evaluate_image(
     by_angle = [tuple(None if isnan(score) else score for score in each[0].tolist()) for each in scores.dice]
     # |A and B| / |A or B| from 2 |A and B| / (|A| + |B|)
     iou = tuple(None if score is None else score / (2 - score) for score in by_angle[0])
+    precision, recall = _precision_and_recall(scores.labels[0][~ignored], counted, count)
     return ImageScores(
         dice=by_angle[0],
         iou=iou,
         boundary=class_distances(scores.labels[0], mask, count, ignored),
         angles=tuple(mean_score(each[1:]) for each in by_angle),
         changed=scores.changed,
+        precision=precision,
+        recall=recall,
     )
+
+
+def _precision_and_recall(
+    labels: Tensor, target: Tensor, classes: int
+) -> tuple[tuple[float | None, ...], tuple[float | None, ...]]:
+    """Return the precision and the recall of each class, None where a class is not predicted or not in the target.
+
+    Shape:
+        - labels, target: ``[N]``, class indices
+    """
+    right = labels[labels == target].bincount(minlength=classes).tolist()
+
+    def shares(of: Tensor) -> tuple[float | None, ...]:
+        return tuple(
+            hits / total if total else None
+            for hits, total in zip(right, of.bincount(minlength=classes).tolist(), strict=True)
+        )
+
+    return shares(labels), shares(target)
 
 
 def _exclude(labels: Tensor, ignored: Tensor | None) -> Tensor:

@@ -26,9 +26,11 @@ class MaskEncoding:
         colors: Name and colour of each class in the order of the indices: red, green and blue, 0 .. 255. Pixels in the
             colour called "ignore" are excluded from loss and metrics; it is not a class. If None, masks hold indices.
         ignore_index: Index of the pixels that are excluded from loss and metrics. If None, there are none.
+        instances: If True, a mask holds the numbers of objects, whose class is 1; 0 is background.
 
     Raises:
-        ValueError: Fewer than two classes have a colour, two have the same, or a colour is not three whole numbers.
+        ValueError: Fewer than two classes have a colour, two have the same, a colour is not three whole numbers, or
+            there are colours and instances.
 
     Example:
         >>> import torch
@@ -42,8 +44,11 @@ class MaskEncoding:
 
     colors: Mapping[str, Sequence[int]] | None = None
     ignore_index: int | None = None
+    instances: bool = False
 
     def __post_init__(self) -> None:
+        if self.instances and self.colors is not None:
+            raise invalid("colors", "None where masks hold the numbers of objects", dict(self.colors))
         if self.ignore_index is not None:
             as_int("ignore_index", self.ignore_index, minimum=-(2**31))
         if self.colors is None:
@@ -89,7 +94,15 @@ class MaskEncoding:
             )
         if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is not a whole number either
             raise invalid("mask", "a file of whole numbers, the class indices", pixels)
-        return pixels[0].to(torch.int64)
+        found = pixels[0].to(torch.int64)
+        if not self.instances:
+            return found
+        if bool((found < 0).any()):
+            raise invalid("mask", "a file of the numbers of objects, 0 and up", pixels)
+        objects = (found > 0).to(torch.int64)
+        return (
+            objects if self.ignore_index is None else objects.masked_fill(found == self.ignore_index, self.ignore_index)
+        )
 
     def _by_color(self, pixels: Tensor) -> Tensor:
         if len(pixels) not in (1, 3, 4):

@@ -10,7 +10,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable"
 BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(NAMES)} is installed")
 
-# What the page adds to itself here, to tell how wide each picture came out; the page alone has no script.
+# What the page adds to itself here, to tell how wide each picture came out.
 PROBE = """<script>window.addEventListener("load", () => {
   const sizes = [...document.images].map(picture => picture.naturalWidth).join(" ");
   document.body.insertAdjacentHTML("beforeend", `<p id="probe">${sizes} ${document.documentElement.scrollWidth}</p>`);
@@ -60,7 +60,7 @@ def probed(page, folder):
 
 def test_every_picture_is_drawn_and_nothing_sticks_out(report, tmp_path):
     pictures, width = probed(report.read_text(), tmp_path)
-    assert len(pictures) == 2
+    assert len(pictures) == 5
     assert min(pictures) > 300
     assert width <= 900
 
@@ -79,3 +79,23 @@ def test_a_broken_page_is_caught(broken, report, tmp_path):
     page = tmp_path / "broken.html"
     page.write_text(report.read_text().replace("</body>", f"{broken}</body>"))
     assert len(opened(page, tmp_path)[1]) == 1
+
+
+CLICK = """<script>window.addEventListener("load", () => {
+  const table = document.querySelectorAll(".sortable")[2], title = table.rows[0].cells[CELL];
+  for (let click = 0; click < CLICKS; click++) title.click();
+  const column = [...table.rows].slice(1).map(row => row.cells[CELL].textContent).join(" ");
+  document.body.insertAdjacentHTML("beforeend", `<p id="column">${column}</p>`);
+});</script>"""
+
+
+@pytest.mark.parametrize("clicks", [1, 2])
+@pytest.mark.parametrize("cell", [0, 1])
+def test_a_click_on_a_title_sorts(cell, clicks, report, tmp_path):
+    script = CLICK.replace("CELL", str(cell)).replace("CLICKS", str(clicks))
+    (tmp_path / "sorted.html").write_text(report.read_text().replace("</body>", f"{script}</body>"))
+    shown, said = opened(tmp_path / "sorted.html", tmp_path)
+    assert said == []
+    column = [float(value) for value in re.search(r'id="column">([\d. ]+)<', shown)[1].split()]
+    assert len(set(column)) == 4
+    assert column == sorted(column, reverse=clicks == 2)

@@ -6,7 +6,16 @@ import pytest
 import torch
 from torch import nn
 
-from gconv_ga.evaluate import BoundaryDistance, ImageScores, evaluate_image, evaluation_report, page
+from gconv_ga.evaluate import (
+    BoundaryDistance,
+    ImageObjects,
+    ImageScores,
+    Picture,
+    evaluate_image,
+    evaluation_report,
+    page,
+)
+from gconv_ga.objects import ObjectChanges, ObjectScores
 
 CLASSES = ("background", "<i>cell</i>")
 ANGLES = (0.9, 0.7, 0.8, 0.7, 0.8, 0.7, 0.8, 0.7)
@@ -54,9 +63,74 @@ def test_names_on_the_page_are_text():
     mask[:2] = 9
     scores = {"<u>a</u>": evaluate_image(model, image, mask, classes=2, ignore_index=9)}
     report = evaluation_report(scores, CLASSES, run="</title><script>", step=0)
-    html = page(report, model, image, mask, ignore_index=9)
-    for name in ("<u>", "<i>cell", "<script"):
+    html = page(report, model, {"<u>a</u>": Picture(image, mask)}, ignore_index=9)
+    for name in ("<u>", "<i>cell", "</title><script"):
         assert name not in html
+    assert html.count("<script") == 1
     for name in ("&lt;u&gt;a&lt;/u&gt;", "&lt;i&gt;cell&lt;/i&gt;", "&lt;/title&gt;&lt;script&gt;"):
         assert name in html
     assert "</i>ignored</span>" in html
+
+
+OBJECTS = {
+    "a": ImageObjects(
+        ObjectScores(9, 12, (0.8, *(0.4,) * 8), 0.9, 0.7, 0.6),
+        (ObjectChanges(0.3, 0.5, 1), ObjectChanges(0.0, 0.0, 0), ObjectChanges(0.0, 0.1, 0)),
+    ),
+    "b": ImageObjects(ObjectScores(0, 0, (None,) * 9, None, None, None), (ObjectChanges(0.0, 0.0, 0),) * 3),
+    "c": ImageObjects(ObjectScores(5, 4, (0.6, *(0.2,) * 8), 0.5, 0.3, 0.4), (ObjectChanges(0.2, 0.2, 0),) * 3),
+}
+
+
+def test_objects_are_means_over_the_images_that_have_some():
+    report = evaluation_report(SCORES, CLASSES, run="run", step=7, objects=OBJECTS)
+    about = report["objects"]
+    assert (about["found"], about["true"]) == (14, 16)
+    assert list(about["average_precision"]) == [f"{value / 100:.2f}" for value in range(50, 95, 5)]
+    assert about["average_precision"]["0.50"] == pytest.approx(0.7)
+    assert about["average_precision"]["0.90"] == pytest.approx(0.3)
+    assert about["mean_average_precision"] == pytest.approx((0.7 + 8 * 0.3) / 9)
+    assert (about["precision"], about["recall"], about["panoptic_quality"]) == pytest.approx((0.7, 0.5, 0.5))
+    assert about["count_error"] == pytest.approx((-3 + 0 + 1) / 3)
+    assert about["absolute_count_error"] == pytest.approx((3 + 0 + 1) / 3)
+    assert about["partnerless"] == pytest.approx((0.6 / 3 + 0 + 0.2) / 3)
+    assert about["changed_pixels"] == pytest.approx((0.3 / 3 + 0 + 0.2) / 3)
+    assert report["by_image"]["a"]["objects"]["changed_pixels"] == pytest.approx(0.1)
+    assert report["by_image"]["b"]["objects"]["average_precision"]["0.50"] is None
+    assert json.loads(json.dumps(report)) == report
+
+
+def test_the_pictures_are_the_worst_the_median_and_the_best():
+    scores = {
+        name: ImageScores((1.0, dice), (1.0, dice), (None, None), ANGLES, CHANGED)
+        for name, dice in zip("abcdefg", (0.5, None, 0.1, 0.2, 0.9, 0.3, 0.4), strict=True)
+    }
+    report = evaluation_report(scores, CLASSES, run="run", step=7)
+    assert report["pictures"] == ["c", "d", "f", "g", "b"]
+    assert evaluation_report({"a": scores["a"]}, CLASSES, run="run", step=7)["pictures"] == ["a"]
+
+
+def test_two_runs_stand_side_by_side():
+    image = torch.rand(1, 16, 16, generator=torch.Generator().manual_seed(0))
+    other = evaluation_report(SCORES, CLASSES, run="<b>other", step=3, objects=OBJECTS)
+    scores = {**SCORES, "a": SCORES["c"]}
+    report = evaluation_report(scores, CLASSES, run="run", step=7, objects=OBJECTS, against=other)
+    assert report["against"] == other
+    html = page(report, nn.Conv2d(1, 2, 1), {"c": Picture(image, (image[0] > 0.5).long())})
+    assert "<td>mean Dice</td><td>0.400</td><td>0.450</td>" in html
+    assert "<th>run</th><th>&lt;b&gt;other</th>" in html
+    assert "<b>other" not in html
+
+
+def test_objects_are_shown_where_true_ones_are_known():
+    image = torch.rand(1, 20, 20, generator=torch.Generator().manual_seed(0))
+    mask = (image[0] > 0.5).long()
+    scores = {"a": evaluate_image(nn.Conv2d(1, 2, 1), image, mask, classes=2)}
+    report = evaluation_report(scores, CLASSES, run="run", step=0, objects={"a": OBJECTS["a"]})
+    drawn, alone = (
+        page(report, nn.Conv2d(1, 2, 1), {"a": Picture(image, mask, instances)}) for instances in (mask, None)
+    )
+    assert "9 objects found" in " ".join(drawn.split())
+    assert "found, 12 true" in " ".join(drawn.split())
+    assert "</i>&lt;i&gt;cell&lt;/i&gt;</span>" in alone
+    assert "</i>&lt;i&gt;cell&lt;/i&gt;</span>" not in drawn

@@ -265,3 +265,18 @@ def test_an_absent_class_has_no_score():
 def test_a_mask_that_does_not_fit_is_refused(mask, message):
     with pytest.raises(ValueError, match=message):
         evaluate_image(nn.Conv2d(1, 2, 1), torch.zeros(1, 8, 8), mask, classes=2)
+
+
+def test_precision_and_recall_are_those_counted_by_hand():
+    image = torch.tensor([[[0.0, 1, 1, 0, 1], [1, 1, 0, 0, 0]]])
+    mask = torch.tensor([[0, 1, 1, 1, 9], [0, 1, 0, 0, 0]])
+    net = torch.nn.Conv2d(1, 3, 1)
+    with torch.no_grad():
+        net.weight.copy_(torch.tensor([0.0, 2.0, 0.0]).view(3, 1, 1, 1))
+        net.bias.copy_(torch.tensor([0.0, -1.0, -5.0]))
+    scores = evaluate_image(net, image, mask, classes=3, ignore_index=9)
+    assert scores.precision == pytest.approx((4 / 5, 3 / 4, None))
+    assert scores.recall == pytest.approx((4 / 5, 3 / 4, None))
+    all_background = evaluate_image(net, torch.zeros_like(image), mask, classes=3, ignore_index=9)
+    assert all_background.precision == pytest.approx((5 / 9, None, None))
+    assert all_background.recall == pytest.approx((1, 0, None))

@@ -156,3 +156,14 @@ def test_a_dataset_refuses_a_pair_of_two_sizes(painted, tmp_path):
     Image.fromarray(np.zeros((3, 3), dtype=np.uint8)).save(tmp_path / "image.png")
     with pytest.raises(ValueError, match=r"^mask must be of the size of the image, \(3, 3\)"):
         PairDataset([PairFiles(tmp_path / "image.png", painted)], code=MaskEncoding(COLORS))[0]
+
+
+def test_numbers_of_objects_are_one_class(tmp_path):
+    Image.fromarray(np.array([[0, 1, 700], [65535, 2, 0]], dtype=np.uint16)).save(tmp_path / "x.png")
+    assert read_mask(tmp_path / "x.png", MaskEncoding(instances=True)).tolist() == [[0, 1, 1], [1, 1, 0]]
+    code = MaskEncoding(ignore_index=65535, instances=True)
+    assert read_mask(tmp_path / "x.png", code).tolist() == [[0, 1, 1], [65535, 1, 0]]
+    with pytest.raises(ValueError, match="mask must be a file of the numbers of objects"):
+        code.indices(torch.tensor([[[-1]]]))
+    with pytest.raises(ValueError, match="colors must be None where masks hold the numbers of objects"):
+        MaskEncoding(COLORS, instances=True)

@@ -1,0 +1,105 @@
+"""``gconv-ga evaluate --instances`` and ``--against``: the figures of the library, beside those of another run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gconv_ga.evaluate import evaluate_objects
+from gconv_ga.images import read_image, read_mask
+from gconv_ga.objects import decode
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def instances(data, tmp_path_factory):
+    """The true objects of the first two images: the masks, cut."""
+    folder = tmp_path_factory.mktemp("true")
+    for kind in ("images", "masks", "instances"):
+        (folder / kind).mkdir()
+    for file in sorted(Path(data[3]).iterdir())[:2]:
+        objects = decode(read_mask(file)).labels.numpy()
+        Image.fromarray(objects.astype(np.uint16)).save(folder / "instances" / file.name)
+        for place, kind in ((1, "images"), (3, "masks")):
+            with Image.open(Path(data[place]) / file.name) as picture:
+                picture.save(folder / kind / file.name)
+    return folder
+
+
+@pytest.fixture
+def evaluated(invoke, balanced, instances, tmp_path):
+    def run(*options, network="EquivariantUNet", code=0):
+        typed = ["evaluate", "--run", balanced[network], "--images", instances / "images", "--device", "cpu"]
+        result = invoke(*typed, "--instances", instances / "instances", "--out", tmp_path / "out", *options, code=code)
+        return result if code else json.loads((tmp_path / "out/report.json").read_text())
+
+    return run
+
+
+def test_the_figures_are_those_of_the_library(evaluated, balanced, instances, tmp_path):
+    report = evaluated()
+    model, config, _ = load_checkpoint(balanced["EquivariantUNet"])
+    for file in sorted((instances / "images").iterdir()):
+        image, true = config.normalization(read_image(file)), read_mask(instances / "instances" / file.name)
+        scores, changes = evaluate_objects(model, image, true)
+        found = report["by_image"][file.stem]["objects"]
+        assert (found["found"], found["true"]) == (scores.found, scores.true)
+        assert found["average_precision"]["0.50"] == scores.average_precision[0]
+        assert found["panoptic_quality"] == scores.panoptic_quality
+        assert found["changed_pixels"] == found["partnerless"] == 0 == changes[0].pixels
+    assert report["objects"]["true"] == sum(int(read_mask(file).max()) for file in (instances / "instances").iterdir())
+    page = (tmp_path / "out/report.html").read_text()
+    assert "AP at IoU 0.5" in page
+    assert page.count("<img") == 3, "the chart and two images"
+
+
+def test_masks_are_the_objects_unless_they_are_given(evaluated, instances):
+    alone = evaluated()
+    both = evaluated("--masks", instances / "masks")
+    assert both["objects"] == alone["objects"]
+    assert both["dice"].keys() == alone["dice"].keys()
+    inverted = instances.parent / "inverted"
+    inverted.mkdir(exist_ok=True)
+    for file in (instances / "masks").iterdir():
+        Image.fromarray((1 - read_mask(file).numpy()).astype(np.uint8)).save(inverted / file.name)
+    other = evaluated("--masks", inverted)
+    assert other["objects"] == alone["objects"]
+    assert other["mean"]["dice"] != pytest.approx(alone["mean"]["dice"], abs=1e-3)
+
+
+def test_another_run_stands_beside(evaluated, balanced, tmp_path):
+    report = evaluated("--against", balanced["UNet"])
+    assert report["objects"]["changed_pixels"] == 0 < report["against"]["objects"]["changed_pixels"]
+    assert report["run"] != report["against"]["run"]
+    assert "against" not in report["against"]
+    page = (tmp_path / "out/report.html").read_text()
+    assert page.count("UNet.safetensors") > 2
+    alone = evaluated(network="UNet")
+    assert {**alone, "run": ""} == {**report["against"], "run": ""}
+
+
+def test_another_run_of_other_classes_is_refused(evaluated, balanced, tmp_path):
+    config = load_checkpoint(balanced["UNet"]).config
+    for name, change in (("classes", {"classes": 3}), ("channels", {"in_channels": 3})):
+        arguments = {**config.arguments, **change}
+        mean, std = ([1.0] * arguments["in_channels"] for _ in range(2))
+        normalization = type(config.normalization)(mean, std)
+        other = SegmenterConfig("UNet", arguments, ["a", "b", "c"][: arguments["classes"]], normalization)
+        save_checkpoint(tmp_path / f"{name}.safetensors", other.build(), other)
+        result = evaluated("--against", tmp_path / f"{name}.safetensors", code=2)
+        assert "'--against'" in result.stderr
+        assert name in result.stderr
+
+
+def test_objects_that_do_not_fit_are_refused(evaluated, instances, tmp_path):
+    wrong = tmp_path / "wrong"
+    wrong.mkdir()
+    Image.fromarray(np.zeros((5, 5), dtype=np.uint8)).save(wrong / "00.png")
+    result = evaluated("--masks", instances / "masks", "--instances", wrong, code=2)
+    assert "no objects of this name" in result.stderr
+    Image.fromarray(np.zeros((5, 5), dtype=np.uint8)).save(wrong / "01.png")
+    result = evaluated("--masks", instances / "masks", "--instances", wrong, code=2)
+    assert "image 128x128, mask 5x5" in result.stderr
+    assert not (tmp_path / "out").exists()
