@@ -186,7 +186,7 @@ def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:
 def _true_objects(
     pairs: Sequence["PairFiles"], folder: Path, reading: "Reading", scan: dict[str, Any], *, scanned: bool
 ) -> list["MaskFile"]:
-    """Return the open files of the true objects of each image, checked against the images unless they were scanned as masks.
+    """Return the open files of the true objects of each image, checked unless they were scanned as masks.
 
     Raises:
         typer.BadParameter: An image has none, or something is wrong with one.
