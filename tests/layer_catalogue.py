@@ -35,7 +35,7 @@ class Use:
         arguments: Positional arguments.
         options: Keyword arguments.
         image_in: Whether the input is an image; otherwise it is a feature map on the group.
-        out: "map", "image", or "subgroup" for a feature map on `slow_layers.SUBGROUPS`.
+        out: "map", "image", "vectors", or "subgroup" for a feature map on `slow_layers.SUBGROUPS`.
         channels: Number of channels of the input.
         grouped: Whether the constructor takes ``group``.
         count: ``group_kernel_size``, if there is one; at most ``|G|`` is passed.
@@ -55,7 +55,7 @@ class Use:
 
     @property
     def is_convolution(self) -> bool:
-        return self.bf16
+        return self.bf16 and self.out != "vectors"
 
     def make(self, group: str, **factory: Any) -> nn.Module:
         """Return the layer; ``device`` and ``dtype`` are passed to layers with parameters."""
@@ -82,7 +82,8 @@ class Use:
 
     def act_out(self, y: Tensor, group: str, g: int) -> Tensor:
         """Transform the output; on images, ``g`` of `symmetry` acts as the same element of the whole group."""
-        return slow.act_on_image(y, group, g) if self.out == "image" else slow.act_on_map(y, group, g)
+        acts = {"image": slow.act_on_image, "vectors": slow.act_on_vectors}
+        return acts.get(self.out, slow.act_on_map)(y, group, g)
 
     def symmetry(self, group: str) -> list[tuple[str, int, int]]:
         """Return the elements of the symmetry, as ``(group of the output, element there, element of group)``."""
@@ -190,6 +191,10 @@ class Entry:
     @property
     def image_in(self) -> bool:
         return next(iter(self.uses.values())).image_in
+
+    @property
+    def vectors_out(self) -> bool:
+        return next(iter(self.uses.values())).out == "vectors"
 
 
 def lacking(entry: Entry) -> list[str]:
@@ -390,6 +395,21 @@ CATALOGUE = {
         ],
         texts=[printed("'D4', reduction='max', to='C4'", group="D4", reduction="max", to="C4")],
         any_angle={"GroupPool": arguments()},
+    ),
+    "VectorHead": Entry(
+        uses={"VectorHead": Use(gnn.VectorHead, slow.vector_head, (2,), out="vectors", bf16=True)},
+        representatives=("VectorHead",),
+        refused=[
+            refused("in_channels must be a positive int, but got in_channels=0", 0),
+            refused("group must be a group or its name", 2, group="G4"),
+        ],
+        refused_inputs=[
+            refused_input(f"{MAP} (1, 2, 8, 8)", (1, 2, 8, 8), 2),
+            refused_input(MAP, (1, 3, 4, 8, 8), 2),
+            refused_input(MAP, (1, 2, 8, 8, 8), 2),
+        ],
+        texts=[printed("2, group='D4'", 2, group="D4")],
+        any_angle={"VectorHead": arguments(1)},
     ),
     "BatchNorm2d": Entry(
         uses={

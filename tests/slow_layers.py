@@ -57,6 +57,30 @@ def act_on_image(x: Tensor, group: str, g: int) -> Tensor:
     return turn(x, elements(group)[g])
 
 
+def turn_vectors(v: Tensor, element: tuple[int, bool]) -> Tensor:
+    """Move a field of vectors ``(x, y)``, y down the rows; the components turn too, by 90 degrees at a time."""
+    quarters, mirrored = element
+    x, y = turn(v, element).unbind(1)
+    x = -x if mirrored else x
+    for _ in range(quarters % 4):
+        x, y = y, -x
+    return torch.stack((x, y), dim=1)
+
+
+def act_on_vectors(v: Tensor, group: str, g: int) -> Tensor:
+    return turn_vectors(v, elements(group)[g])
+
+
+def vector_head(layer: nn.Module, f: Tensor, group: str) -> Tensor:
+    """Sum over channels and elements of the free vector of the channel, turned by the element, times the value."""
+    total = torch.zeros(len(f), 2, *f.shape[-2:], dtype=f.dtype, device=f.device)
+    for c, vector in enumerate(layer.weight):
+        for g, element in enumerate(elements(group)):
+            turned = turn_vectors(vector.view(1, 2, 1, 1), element)
+            total = total + turned * f[:, c : c + 1, g]
+    return total
+
+
 def conjugated(
     plain: Callable[..., Tensor], x: Tensor, element: tuple[int, bool], size: Sequence[int] | None
 ) -> Tensor:

@@ -5,10 +5,10 @@ convolutions process such maps, and group pooling takes them back to an image. T
 GELU, `torch.nn.Dropout`) work on these maps unchanged, and so do `torch.nn.GroupNorm` and `torch.nn.AdaptiveAvgPool3d`
 with ``(None, n, n)``.
 
-Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d` and `GroupPool`; `BatchNorm2d`, `InstanceNorm2d`,
-`Dropout2d`, `MaxPool2d`, `AvgPool2d`, `MaxBlurPool2d` and `Upsample` for feature maps on the group; the layers as
-functions in `functional`, and their building blocks in `authoring`; `algorithm` chooses how group convolutions are
-computed, and `algorithms` tells which ways are available.
+Names: `LiftingConv2d`, `GroupConv2d`, `GroupConvTranspose2d`, `GroupPool` and `VectorHead`; `BatchNorm2d`,
+`InstanceNorm2d`, `Dropout2d`, `MaxPool2d`, `AvgPool2d`, `MaxBlurPool2d` and `Upsample` for feature maps on the group;
+the layers as functions in `functional`, and their building blocks in `authoring`; `algorithm` chooses how group
+convolutions are computed, and `algorithms` tells which ways are available.
 
 Example:
     >>> import torch
@@ -31,6 +31,7 @@ from ._algorithms import algorithm, algorithms
 from ._convolution import GroupConv2d, LiftingConv2d
 from ._layers import AvgPool2d, BatchNorm2d, Dropout2d, GroupPool, InstanceNorm2d, MaxBlurPool2d, MaxPool2d, Upsample
 from ._transposed import GroupConvTranspose2d
+from ._vector import VectorHead
 
 __all__ = [
     "AvgPool2d",
@@ -44,6 +45,7 @@ __all__ = [
     "MaxBlurPool2d",
     "MaxPool2d",
     "Upsample",
+    "VectorHead",
     "algorithm",
     "algorithms",
     "authoring",
