@@ -44,7 +44,7 @@ def compiler() -> list[str] | None:
 
 
 def build(root: Path, machine: str | None = None) -> list[str]:
-    """Build the libraries that are missing or older than their source; return the names of those that there are."""
+    """Build a machine's libraries that are missing or older than their source; return the names of those there are."""
     command = compiler()
     if sys.platform not in ("linux", "darwin") or command is None:
         return []
@@ -66,7 +66,7 @@ def build(root: Path, machine: str | None = None) -> list[str]:
             print(
                 f"{library.name} was not built; the dense algorithm is used: {errors.decode(errors='replace')[-500:]}"
             )
-    return sorted(file.name for file in folder.glob(f"*{suffix}"))
+    return sorted(f"{name}{suffix}" for name in wanted if (folder / f"{name}{suffix}").exists())
 
 
 class BuildHook(BuildHookInterface):
@@ -78,8 +78,11 @@ class BuildHook(BuildHookInterface):
         """Build before the files of a wheel are collected; an editable installation finds them in the source tree."""
         if self.target_name != "wheel":
             return
-        built = build(Path(self.root))
+        # A wheel for other machines than this one: .ci/make_wheels.py.
+        machine, wheel_platform = os.environ.get("GCONV_GA_MACHINE"), os.environ.get("GCONV_GA_PLATFORM")
+        built = build(Path(self.root), machine)
         if built:
             build_data["artifacts"] += [f"{FOLDER.as_posix()}/{name}" for name in built]
             build_data["pure_python"] = False
-            build_data["tag"] = f"py3-none-{sysconfig.get_platform().replace('-', '_').replace('.', '_')}"
+            here = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+            build_data["tag"] = f"py3-none-{wheel_platform or here}"
