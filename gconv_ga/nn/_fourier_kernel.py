@@ -10,11 +10,11 @@ import ctypes
 import itertools
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -296,25 +296,46 @@ def _address(x: Tensor | None) -> ctypes.c_void_p:
     return ctypes.c_void_p(None if x is None else x.data_ptr())
 
 
-@torch.library.custom_op("gconv_ga::fourier_mix", mutates_args=())
+# Not `torch.library.custom_op`: its first call imports torch's compiler, which takes seconds.
+_operators = torch.library.Library("gconv_ga", "FRAGMENT")
+Operator = TypeVar("Operator", bound=Callable[..., Any])
+
+
+def _operator(schema: str) -> Callable[[Operator], Operator]:
+    """Make a function an operator of torch's on the CPU."""
+
+    def define(function: Operator) -> Operator:
+        _operators.define(schema)
+        _operators.impl(name := schema.partition("(")[0], function, "CPU")
+        return getattr(torch.ops.gconv_ga, name).default
+
+    return define
+
+
+def _fake(name: str) -> Callable[[Operator], Operator]:
+    """Make a function say the shapes of an operator."""
+    return torch.library.register_fake(f"gconv_ga::{name}", lib=_operators)
+
+
+@_operator("fourier_mix(Tensor weight, str key) -> Tensor")
 def fourier_mix(weight: Tensor, key: str) -> Tensor:
     """Return the numbers of the blocks for the free weights; see `mix`."""
     return mix(weight, key)
 
 
-@fourier_mix.register_fake
+@_fake("fourier_mix")
 def _(weight: Tensor, key: str) -> Tensor:
     read = PlanKey.read(key)
     return weight.new_empty(read.numbers, *weight.shape[:2])
 
 
-@torch.library.custom_op("gconv_ga::fourier_mix_adjoint", mutates_args=())
+@_operator("fourier_mix_adjoint(Tensor numbers, str key, SymInt[] shape) -> Tensor")
 def fourier_mix_adjoint(numbers: Tensor, key: str, shape: Sequence[int]) -> Tensor:
     """Return the adjoint of `fourier_mix`: the gradient of the weights."""
     return mix_adjoint(numbers.contiguous(), key, tuple(shape))
 
 
-@fourier_mix_adjoint.register_fake
+@_fake("fourier_mix_adjoint")
 def _(numbers: Tensor, key: str, shape: Sequence[int]) -> Tensor:
     return numbers.new_empty(tuple(shape))
 
@@ -323,15 +344,21 @@ def _keep_shape(ctx: Any, inputs: Any, output: Tensor) -> None:
     ctx.key, ctx.shape = inputs[1], tuple(inputs[0].shape)
 
 
-fourier_mix.register_autograd(
-    lambda ctx, grad: (fourier_mix_adjoint(grad, ctx.key, ctx.shape), None), setup_context=_keep_shape
+torch.library.register_autograd(
+    "gconv_ga::fourier_mix",
+    lambda ctx, grad: (fourier_mix_adjoint(grad, ctx.key, ctx.shape), None),
+    setup_context=_keep_shape,
+    lib=_operators,
 )
-fourier_mix_adjoint.register_autograd(
-    lambda ctx, grad: (fourier_mix(grad.contiguous(), ctx.key), None, None), setup_context=_keep_shape
+torch.library.register_autograd(
+    "gconv_ga::fourier_mix_adjoint",
+    lambda ctx, grad: (fourier_mix(grad.contiguous(), ctx.key), None, None),
+    setup_context=_keep_shape,
+    lib=_operators,
 )
 
 
-@torch.library.custom_op("gconv_ga::fourier_conv", mutates_args=())
+@_operator("fourier_conv(Tensor x, Tensor numbers, Tensor? bias, str key, int padding) -> Tensor")
 def fourier_conv(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padding: int) -> Tensor:
     """Return the group convolution of maps on ``C_n`` or ``D_n``.
 
@@ -357,12 +384,15 @@ def _output_shape(x: Tensor, numbers: Tensor, key: str, padding: int) -> tuple[i
     return (x.shape[0], numbers.shape[1], x.shape[2], x.shape[3] + change, x.shape[4] + change)
 
 
-@fourier_conv.register_fake
+@_fake("fourier_conv")
 def _(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padding: int) -> Tensor:
     return x.new_empty(_output_shape(x, numbers, key, padding))
 
 
-@torch.library.custom_op("gconv_ga::fourier_conv_backward", mutates_args=())
+@_operator(
+    "fourier_conv_backward(Tensor grad, Tensor x, Tensor numbers, str key, int padding, bool need_x, bool need_numbers)"
+    " -> (Tensor, Tensor)"
+)
 def fourier_conv_backward(
     grad: Tensor, x: Tensor, numbers: Tensor, key: str, padding: int, need_x: bool, need_numbers: bool
 ) -> tuple[Tensor, Tensor]:
@@ -390,7 +420,7 @@ def fourier_conv_backward(
     return grad_x, parts[0] if len(parts) == 1 else parts.sum(dim=0)
 
 
-@fourier_conv_backward.register_fake
+@_fake("fourier_conv_backward")
 def _(
     grad: Tensor, x: Tensor, numbers: Tensor, key: str, padding: int, need_x: bool, need_numbers: bool
 ) -> tuple[Tensor, Tensor]:
@@ -419,4 +449,4 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     return grad_x if need_x else None, grad_numbers if need_numbers else None, grad_bias, None, None
 
 
-fourier_conv.register_autograd(_backward, setup_context=_keep_inputs)
+torch.library.register_autograd("gconv_ga::fourier_conv", _backward, setup_context=_keep_inputs, lib=_operators)
