@@ -65,7 +65,7 @@ def places(space):
 def to_maps(tensor, kind):
     """A geometric tensor as a plain image or feature map on the group."""
     space = kind.gspace
-    if kind.representations[0] == space.trivial_repr:
+    if set(kind.representations) != {space.regular_repr}:
         return tensor
     return tensor.unflatten(1, (len(kind), -1))[:, :, places(space)]
 

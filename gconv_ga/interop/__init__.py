@@ -1,9 +1,9 @@
 """Conversion of escnn networks to networks of this package, with their weights, and back.
 
-Names: `from_escnn`, `to_escnn`.
+Names: `from_escnn`, `to_escnn`, and `without_escnn`, for loading a network of a user's class elsewhere.
 
-Both need the extra ``escnn`` (which needs gfortran and numpy below 2) when they are called. Importing this room, and
-loading, running, training or folding a converted network do not need it.
+The first two need the extra ``escnn`` (which needs gfortran and numpy below 2) when they are called. Importing this
+room, and loading, running, training or folding a converted network do not need it.
 
 Example:
     >>> import importlib.util
@@ -18,7 +18,8 @@ Example:
     ...     assert net(torch.randn(1, 1, 32, 32)).shape == (1, 8, 8, 32, 32)  # [B, C, |G|, H, W]
 """
 
+from ._absent import without_escnn
 from ._from_escnn import from_escnn
 from ._to_escnn import to_escnn
 
-__all__ = ["from_escnn", "to_escnn"]
+__all__ = ["from_escnn", "to_escnn", "without_escnn"]

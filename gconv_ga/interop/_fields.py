@@ -1,6 +1,5 @@
 """Field types of escnn in terms of this package: the group, the fields, and the order of their elements."""
 
-import re
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -25,6 +24,9 @@ def load_escnn() -> ModuleType:
         import escnn.nn
     except ModuleNotFoundError as error:
         raise missing_extra(ROOM, "escnn", error) from error
+    if not hasattr(escnn, "__file__"):
+        # In `without_escnn` the import finds stand-ins.
+        raise missing_extra(ROOM, "escnn", ModuleNotFoundError("No module named 'escnn'", name="escnn"))
     return escnn
 
 
@@ -33,16 +35,24 @@ class Fields:
     """An escnn field type in terms of this package.
 
     Args:
-        group: The group.
+        group: The group. If it has no counterpart here, its largest subgroup that moves pixels to pixels.
         count: Number of fields.
-        regular: Whether they are feature maps on the group, ``[B, count, |G|, H, W]``, or images, ``[B, count, H, W]``.
-        channels: For each group element in our order, its channel in an escnn field.
+        kind: "regular" for feature maps on the group, ``[B, count, |G|, H, W]``; "trivial" for images,
+            ``[B, count, H, W]``; "other" for mixed fields, vectors, ..., with escnn's channels ``[B, C, H, W]``.
+        channels: For regular fields: for each group element in our order, its channel in an escnn field.
+        sizes: Number of channels of each field.
     """
 
     group: Group
     count: int
-    regular: bool
+    kind: str
     channels: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def regular(self) -> bool:
+        """Whether these are feature maps on the group."""
+        return self.kind == "regular"
 
 
 def read_fields(kind: Any, path: str) -> Fields:
@@ -53,40 +63,42 @@ def read_fields(kind: Any, path: str) -> Fields:
         path: Path of the module that has it, for the message.
 
     Raises:
-        ValueError: The group is not a C_n, nor a D_n that reflects about the vertical axis, or the fields are neither
-            all regular nor all trivial.
+        ValueError: The fields are not on a plane.
     """
     space = kind.gspace
     group, channels = _read_group(space, path)
     found = set(kind.representations)
-    if found not in ({space.regular_repr}, {space.trivial_repr}):
-        names = ", ".join(sorted({_single_spaced(field.name) for field in found}))
-        advice = "mixed and other fields have no counterpart here: split the layer, or keep to regular fields"
-        raise invalid(f"{path}'s fields", "all regular or all trivial", names, advice)
-    return Fields(group, len(kind), found == {space.regular_repr}, channels)
-
-
-def _single_spaced(name: str) -> str:
-    return re.sub(r"\s+", " ", name)
+    sizes = tuple(field.size for field in kind.representations)
+    name = "other"
+    if found == {space.trivial_repr}:
+        name = "trivial"
+    elif channels and found == {space.regular_repr}:  # an infinite group has no such fields
+        name = "regular"
+    return Fields(group, len(kind), name, channels, sizes)
 
 
 def _read_group(space: Any, path: str) -> tuple[Group, tuple[int, ...]]:
-    """Return the group of an escnn plane, and for each of our elements its index among escnn's."""
+    """Return the group of an escnn plane, and for each of our elements its index among escnn's.
+
+    If it is not a group of ours, there are no indices, and the group is the subgroup that moves pixels to pixels.
+    """
     escnn = load_escnn()
-    finite = isinstance(space, escnn.gspaces.GSpace2D) and space.fibergroup.order() > 0
-    if not finite:
-        advice = "infinite groups and other spaces have no counterpart here"
-        raise invalid(f"{path}'s space", "a plane with a group C_n or D_n", space.name, advice)
+    if not isinstance(space, escnn.gspaces.GSpace2D):
+        advice = "convert networks for images; volumes and point clouds have no counterpart here"
+        raise invalid(f"{path}'s space", "a plane", space.name, advice)
+    if space.fibergroup.order() <= 0:
+        mirrors = space.fibergroup.name.startswith("O")
+        return DihedralGroup(4) if mirrors else CyclicGroup(4), ()
     matrices = torch.stack(
         [torch.as_tensor(space.basespace_action(g)).double().view(2, 2) for g in space.fibergroup.elements]
     )
     rotations = int((torch.linalg.det(matrices) > 0).sum())
-    group = CyclicGroup(rotations) if rotations == len(matrices) else DihedralGroup(rotations)
+    group: Group = CyclicGroup(rotations) if rotations == len(matrices) else DihedralGroup(rotations)
     # The matrices give the sense of rotation, the axis of the reflection and the order of the elements.
     distances = (group.matrices.unsqueeze(1) - matrices).abs().amax((2, 3))
     if float(distances.amin(1).max()) > 1e-6:
-        advice = f"in escnn that is flipRot2dOnR2({rotations}) with its default axis"
-        raise invalid(f"{path}'s mirror axis", "the vertical, or one that a rotation moves there", space.name, advice)
+        # A tilted mirror moves no pixel to a pixel.
+        return CyclicGroup(next(n for n in (4, 2, 1) if rotations % n == 0)), ()
     return group, tuple(distances.argmin(1).tolist())
 
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from .. import nn as gnn
 from .._validate import invalid, one_of
 from ..groups import C1, Group, as_group
+from ._field_layers import Channels
 from ._fields import load_escnn, make_type
-from ._layers import Blur, Mask
+from ._layers import Blur, FieldBias, Mask, SharedGrid, Spread
 
 
 def to_escnn(
@@ -106,8 +107,10 @@ def _first_fields(module: nn.Module) -> tuple[int, bool]:
     """Return the number of input fields and whether they are regular, from the first layer that knows."""
     regular: bool | None = None
     for layer in module.modules():
-        on_maps = isinstance(layer, gnn.MaxPool2d | gnn.AvgPool2d | gnn.Upsample | gnn.GroupPool)
-        if on_maps or (isinstance(layer, Blur) and layer.group is not None):
+        if isinstance(layer, Spread):
+            regular = False if regular is None else regular
+        on_maps = regular is None and isinstance(layer, gnn.MaxPool2d | gnn.AvgPool2d | gnn.Upsample | gnn.GroupPool)
+        if on_maps or (regular is None and isinstance(layer, Blur) and layer.group is not None):
             # These keep the number of fields.
             regular = True
         if isinstance(layer, gnn.LiftingConv2d | gnn.GroupConv2d | nn.Conv2d):
@@ -130,7 +133,7 @@ class Window(NamedTuple):
 
 
 ADVICE = {
-    "Dropout2d": "it drops whole maps, escnn's FieldDropout single pixels of fields; replace it with nn.Dropout",
+    "Dropout2d": "replace it with nn.Dropout: it drops whole maps, escnn's FieldDropout single pixels of fields",
     "GroupConvTranspose2d": "replace it with Upsample and GroupConv2d before training",
 }
 
@@ -196,10 +199,8 @@ class Writer:
         make = self.makers.get(type(module))
         if make is None:
             name = type(module).__name__
-            kinds = sorted({f"{maker.__module__.split('.')[0]}'s {maker.__name__}" for maker in self.makers})
-            takes = "one of " + ", ".join(kinds).replace("gconv_ga's Blur, gconv_ga's ", "gconv_ga's ")
             last = "convert the modules before and after it one by one and join them by hand"
-            raise invalid(path, takes, name, ADVICE.get(name, last))
+            raise invalid(path, "a module that to_escnn converts", name, ADVICE.get(name, last))
         made = make(module, kind, path)
         if isinstance(made, self.enn.SequentialModule):
             # Its parts have their own modes.
@@ -210,9 +211,17 @@ class Writer:
         return made
 
     def _sequence(self, module: nn.Sequential, kind: Any, path: str) -> Any:
-        parts = list(module)
-        if len(parts) == 2 and isinstance(parts[0], gnn.LiftingConv2d | gnn.GroupConv2d) and _is_mean_pool(parts[1]):
-            return self._convolution(parts[0], kind, f"{path}.0", to_images=True)
+        # These pass their input on, in escnn's terms.
+        parts = [part for part in module if not isinstance(part, SharedGrid | Channels)]
+        if len(parts) < len(module):
+            return self(parts[0] if len(parts) == 1 else nn.Sequential(*parts), kind, path)
+        if len(parts) == 2 and isinstance(parts[0], gnn.LiftingConv2d | gnn.GroupConv2d):
+            if _is_mean_pool(parts[1]):
+                return self._convolution(parts[0], kind, f"{path}.0", to_images=True)
+            if isinstance(parts[1], FieldBias) and parts[0].bias is None:
+                return self._convolution(parts[0], kind, f"{path}.0", bias=parts[1])
+        if len(parts) == 3 and isinstance(parts[0], Spread) and _is_mean_pool(parts[2]):
+            return self(parts[1], kind, f"{path}.1")
         made = OrderedDict()
         # named_children() leaves out second names.
         for name, child in module._modules.items():  # noqa: SLF001
@@ -237,7 +246,9 @@ class Writer:
             advice += "sizes where no pixel is left over"
             raise invalid("sampling", takes, self.sampling, advice)
 
-    def _convolution(self, module: Any, kind: Any, path: str, *, to_images: bool = False) -> Any:
+    def _convolution(
+        self, module: Any, kind: Any, path: str, *, to_images: bool = False, bias: FieldBias | None = None
+    ) -> Any:
         """Return an ``R2Conv``; one to images has the mean of a layer's kernels over the elements of its output."""
         plain, of_maps = isinstance(module, nn.Conv2d), isinstance(module, gnn.GroupConv2d)
         self._expect_input(kind, path, of_maps, module.in_channels)
@@ -250,10 +261,11 @@ class Writer:
         kernels = read_kernels(module)
         if to_images:
             kernels = kernels.mean(2, keepdim=True)
-        made = self._fit((kind, outof), window, kernels, module.bias, path)
+        own, numbers = (module.bias, module.bias) if bias is None else (bias.bias, bias.scale * bias.bias.detach())
+        made = self._fit((kind, outof), window, kernels, numbers, path)
         made.weights.requires_grad_(module.weight.requires_grad)
-        if module.bias is not None:
-            made.bias.requires_grad_(module.bias.requires_grad)
+        if own is not None:
+            made.bias.requires_grad_(own.requires_grad)
         return made
 
     def _check_group(self, module: Any, path: str) -> None:
@@ -325,11 +337,14 @@ class Writer:
 
     def _upsample(self, module: Any, kind: Any, path: str) -> Any:
         plain = isinstance(module, nn.Upsample)
-        if module.mode not in ("nearest", "bilinear") or (plain and (module.size or module.align_corners)):
-            raise invalid(path, "'nearest' or 'bilinear' by a factor, without align_corners, as in escnn", module)
+        if module.mode not in ("nearest", "bilinear"):
+            raise invalid(path, "'nearest' or 'bilinear', as in escnn", module)
         if not plain:
             self._check_group(module, path)
-        return self.enn.R2Upsampling(kind, module.scale_factor, mode=module.mode)
+            return self.enn.R2Upsampling(kind, module.scale_factor, mode=module.mode)
+        factor = module.scale_factor
+        factor = int(factor) if factor is not None and float(factor).is_integer() else factor
+        return self.enn.R2Upsampling(kind, factor, module.size, module.mode, bool(module.align_corners))
 
     def _blur(self, module: Blur, kind: Any, path: str) -> Any:
         self._check_sampling(module, path)

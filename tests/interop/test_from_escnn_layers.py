@@ -7,7 +7,9 @@ from tolerances import TOLERANCES
 from torch import nn
 
 import gconv_ga.nn as gnn
+from gconv_ga import equivariance_error
 from gconv_ga.interop import from_escnn
+from gconv_ga.interop._layers import FieldBias
 
 pytestmark = pytest.mark.escnn
 
@@ -70,7 +72,7 @@ def test_elements_in_another_order_would_be_seen(name):
 def test_wrong_weights_would_be_seen():
     theirs, ours = pair("D4", "rr", torch.float64, kernel_size=3)
     with torch.no_grad():
-        ours.weight[0, 0] = ours.weight[0, 0].flip(0)
+        ours[0].weight[0, 0] = ours[0].weight[0, 0].flip(0)
     assert relative(*both(theirs, ours, 9, 9)) > 1e-3
 
 
@@ -89,8 +91,8 @@ def test_on_the_grid_convolutions_give_the_same_up_to_rounding(name, way):
 @pytest.mark.parametrize(
     ("way", "kinds"),
     [
-        ("tr", [gnn.LiftingConv2d]),
-        ("rr", [gnn.GroupConv2d]),
+        ("tr", [gnn.LiftingConv2d, FieldBias]),
+        ("rr", [gnn.GroupConv2d, FieldBias]),
         ("rt", [gnn.GroupConv2d, gnn.GroupPool]),
         ("tt", [gnn.LiftingConv2d, gnn.GroupPool]),
     ],
@@ -102,10 +104,12 @@ def test_what_convolutions_become(way, kinds):
 
 def test_the_weights_are_the_coefficients_of_escnn():
     theirs, ours = pair("C8", "rr", torch.float32, kernel_size=3)
-    assert ours.weight.shape == (4, 2, 8, 6)
-    assert torch.equal(ours.weight.flatten(), theirs.weights)
-    assert repr(ours) == "GroupConv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), group='C8', functions=6)"
-    assert list(ours.state_dict()) == ["weight", "bias"]
+    assert ours[0].weight.shape == (4, 2, 8, 6)
+    assert torch.equal(ours[0].weight.flatten(), theirs.weights)
+    assert torch.equal(ours[1].bias, theirs.bias)
+    text = "GroupConv2d(2, 4, kernel_size=(3, 3), stride=(1, 1), bias=False, group='C8', functions=6)"
+    assert [repr(layer) for layer in ours] == [text, "FieldBias(4, scale=0.353553)"]
+    assert list(ours.state_dict()) == ["0.weight", "1.bias"]
 
 
 def test_layers_with_the_same_functions_share_one_table():
@@ -114,8 +118,8 @@ def test_layers_with_the_same_functions_share_one_table():
     # As escnn's users make them: with the tables that its layers share.
     layers = [enn.R2Conv(*types, 3, padding=1) for types in ((image, maps), (maps, maps), (maps, more))]
     ours = from_escnn(enn.SequentialModule(*layers))
-    assert ours[1].filters is ours[2].filters
-    assert ours[0].filters is not ours[1].filters
+    assert ours[1][0].filters is ours[2][0].filters
+    assert ours[0][0].filters is not ours[1][0].filters
 
 
 POINTWISE = {
@@ -167,6 +171,152 @@ def test_pooling_over_the_group_gives_the_same(letter):
 def test_the_other_pool_over_the_group_would_be_seen():
     theirs = enn.GroupPooling(fields(PLANES["D4"](), "r", 3))
     assert relative(*both(theirs, gnn.GroupPool("D4", "mean"), 7, 8)) > 0.1
+
+
+ON_IMAGES = {
+    "convolution": lambda kind: convolution(kind, kind, 5, padding=2, stride=2),
+    "convolution, 1 x 1": lambda kind: convolution(kind, kind, 1, stride=2),
+    "max pool": lambda kind: enn.PointwiseMaxPool2D(kind, 3, 2, 1),
+    "mean pool": lambda kind: enn.PointwiseAvgPool2D(kind, 3, 2, 1),
+    "mean pool, antialiased": lambda kind: enn.PointwiseAvgPoolAntialiased2D(kind, sigma=0.66, stride=2),
+}
+
+
+@pytest.mark.parametrize("name", ["C4", "D4"])
+@pytest.mark.parametrize("layer", ON_IMAGES)
+def test_strides_on_images_warn_or_are_exact(layer, name):
+    """A single grid is not equivariant where pixels are left over; the mean over the orientations' own grids is."""
+    theirs = random(ON_IMAGES[layer](fields(PLANES[name](), "t", 2)), torch.float64)
+    shared, own = from_escnn(theirs), from_escnn(theirs, sampling="per_orientation")
+    good, bad = (torch.randn(1, 2, n, n, dtype=torch.float64) for n in (9, 10))
+    for ours in (shared, own):
+        assert relative(ours(good), theirs(theirs.in_type(good)).tensor) <= TOLERANCES[torch.float64]
+        assert equivariance_error(ours, name, good).max() <= 1e-5
+    with pytest.warns(UserWarning, match="sampling='shared' is not equivariant at H=10"):
+        assert relative(shared(bad), theirs(theirs.in_type(bad)).tensor) <= TOLERANCES[torch.float64]
+    assert equivariance_error(own, name, bad).max() <= 1e-5
+    with pytest.warns(UserWarning, match="not equivariant"):
+        assert equivariance_error(shared, name, bad).max() > 0.1
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["C8", "D4, diagonal axis"])
+def test_biases_are_trained_as_in_escnn(name, way):
+    """The gradient is that of escnn's coefficient, not sqrt(|G|) times as large."""
+    theirs, ours = pair(name, way, torch.float64, kernel_size=3)
+    for y in both(theirs, ours, 6, 7):
+        y.pow(3).mean().backward()
+    (own,) = (parameter for key, parameter in ours.named_parameters() if key.endswith("bias"))
+    assert relative(own.grad, theirs.bias.grad) <= TOLERANCES[torch.float64]
+    assert float(theirs.bias.grad.abs().min()) > 1e-3
+
+
+TRANSPOSED = {
+    "4, stride 2": {"kernel_size": 4, "stride": 2, "padding": 1},
+    "3, stride 2, output padding": {"kernel_size": 3, "stride": 2, "padding": 1, "output_padding": 1},
+    "3, two blocks, no bias": {"kernel_size": 3, "groups": 2, "bias": False},
+    "3, dilated": {"kernel_size": 3, "dilation": 2},
+}
+
+
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant with output_padding")
+@pytest.mark.parametrize("way", [*WAYS, "mr", "rm"])
+@pytest.mark.parametrize("name", ["C4", "C8", "D4, diagonal axis"])
+@pytest.mark.parametrize("window", TRANSPOSED)
+def test_transposed_convolutions_give_the_same(window, name, way):
+    space = PLANES[name]()
+    conv = enn.R2ConvTransposed(
+        mixed(space, way[0]), mixed(space, way[1]), recompute=True, initialize=False, **TRANSPOSED[window]
+    )
+    with torch.no_grad():
+        for parameter in conv.parameters():
+            parameter.normal_()
+    theirs = random(conv, torch.float64)
+    assert relative(*both(theirs, from_escnn(theirs), 5, 6)) <= TOLERANCES[torch.float64]
+    if way == "rr" and name != "C8":
+        assert relative(*both(theirs, from_escnn(theirs, filters="grid"), 5, 6)) <= ROUNDING
+
+
+def test_an_output_padding_warns_or_is_exact():
+    maps = fields(PLANES["C4"](), "r", 2)
+    theirs = enn.R2ConvTransposed(maps, maps, 3, stride=2, padding=1, output_padding=1, recompute=True).double()
+    x = torch.randn(1, 2, 4, 5, 5, dtype=torch.float64)
+    with pytest.warns(UserWarning, match="not equivariant with output_padding"):
+        assert equivariance_error(from_escnn(theirs), "C4", x, in_action="regular", out_action="regular").max() > 0.1
+    own = from_escnn(theirs, sampling="per_orientation")
+    assert equivariance_error(own, "C4", x, in_action="regular", out_action="regular").max() <= 1e-5
+    image = fields(PLANES["C4"](), "t", 2)
+    theirs = enn.R2ConvTransposed(maps, image, 3, stride=2, padding=1, output_padding=1, recompute=True)
+    with pytest.warns(UserWarning, match="not equivariant with output_padding"):
+        from_escnn(theirs)(x.float())
+
+
+def mixed(space, letter):
+    """Fields of several kinds for "m", in an order that repeats with two blocks."""
+    if letter != "m":
+        return fields(space, letter, 4)
+    vectors = space.irrep(1, 1) if space.fibergroup.name.startswith("D") else space.irrep(1)
+    return enn.FieldType(space, 2 * [space.regular_repr, vectors, space.trivial_repr])
+
+
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant")
+@pytest.mark.parametrize("way", ["mr", "rm", "mt", "tm", "mm"])
+@pytest.mark.parametrize(("name", "window"), [("C4", w) for w in WINDOWS] + [("D4, diagonal axis", "3, two blocks")])
+def test_convolutions_of_mixed_fields_give_the_same(name, window, way):
+    space = PLANES[name]()
+    theirs = random(convolution(mixed(space, way[0]), mixed(space, way[1]), **WINDOWS[window]), torch.float64)
+    for mode in (True, False):
+        ours = from_escnn(theirs.train(mode))
+        assert relative(*both(theirs, ours, 10, 12)) <= TOLERANCES[torch.float64]
+
+
+MIXED = {
+    "norm": lambda kind: enn.InnerBatchNorm(kind),
+    "norm, eval": lambda kind: enn.InnerBatchNorm(kind).eval(),
+    "max pool": lambda kind: enn.PointwiseMaxPool2D(kind, 3, 2, 1),
+    "mean pool": lambda kind: enn.PointwiseAvgPool2D(kind, 2),
+    "blur": lambda kind: enn.PointwiseAvgPoolAntialiased2D(kind, sigma=0.66, stride=2),
+    "reshuffle": lambda kind: enn.ReshuffleModule(kind, [3, 1, 2, 0]),
+    "aligned": lambda kind: enn.R2Upsampling(kind, 2, align_corners=True),
+    "up": lambda kind: enn.R2Upsampling(kind, 2),
+    "to a size": lambda kind: enn.R2Upsampling(kind, size=(7, 9)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant")
+@pytest.mark.parametrize("kind", ["quotient", "r", "t"])
+@pytest.mark.parametrize("name", ["C4", "D4, diagonal axis"])
+@pytest.mark.parametrize("layer", MIXED)
+def test_layers_on_mixed_fields_give_the_same(layer, name, kind):
+    space = PLANES[name]()
+    half = space.quotient_repr((None, 2)) if name.startswith("D") else space.quotient_repr(2)
+    quotients = enn.FieldType(space, [half, space.trivial_repr, space.regular_repr, half])
+    theirs = random(MIXED[layer](quotients if kind == "quotient" else fields(space, kind, 4)), torch.float64)
+    assert relative(*both(theirs, from_escnn(theirs), 6, 5)) <= TOLERANCES[torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("name", "subgroup"), [("D4", (0, 2)), ("D4", (None, 4)), ("C8", 4), ("D4, diagonal axis", (0, 4))]
+)
+def test_restricted_fields_give_the_same(name, subgroup):
+    space = PLANES[name]()
+    vectors = space.irrep(1, 1) if name.startswith("D") else space.irrep(1)
+    for kind in (fields(space, "r", 2), enn.FieldType(space, [space.regular_repr, vectors + vectors])):
+        restrict = enn.RestrictionModule(kind, subgroup)
+        disentangle = enn.DisentangleModule(restrict.out_type)
+        conv = convolution(disentangle.out_type, fields(disentangle.out_type.gspace, "r", 2), 3)
+        theirs = random(enn.SequentialModule(restrict, disentangle, conv), torch.float64)
+        assert relative(*both(theirs, from_escnn(theirs), 5, 6)) <= TOLERANCES[torch.float64]
+
+
+def test_pools_over_mixed_fields_give_the_same():
+    space = PLANES["C4"]()
+    kind = enn.FieldType(space, [space.regular_repr, space.quotient_repr(2), space.trivial_repr, space.regular_repr])
+    theirs, x = enn.GroupPooling(kind), torch.randn(2, kind.size, 3, 4)
+    assert torch.equal(from_escnn(theirs)(x), theirs(kind(x)).tensor)
+    vectors = enn.FieldType(space, [space.irrep(1), space.trivial_repr, space.irrep(1)])
+    theirs, x = enn.NormPool(vectors), torch.randn(2, 5, 3, 4)
+    torch.testing.assert_close(from_escnn(theirs)(x), theirs(vectors(x)).tensor)
 
 
 @pytest.mark.parametrize("letter", ["t", "r"])

@@ -1,6 +1,7 @@
 """Whole networks of escnn, converted: the same output, training, saving, folding. Run where ``escnn`` is installed."""
 
 import copy
+import io
 import subprocess
 import sys
 
@@ -81,7 +82,7 @@ def test_names_and_modes_are_kept():
     assert isinstance(ours.get_submodule("6.3.1"), nn.LeakyReLU)
     assert [layer.training for layer in ours[6]] == [True, False, True, True]
     assert ours.training
-    assert (ours[2].weight.requires_grad, ours[2].bias.requires_grad) == (False, True)
+    assert [parameter.requires_grad for parameter in ours[2].parameters()] == [False, True]
 
 
 def test_a_module_used_twice_is_used_twice():
@@ -109,13 +110,12 @@ def test_the_network_that_is_converted_stays_as_it_is():
 
 
 def step(net, loss):
-    """One step of steepest descent on the kernel weights of both libraries."""
+    """One step of steepest descent on all parameters."""
     net.zero_grad()
     loss.backward()
     with torch.no_grad():
-        for name, parameter in net.named_parameters():
-            if name.endswith(("weight", "weights")):
-                parameter -= 0.01 * parameter.grad
+        for parameter in net.parameters():
+            parameter -= 0.01 * parameter.grad
 
 
 @pytest.mark.parametrize("name", ["C8", "D4"])
@@ -211,7 +211,7 @@ def test_a_copy_is_of_its_own():
     before, twin = ours(x), copy.deepcopy(ours)
     assert torch.equal(twin(x), before)
     with torch.no_grad():
-        twin[2].weight.zero_()
+        twin[2][0].weight.zero_()
     assert torch.equal(ours(x), before)
     twin.load_state_dict(ours.state_dict())
     assert torch.equal(twin(x), before)
@@ -239,12 +239,38 @@ import torch
 net, x, expected, state = torch.load({str(tmp_path / "net.pt")!r}, weights_only=False)
 assert torch.equal(net(x), expected)
 with torch.no_grad():
-    net[2].weight.zero_()
+    net[2][0].weight.zero_()
 assert not torch.equal(net(x), expected)
 print(net.load_state_dict(state), torch.equal(net(x), expected))
 """
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert run.stdout.strip() == "<All keys matched successfully> True", run.stderr
+
+
+def test_a_file_holds_a_table_once():
+    """Of two layers with the same functions; their own copies in other dtypes stay out."""
+    maps = fields(PLANES["C8"](), "r", 2)
+    theirs = enn.SequentialModule(*(enn.R2Conv(maps, maps, 5, recompute=False) for _ in range(2)))
+    (block,) = theirs[0].basisexpansion.children()
+    table = block.sampled_basis.nbytes * 4 // block.sampled_basis.element_size()
+    for dtype in (torch.float32, torch.float64):
+        ours, file = from_escnn(theirs).to(dtype), io.BytesIO()
+        ours(torch.zeros(1, 2, 8, 9, 9, dtype=dtype))
+        torch.save(ours, file)
+        assert table < file.tell() < 1.3 * table
+    # A file of one layer is as large.
+    torch.save(from_escnn(theirs)[0], one := io.BytesIO())
+    assert one.tell() > 0.8 * file.tell()
+
+
+def test_tables_go_where_the_weights_go():
+    maps = fields(PLANES["C4"](), "r", 2)
+    ours, x = from_escnn(convolution(maps, maps, 3)), torch.randn(1, 2, 4, 5, 5)
+    with torch.inference_mode():
+        expected = ours.double()(x.double())
+    # A table that is first used in inference mode can be trained later.
+    ours(x.double()).sum().backward()
+    assert relative(ours.float()(x).double(), expected) <= TOLERANCES[torch.float32]
 
 
 def test_input_and_output_of_maps_are_those_of_geometric_tensors():

@@ -19,18 +19,23 @@ class Own(nn.Module):
 
 LIFT = gnn.LiftingConv2d(1, 2, 3, group="C4")
 REFUSED = {
-    "a layer of one's own": (nn.Sequential(LIFT, nn.Sequential(Own())), r"^module\.1\.0 must be one of.*'Own'"),
-    "dropout of maps": (nn.Sequential(LIFT, gnn.Dropout2d()), r"^module\.1 must be one of.*'Dropout2d'.*nn\.Dropout"),
+    "a layer of one's own": (
+        nn.Sequential(LIFT, nn.Sequential(Own())),
+        r"^module\.1\.0 must be a module that to_escnn converts.*'Own'",
+    ),
+    "dropout of maps": (
+        nn.Sequential(LIFT, gnn.Dropout2d()),
+        r"^module\.1 must be a module.*'Dropout2d'. Replace it with nn\.Dropout",
+    ),
     "transposed": (
         nn.Sequential(LIFT, gnn.GroupConvTranspose2d(2, 2, 2, group="C4")),
-        r"^module\.1 must be one of.*Upsample and GroupConv2d",
+        r"^module\.1 must be a module.*Upsample and GroupConv2d",
     ),
     "pool to a subgroup": (
         nn.Sequential(LIFT, gnn.GroupPool("C4", to="C2")),
         r"^module\.1 must be a pool over the whole",
     ),
     "bicubic": (nn.Sequential(LIFT, gnn.Upsample(2, "bicubic", group="C4")), r"^module\.1 must be 'nearest'"),
-    "aligned": (nn.Sequential(LIFT, nn.Upsample(None, 2, "bilinear", True)), r"^module\.1 must be 'nearest'"),
     "uncounted padding": (
         nn.Sequential(LIFT, gnn.AvgPool2d(3, 1, 1, count_include_pad=False, group="C4")),
         r"^module\.1 must be a pool that includes its padding",
