@@ -274,6 +274,48 @@ class Subclasses(nn.Module):
         return (2.0 * joined - x)[:1].tensor
 
 
+class Branched(nn.Module):
+    """Scalars, maps and vectors, each with a nonlinearity of its own, and their norms."""
+
+    def __init__(self, space):
+        super().__init__()
+        scalars, maps, vectors = images(space, 2), types(space, 1), types(space, 2, space.irrep(1))
+        self.in_type, mixed = images(space, 1), scalars + maps + vectors
+        pointwise, lengths = enn.ReLU(scalars + maps), enn.NormNonLinearity(vectors)
+        self.net = enn.SequentialModule(
+            enn.R2Conv(self.in_type, mixed, 3, padding=1, bias=False),
+            enn.GNormBatchNorm(mixed),
+            enn.MultipleModule(mixed, ["p"] * 3 + ["n"] * 2, [(pointwise, "p"), (lengths, "n")]),
+            enn.R2Conv(mixed, vectors, 3, padding=1),
+        )
+
+    def forward(self, x):
+        return self.net(self.in_type(x)).tensor
+
+
+class Continuous(nn.Module):
+    """All rotations: irreps and gates, Fourier nonlinearities, lengths of vectors at the end."""
+
+    def __init__(self):
+        super().__init__()
+        space = gspaces.rot2dOnR2(-1, maximum_frequency=2)
+        act = enn.FourierELU(space, 2, space.fibergroup.bl_irreps(2), N=8)
+        self.in_type, vectors = images(space, 1), [space.irrep(0), space.irrep(1), space.irrep(2)]
+        gated = enn.GatedNonLinearity1(enn.FieldType(space, 3 * [space.trivial_repr] + vectors))
+        self.net = enn.SequentialModule(
+            enn.R2Conv(self.in_type, act.in_type, 5, padding=2),
+            enn.IIDBatchNorm2d(act.in_type),
+            act,
+            enn.R2Conv(act.out_type, gated.in_type, 3),
+            gated,
+            enn.NormMaxPool(gated.out_type, 2),
+            enn.NormPool(gated.out_type),
+        )
+
+    def forward(self, x):
+        return self.net(self.in_type(x)).tensor
+
+
 C4, C8, D4 = gspaces.rot2dOnR2(4), gspaces.rot2dOnR2(8), gspaces.flipRot2dOnR2(4)
 NETWORKS = {
     "steerable CNN, C8": (lambda: SteerableCNN(C8), (1, 21, 21)),
@@ -296,6 +338,8 @@ NETWORKS = {
         (1, 8, 10),
     ),
     "pyramid": (lambda: Pyramid(C8), (3, 32, 32)),
+    "branches": (lambda: Branched(C4), (1, 6, 7)),
+    "all rotations": (Continuous, (1, 8, 8)),
     "subclasses": (lambda: Subclasses(C4), (1, 8, 9)),
 }
 
@@ -308,12 +352,15 @@ def tensors(output):
 
 
 def build(name, dtype=torch.float64):
-    """A network with random norms and biases, and its input; its dtype alters the tables of no other network."""
+    """A network with random norms and biases, and its input."""
     from escnn.nn.modules.basismanager import basisexpansion_singleblock
 
     make, shape = NETWORKS[name]
-    basisexpansion_singleblock._stored_filters.clear()
+    # Layers share their tables, and a dtype alters them all: this network keeps its own.
+    stored = basisexpansion_singleblock._stored_filters
+    stored.clear()
     net = make().to(dtype).train()
+    stored.clear()
     with torch.no_grad():
         for parameter in net.parameters():
             if parameter.ndim == 1:

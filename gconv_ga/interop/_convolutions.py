@@ -220,11 +220,11 @@ def read_blocks(conv: Any, table_of: Callable[[Any], Table]) -> list[FieldBlock]
         block = getattr(expansion, f"block_expansion_{name}")
         ins, outs = expansion._in_reprs, expansion._out_reprs  # noqa: SLF001
         start, end = expansion._weights_ranges[pair]  # noqa: SLF001
-        blocks.append(FieldBlock(table_of(block), start, end, _channels_of(outs, pair[1]), _channels_of(ins, pair[0])))
+        blocks.append(FieldBlock(table_of(block), start, end, channels_of(outs, pair[1]), channels_of(ins, pair[0])))
     return blocks
 
 
-def _channels_of(fields: Any, name: str) -> Tensor:
+def channels_of(fields: Any, name: str) -> Tensor:
     """Return the channels of the fields with a representation of that name."""
     found: list[int] = []
     last = 0

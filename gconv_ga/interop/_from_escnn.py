@@ -24,6 +24,7 @@ from ._field_layers import (
     to_channels,
     to_maps,
 )
+from ._field_reader import FieldReader
 from ._fields import load_escnn, read_fields
 from ._geometric import stand_in
 from ._layers import Blur, Mask, Spread
@@ -54,6 +55,9 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
     MaskModule                                        a fixed mask
     ReshuffleModule, RestrictionModule                other channels
     DisentangleModule, MultipleModule                 other channels, branches
+    NormNonLinearity, GatedNonLinearity1              the same, on escnn's channels
+    NormMaxPool, FourierPointwise, FourierELU, ...    the same, on escnn's channels
+    GNormBatchNorm, IIDBatchNorm2d                    the same, on escnn's channels
     SequentialModule, nested too                      nn.Sequential with the same names
     a subclass of these that changes no method        as these
     a module of your own                              its copy, with its forward and converted parts
@@ -145,7 +149,6 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
 # By class name: escnn may not be installed when this file is imported.
 ADVICE = {
     "FieldDropout": "replace it with PointwiseDropout: it drops single pixels of fields, which no layer here does",
-    "IIDBatchNorm2d": "train with InnerBatchNorm instead: its statistics are different",
 }
 E2CNN_ADVICE = (
     "build the same network with escnn (Rot2dOnR2(n) is rot2dOnR2(n) there), put both into eval mode, load the whole "
@@ -180,26 +183,30 @@ class Reader:
             enn.PointwiseDropout: lambda m, path: nn.Dropout(m.p, m.inplace),
             enn.IdentityModule: lambda m, path: nn.Identity(),
         }
-        self.makers: dict[type, Callable[[Any, str], nn.Module]] = self.pointwise | {
-            enn.SequentialModule: self._sequence,
-            enn.R2Conv: convolutions.convolution,
-            enn.R2ConvTransposed: convolutions.transposed,
-            enn.InnerBatchNorm: self._batch_norm,
-            enn.PointwiseMaxPool2D: self._max_pool,
-            enn.PointwiseAvgPool2D: self._avg_pool,
-            enn.PointwiseMaxPoolAntialiased2D: self._blurred_max_pool,
-            enn.PointwiseAvgPoolAntialiased2D: lambda m, path: self._blur(m, path, m.padding),
-            enn.PointwiseAdaptiveMaxPool2D: lambda m, path: self._adaptive(m, path, "Max"),
-            enn.PointwiseAdaptiveAvgPool2D: lambda m, path: self._adaptive(m, path, "Avg"),
-            enn.GroupPooling: self._group_pool,
-            enn.NormPool: self._norm_pool,
-            enn.R2Upsampling: self._upsample,
-            enn.MaskModule: lambda m, path: Mask(m.mask[0, 0]),
-            enn.ReshuffleModule: self._reshuffle,
-            enn.RestrictionModule: self._restrict,
-            enn.DisentangleModule: self._disentangle,
-            enn.MultipleModule: self._multiple,
-        }
+        self.makers: dict[type, Callable[[Any, str], nn.Module]] = (
+            self.pointwise
+            | {
+                enn.SequentialModule: self._sequence,
+                enn.R2Conv: convolutions.convolution,
+                enn.R2ConvTransposed: convolutions.transposed,
+                enn.InnerBatchNorm: self._batch_norm,
+                enn.PointwiseMaxPool2D: self._max_pool,
+                enn.PointwiseAvgPool2D: self._avg_pool,
+                enn.PointwiseMaxPoolAntialiased2D: self._blurred_max_pool,
+                enn.PointwiseAvgPoolAntialiased2D: lambda m, path: self._blur(m, path, m.padding),
+                enn.PointwiseAdaptiveMaxPool2D: lambda m, path: self._adaptive(m, path, "Max"),
+                enn.PointwiseAdaptiveAvgPool2D: lambda m, path: self._adaptive(m, path, "Avg"),
+                enn.GroupPooling: self._group_pool,
+                enn.NormPool: self._norm_pool,
+                enn.R2Upsampling: self._upsample,
+                enn.MaskModule: lambda m, path: Mask(m.mask[0, 0]),
+                enn.ReshuffleModule: self._reshuffle,
+                enn.RestrictionModule: self._restrict,
+                enn.DisentangleModule: self._disentangle,
+                enn.MultipleModule: self._multiple,
+            }
+            | FieldReader(enn, sampling).makers
+        )
 
     def network(self, module: Any) -> nn.Module:
         """Convert a module of escnn, or one with parts of escnn.

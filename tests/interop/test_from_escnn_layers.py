@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from escnn_networks import EXACT, PLANES, both, convolution, enn, fields, random, relative
+from escnn_networks import EXACT, PLANES, both, convolution, enn, fields, gspaces, random, relative
 from tolerances import TOLERANCES
 from torch import nn
 
@@ -307,6 +307,98 @@ def test_restricted_fields_give_the_same(name, subgroup):
         conv = convolution(disentangle.out_type, fields(disentangle.out_type.gspace, "r", 2), 3)
         theirs = random(enn.SequentialModule(restrict, disentangle, conv), torch.float64)
         assert relative(*both(theirs, from_escnn(theirs), 5, 6)) <= TOLERANCES[torch.float64]
+
+
+def vectors(name):
+    """Scalars, vectors and feature maps, in an order with gaps; on a plane with an infinite group without maps."""
+    if name == "SO(2)":
+        space = gspaces.rot2dOnR2(-1, maximum_frequency=3)
+        found = [space.irrep(1), space.trivial_repr, space.irrep(2), space.trivial_repr, space.irrep(1)]
+    else:
+        space = PLANES[name]()
+        vector = space.irrep(1, 1) if name.startswith("D") else space.irrep(1)
+        found = [space.trivial_repr, vector, space.regular_repr, space.trivial_repr, vector]
+    return enn.FieldType(space, found)
+
+
+def gates(kind, keep):
+    """Gates before, between and after the fields that they multiply."""
+    space = kind.gspace
+    scalar, labels = space.trivial_repr, ["gate", "gated", "gated", "gate", "gate", "gated", "gated", "gate"]
+    fields = [kind.representations[i] for i in (0, 4, 2, 1)]
+    picked = [scalar if label == "gate" else fields.pop() for label in labels]
+    return enn.GatedNonLinearity1(enn.FieldType(space, picked), labels, drop_gates=not keep)
+
+
+ON_FIELDS = {
+    "norm relu": lambda kind: enn.NormNonLinearity(kind),
+    "norm sigmoid, no bias": lambda kind: enn.NormNonLinearity(kind, "n_sigmoid", bias=False),
+    "norm softplus": lambda kind: enn.NormNonLinearity(kind, "n_softplus"),
+    "squash": lambda kind: enn.NormNonLinearity(kind, "squash", bias=False),
+    "irrep norm": lambda kind: enn.GNormBatchNorm(kind, momentum=0.3),
+    "irrep norm, mean of all": lambda kind: enn.GNormBatchNorm(kind, momentum=None, affine=False),
+    "scalar norm": lambda kind: enn.IIDBatchNorm2d(kind, eps=0.1),
+    "scalar norm without statistics": lambda kind: enn.IIDBatchNorm2d(kind, track_running_stats=False, affine=False),
+    "branches": lambda kind: enn.MultipleModule(
+        kind, ["a", "b", "a", "b", "b"], [(enn.IdentityModule(kind.index_select([1, 3, 4])), "b"),
+                                         (enn.IdentityModule(kind.index_select([0, 2])), "a")], reshuffle=1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["C4", "D4, diagonal axis", "SO(2)"])
+@pytest.mark.parametrize("layer", ON_FIELDS)
+def test_layers_on_vectors_give_the_same_and_train_as_in_escnn(layer, name):
+    kind = vectors(name)
+    theirs = ON_FIELDS[layer](kind).double().train()
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.3 * torch.randn_like(parameter))
+    ours = from_escnn(theirs)
+    # MergeModule returns float32.
+    tolerance = TOLERANCES[torch.float32 if layer == "branches" else torch.float64]
+    for _ in range(2):
+        x = torch.randn(3, kind.size, 5, 4, dtype=torch.float64)
+        inputs = [x.clone().requires_grad_() for _ in range(2)]
+        expected, got = theirs(kind(inputs[0])).tensor, ours(inputs[1])
+        assert relative(got, expected) <= tolerance
+        got.pow(3).sum().backward()
+        expected.pow(3).sum().backward()
+        assert relative(inputs[1].grad, inputs[0].grad) <= tolerance
+    own = [p.grad.flatten() for p in ours.parameters() if p.requires_grad]
+    grads = [p.grad.flatten() for p in theirs.parameters() if p.requires_grad]
+    if grads:
+        assert relative(torch.cat(own).sort().values, torch.cat(grads).sort().values) <= tolerance
+    ours, theirs = ours.eval(), theirs.eval()
+    assert relative(ours(x), theirs(kind(x)).tensor) <= tolerance
+    assert relative(from_escnn(theirs)(x), ours(x)) <= tolerance
+
+
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant")
+@pytest.mark.parametrize("name", ["C4", "SO(2)"])
+def test_gates_and_pools_of_vectors_give_the_same(name):
+    """escnn computes these in float32."""
+    kind = vectors(name)
+    for theirs in (gates(kind, True), gates(kind, False), enn.NormMaxPool(kind, 3, 2, 1), enn.NormPool(kind)):
+        x = torch.randn(2, theirs.in_type.size, 6, 7)
+        assert relative(from_escnn(theirs)(x), theirs(theirs.in_type(x)).tensor) <= TOLERANCES[torch.float32]
+    with pytest.raises(ValueError, match=r"^sampling must be 'shared' for module, which has a stride"):
+        from_escnn(enn.NormMaxPool(kind, 2), sampling="per_orientation")
+
+
+@pytest.mark.parametrize("function", ["p_relu", "p_elu", "p_sigmoid", "p_tanh"])
+def test_functions_of_values_on_the_group_give_the_same(function):
+    space = gspaces.rot2dOnR2(-1, maximum_frequency=2)
+    irreps = space.fibergroup.bl_irreps(2)
+    for inplace in (True, False):
+        theirs = enn.FourierPointwise(space, 3, irreps, N=8, function=function, inplace=inplace).double()
+        x = torch.randn(2, theirs.in_type.size, 4, 3, dtype=torch.float64)
+        expected = theirs(theirs.in_type(x)).tensor
+        assert relative(from_escnn(theirs)(x), expected) <= TOLERANCES[torch.float64]
+    theirs = enn.FourierELU(space, 2, irreps, N=8, out_irreps=space.fibergroup.bl_irreps(1)).double()
+    x = torch.randn(2, theirs.in_type.size, 4, 3, dtype=torch.float64)
+    assert relative(from_escnn(theirs)(x), theirs(theirs.in_type(x)).tensor) <= TOLERANCES[torch.float64]
 
 
 def test_pools_over_mixed_fields_give_the_same():

@@ -157,7 +157,7 @@ def test_what_is_no_module_of_escnn_is_refused(module):
 
 
 def test_what_escnn_has_exported_is_plain_already():
-    exported = enn.SequentialModule(enn.R2Conv(maps(), maps(), 3)).eval().export()
+    exported = enn.SequentialModule(convolution(maps(), maps(), 3)).eval().export()
     with pytest.raises(ValueError, match=r"what its export\(\) returns are plain layers of torch"):
         from_escnn(exported)
 

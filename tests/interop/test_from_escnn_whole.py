@@ -26,15 +26,24 @@ TIGHT = TOLERANCES[torch.float64]
 EQUIVARIANT = ["critic", "velocity field", "U-Net, corners aligned", "residual encoder, C8"]
 
 
+class InFloat64:
+    """torch, except that tensors without a dtype, or of float32, are made in float64."""
+
+    float = torch.float64
+
+    def __getattr__(self, name):
+        return getattr(torch, name)
+
+    def empty(self, *size, dtype=torch.float64, **options):
+        return torch.empty(*size, dtype=dtype, **options)
+
+
 @pytest.fixture(autouse=True)
-def _pools_in_the_dtype_of_their_input(monkeypatch):
-    """escnn's GroupPooling returns float32 whatever comes; here it keeps the dtype, so that all digits count."""
-
-    def forward(self, input):
-        fields = input.tensor.split([field.size for field in self.in_type.representations], dim=1)
-        return enn.GeometricTensor(torch.cat([field.amax(1, keepdim=True) for field in fields], 1), self.out_type)
-
-    monkeypatch.setattr(enn.GroupPooling, "forward", forward)
+def _escnn_in_float64(monkeypatch):
+    """Some modules of escnn make their output in float32 whatever comes; here in float64, so that all digits count."""
+    rooms = "invariantmaps.gpool", "invariantmaps.norm", "nonlinearities.gated1", "pooling.norm_max", "merge_module"
+    for room in rooms:
+        monkeypatch.setattr(sys.modules[f"escnn.nn.modules.{room}"], "torch", InFloat64())
 
 
 def worst(got, expected):
