@@ -82,8 +82,8 @@ class FieldReader:
         if not module.drop_gates:
             order = [*gates, *channels]
             keep = sorted(range(len(order)), key=order.__getitem__)
-        tables = (torch.tensor(index) for index in (gates, channels, gate_of, keep))
-        made = FieldGates(*tables, module.bias.detach().flatten().clone())
+        of_fields = torch.tensor(channels), torch.tensor(gate_of), torch.tensor(keep)
+        made = FieldGates(torch.tensor(gates), *of_fields, module.bias.detach().flatten().clone())
         return _keep_frozen(made, {"bias": module.bias})
 
     def _max_pool(self, module: Any, path: str) -> nn.Module:
