@@ -67,7 +67,8 @@ class FieldMaxPool(Fieldwise):
 
     def of_size(self, maps: Tensor, size: int) -> Tensor:
         lengths = maps.square().sum(2).sqrt()
-        pooled, index = F.max_pool2d_with_indices(lengths, *self.window, ceil_mode=self.ceil_mode)
+        kernel, stride, padding, dilation = self.window
+        pooled, index = F.max_pool2d_with_indices(lengths, kernel, stride, padding, dilation, self.ceil_mode)
         spread = index.flatten(2).unsqueeze(2).expand(-1, -1, size, -1)
         return maps.flatten(3).gather(3, spread).unflatten(3, pooled.shape[2:])
 
