@@ -161,7 +161,9 @@ def evaluate(
         name: Picture(*dataset[places[name]], None if true is None else _whole(true[places[name]]))
         for name in report["pictures"]
     }
-    write_atomically(out / "report.html", page_of(report, first.model, pictures, **options).encode())
+    write_atomically(
+        out / "report.html", page_of(report, first.model, pictures, decoder=first.config.decoder, **options).encode()
+    )
     upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
     print(f"Dice {upright} upright, {rotated} rotated; {changed}.")
@@ -232,7 +234,9 @@ def _scores(
                 classes = len(checkpoint.config.classes)
                 scores[name] = evaluate_image(checkpoint.model, image, mask, classes=classes, **options)
                 if true is not None:
-                    objects[name] = evaluate_objects(checkpoint.model, image, _whole(true[index]), **where)
+                    objects[name] = evaluate_objects(
+                        checkpoint.model, image, _whole(true[index]), decoder=checkpoint.config.decoder, **where
+                    )
             except ValueError as error:
                 refuse_files(source, [Problem(pair.image.name, str(error))])
             bars.advance(task)

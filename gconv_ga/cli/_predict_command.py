@@ -32,6 +32,7 @@ from ._options import (
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
+    from ..objects import Decoder
     from ..predict import ObjectFiles
 
 SETTINGS = "predict.json"
@@ -73,7 +74,8 @@ def predict(
     rise: Annotated[
         float | None,
         typer.Option(
-            metavar="PIXELS", help="With --objects: by how much a summit must rise to be an object; 0.75 if omitted."
+            metavar="PIXELS",
+            help="With --objects: by how much a summit must rise to be an object; if omitted, as in the run, or 0.75.",
         ),
     ] = None,
     smallest: Annotated[
@@ -136,12 +138,15 @@ def predict(
     from ..images import find_images
     from ..segmenter import as_device
 
-    sought = _sought(
-        objects, rise, smallest, {"pixel_size": pixel_size, "geojson": geojson, "rois": rois, "coco": coco}
-    )  # fmt: skip
     with naming("--device"):
         where = as_device(device)
     model, config, _ = load_run(run)
+    usual = config.decoder if average is None else None  # of the heads for objects; an average has none
+    sought = _sought(
+        usual, objects, rise, smallest, {"pixel_size": pixel_size, "geojson": geojson, "rois": rois, "coco": coco}
+    )  # fmt: skip
+    if sought is not None and sought.decoder.needs_maps and where.type == "mps":
+        where = as_device("cpu")  # MPS has no float64
     reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
     with naming("--images"):
         files = find_images(images, recursive=recursive, note=note)
@@ -180,8 +185,17 @@ def _differences(reading: Reading, trained: Reading) -> dict[str, Any]:
     return {name: getattr(reading, name) for name in names if getattr(reading, name) != getattr(trained, name)}
 
 
-def _sought(objects: bool, rise: float | None, smallest: int | None, files: dict[str, Any]) -> "ObjectFiles | None":
+def _sought(
+    usual: "Decoder | None", objects: bool, rise: float | None, smallest: int | None, files: dict[str, Any]
+) -> "ObjectFiles | None":
     """Return the files about objects that options ask for; None if there are none.
+
+    Args:
+        usual: Rules of the run.
+        objects: Value of ``--objects``.
+        rise: Value of ``--rise``.
+        smallest: Value of ``--smallest``.
+        files: Values of the other options, as for `ObjectFiles`.
 
     Raises:
         typer.BadParameter: An option is out of its range, or is about objects without asking for them.
@@ -194,11 +208,13 @@ def _sought(objects: bool, rise: float | None, smallest: int | None, files: dict
             if value is not None:
                 refuse(f"--{name}", "it is for objects; give --objects too")
         return None
-    usual = Decoder()
+    given: dict[str, Any] = {
+        name: value for name, value in (("rise", rise), ("smallest", smallest)) if value is not None
+    }
     with naming("--rise"):
-        rules = replace(usual, rise=usual.rise if rise is None else rise)
+        rules = replace(Decoder() if usual is None else usual, **given)
     with naming("--pixel-size"):
-        return ObjectFiles(replace(rules, smallest=usual.smallest if smallest is None else smallest), **files)
+        return ObjectFiles(rules, **files)
 
 
 def _refuse_names(names: Sequence[str], endings: Sequence[str]) -> None:

@@ -1,6 +1,6 @@
 """Ready-made segmentation networks: an equivariant U-Net and its baseline, a plain one.
 
-Names: `EquivariantUNet`, `UNet`.
+Names: `EquivariantUNet`, `UNet`; `ObjectUNet` (with heads for objects).
 
 Example:
     >>> import torch
@@ -10,6 +10,7 @@ Example:
     torch.Size([2, 2, 61, 50])
 """
 
+from ._objects import ObjectUNet
 from ._unet import EquivariantUNet, UNet
 
-__all__ = ["EquivariantUNet", "UNet"]
+__all__ = ["EquivariantUNet", "ObjectUNet", "UNet"]

@@ -4,10 +4,10 @@ Where neighbouring nuclei touch, a class map holds one region. `decode` cuts it 
 orientation can tell apart: of a rotated or reflected class map it finds the rotated or reflected objects, to the last
 pixel. Needs the extra ``train``.
 
-Names: `decode`, `Decoder`, `Objects` (from classes to objects); `object_table`, `write_table` (a row for each object);
-`outlines`, `write_labels`, `write_geojson`, `write_rois`, `write_coco` (files for other programs); `match_objects`,
-`ObjectScores`, `object_scores` (against true objects), `ObjectChanges`, `changed_objects` (against those of the rotated
-image).
+Names: `decode`, `Decoder`, `Objects` (from classes to objects), `object_targets` (the way back, for training);
+`object_table`, `write_table` (a row for each object); `outlines`, `write_labels`, `write_geojson`, `write_rois`,
+`write_coco` (files for other programs); `match_objects`, `ObjectScores`, `object_scores` (against true objects),
+`ObjectChanges`, `changed_objects` (against those of the rotated image).
 
 Example:
     >>> import torch
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ._decoder import Decoder, Objects
     from ._scores import ObjectChanges, ObjectScores, changed_objects, match_objects, object_scores
     from ._table import object_table, write_table
+    from ._targets import object_targets
     from ._writers import outlines, write_coco, write_geojson, write_labels, write_rois
 
 __all__ = [
@@ -39,6 +40,7 @@ __all__ = [
     "match_objects",
     "object_scores",
     "object_table",
+    "object_targets",
     "outlines",
     "write_coco",
     "write_geojson",
@@ -54,6 +56,7 @@ __getattr__, __dir__ = lazy_names(
         "_decoder": ["Decoder", "Objects"],
         "_scores": ["ObjectChanges", "ObjectScores", "changed_objects", "match_objects", "object_scores"],
         "_table": ["object_table", "write_table"],
+        "_targets": ["object_targets"],
         "_writers": ["outlines", "write_coco", "write_geojson", "write_labels", "write_rois"],
     },
     extra="train",

@@ -52,6 +52,44 @@ class Decisive(nn.Module):
         return exact
 
 
+class ExactMaps(nn.Module):
+    """All outputs of a network with heads for objects, in float64: logits, distance, flow.
+
+    Args:
+        model: Network with a method ``maps``, such as `gconv_ga.models.ObjectUNet`.
+
+    Shape:
+        - input: ``[B, C, H, W]``
+        - output: ``[B, classes + 3, H, W]``, float64
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.exact = copy.deepcopy(model).to(torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs: Any = self.exact.maps
+        maps: Tensor = outputs(x.to(torch.float64))
+        return maps
+
+
+MAPS = 3  # channels after the logits: the distance, and the flow
+
+
+def network_for(model: nn.Module, decoder: Decoder) -> tuple[nn.Module, int]:
+    """Return the network whose output decides about objects, and the number of its channels that are no logits.
+
+    Raises:
+        ValueError: The rules need maps that the network does not predict.
+    """
+    if not decoder.needs_maps:
+        return Decisive(model), 0
+    if not hasattr(model, "maps"):
+        advice = "it is for networks that were trained on objects, and not for their averages"
+        raise invalid("decoder", "one of the methods 'watershed' and 'components'", decoder.method, advice)
+    return ExactMaps(model), MAPS
+
+
 @contextmanager
 def _without_tf32() -> Iterator[None]:
     """Compute convolutions on a GPU in float32 proper for a while."""
@@ -95,7 +133,8 @@ def predict_objects(
 
     For a network that is equivariant under rotations by 90 degrees and reflections, the objects of a rotated or
     reflected image are the rotated or reflected objects, to the last pixel: tiles in which two classes are equal up to
-    the rounding of float32 at some pixel are computed again in float64. Memory and time of the decoding grow with the
+    the rounding of float32 at some pixel are computed again in float64, and all tiles if the rules need predicted
+    distances or flows. Memory and time of the decoding grow with the
     image; see `gconv_ga.objects.decode`.
 
     Args:
@@ -110,7 +149,7 @@ def predict_objects(
         - image: ``[C, H, W]``
 
     Raises:
-        ValueError: As for `predict_image`.
+        ValueError: As for `predict_image`, or the rules need maps that the network does not predict.
 
     Example:
         >>> import torch
@@ -125,13 +164,20 @@ def predict_objects(
     """
     from ..objects import decode  # loads scikit-image
 
-    labels, probability = [], []
-    for band in logit_bands(Decisive(model), image, tile=tile, device=device, progress=progress):
-        found, likely = classes_of(band)
-        labels.append(found)
-        probability.append(likely)
-    whole = torch.cat(labels)
-    return ObjectPrediction(decode(whole, decoder), whole, torch.cat(probability))
+    rules = Decoder() if decoder is None else decoder
+    network, extra = network_for(model, rules)
+    kept: list[tuple[Tensor, ...]] = []
+    for band in logit_bands(network, image, tile=tile, device=device, progress=progress):
+        logits, maps = band[: len(band) - extra], band[len(band) - extra :]
+        kept.append((*classes_of(logits), maps))
+    labels, probability, fields = joined(kept)
+    return ObjectPrediction(decode(labels, rules, fields if extra else None), labels, probability)
+
+
+def joined(bands: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, Tensor, Tensor]:
+    """Join bands of classes ``[h, W]``, of their probabilities, and of maps ``[C, h, W]``."""
+    labels, probability, maps = zip(*bands, strict=True)
+    return torch.cat(labels), torch.cat(probability), torch.cat(maps, dim=1)
 
 
 def classes_of(logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -184,6 +230,7 @@ class ObjectFiles:
         probability: Tensor,
         image: ImageFile,
         colors: Sequence[Sequence[int]] | None = None,
+        maps: Tensor | None = None,
     ) -> Objects:
         """Find the objects and write their files beside a prediction.
 
@@ -193,10 +240,12 @@ class ObjectFiles:
             probability: Its probability.
             image: Open image file, for the intensities in its own units.
             colors: Red, green and blue of each class, for GeoJSON.
+            maps: Distance and flow, for rules that need them.
 
         Shape:
             - labels: ``[H, W]``, int64
             - probability: ``[H, W]``
+            - maps: ``[3, H, W]``
         """
         # These load scikit-image and scipy, which prediction without objects does not need.
         from ..objects import (
@@ -212,7 +261,7 @@ class ObjectFiles:
         def beside(ending: str) -> Path:
             return path.with_name(f"{path.stem}_{ending}")
 
-        objects = decode(labels, self.decoder)
+        objects = decode(labels, self.decoder, maps)
         table = object_table(
             objects, names=self.names, image=image.unnormalized().bands(), probability=probability,
             pixel_size=self.pixel_size,

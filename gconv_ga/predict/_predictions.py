@@ -17,7 +17,7 @@ from .._files import growing
 from .._validate import invalid, wrong_shape
 from ..images import ImageFile
 from ..plots import PALETTE
-from ._objects import Decisive, ObjectFiles, classes_of
+from ._objects import ObjectFiles, classes_of, joined, network_for
 from ._tiles import ImagePrediction, ScratchTensor, logit_bands, scratch
 
 
@@ -115,12 +115,13 @@ def predict_to_file(
     """
     file, (_, height, width) = Path(path), image.shape
     drawn = Overlay(image, colors) if overlay else None
-    network = model if objects is None else Decisive(model)
-    kept: list[tuple[Tensor, Tensor]] = []  # classes and their probabilities, for objects
+    network, extra = (model, 0) if objects is None else network_for(model, objects.decoder)
+    kept: list[tuple[Tensor, ...]] = []  # classes, their probabilities, and maps, for objects
     top = 0
     with ExitStack() as files:
-        for band in logit_bands(network, image, tile=tile, device=device, progress=progress):
-            classes = len(band)
+        for outputs in logit_bands(network, image, tile=tile, device=device, progress=progress):
+            classes = len(outputs) - extra
+            band = outputs[:classes]
             if not top:  # the labels are opened first and closed last
                 add_labels = files.enter_context(growing_png(file, height, width, palette=_palette(classes, colors)))
                 if probabilities:
@@ -135,11 +136,11 @@ def predict_to_file(
             if drawn is not None:
                 add_drawn(drawn.rows(top, found))
             if objects is not None:
-                kept.append(classes_of(band))
+                kept.append((*classes_of(band), outputs[classes:]))
             top += band.shape[1]
         if objects is not None:
-            labels, likely = (torch.cat(parts) for parts in zip(*kept, strict=True))
-            objects.write(file, labels, likely, image, colors)
+            labels, likely, maps = joined(kept)
+            objects.write(file, labels, likely, image, colors, maps if extra else None)
     return file
 
 

@@ -16,12 +16,14 @@ from torch import nn
 from .._files import write_atomically
 from .._validate import as_int, error_about, invalid, not_finite, one_of
 from ..images import Normalization, Reading
-from ..models import EquivariantUNet, UNet
+from ..models import EquivariantUNet, ObjectUNet, UNet
+from ..objects import Decoder
 from ._smp import converted_smp, plain_smp
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "EquivariantUNet": EquivariantUNet,
     "UNet": UNet,
+    "ObjectUNet": ObjectUNet,
     "smp": converted_smp,
 }
 # Largest arguments of a network that is loaded, beside those that its tensors bound: no network of use has more, and
@@ -35,12 +37,15 @@ class SegmenterConfig:
     """Everything that defines a segmenter except its weights. It is converted to JSON and back, and holds no code.
 
     Args:
-        architecture: "EquivariantUNet", "UNet", or "smp" for a converted network of segmentation_models_pytorch, whose
-            arguments are in_channels, classes, name (such as "Unet"), encoder (such as "resnet18"), group, open_taps.
+        architecture: "EquivariantUNet", "UNet", "ObjectUNet", or "smp" for a converted network of
+            segmentation_models_pytorch, whose arguments are in_channels, classes, name (such as "Unet"), encoder (such
+            as "resnet18"), group, open_taps.
         arguments: Arguments of the network by name: numbers, strings, None.
         classes: Names of the classes, in the order of their indices.
         normalization: Normalization of an image before it enters the network.
         reading: How image files are read, with the number type of the training images.
+        decoder: Rules by which objects are found, those of the best average precision on the validation images. If
+            None, the usual ones.
 
     Raises:
         ValueError: The architecture is not one of these, an argument is unknown or missing, the number of class names
@@ -62,6 +67,7 @@ class SegmenterConfig:
     classes: Sequence[str]
     normalization: Normalization
     reading: Reading = field(default_factory=Reading)
+    decoder: Decoder | None = None
 
     def __post_init__(self) -> None:
         network = ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))]
@@ -147,8 +153,12 @@ class SegmenterConfig:
         """
         try:
             fields = json.loads(text)
-            reading = Reading(**fields.get("reading", {}))
-            return cls(**{**fields, "normalization": Normalization(**fields["normalization"]), "reading": reading})
+            parts: dict[str, Any] = {
+                "normalization": Normalization(**fields["normalization"]),
+                "reading": Reading(**fields.get("reading", {})),
+                "decoder": Decoder(**fields["decoder"]) if fields.get("decoder") else None,
+            }
+            return cls(**{**fields, **parts})
         except (AttributeError, KeyError, TypeError, json.JSONDecodeError) as error:
             advice = f"Python says: {type(error).__name__}: {error}"
             raise invalid("text", "a configuration of a segmenter as JSON", text, advice) from None

@@ -224,7 +224,7 @@ def test_what_is_no_class_map_is_refused(wrong, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"method": "wartershed"}, "method must be one of 'watershed', 'components'.*Did you mean"),
+        ({"method": "wartershed"}, "method must be one of 'watershed', 'components', 'distance', 'flow'.*Did you mean"),
         ({"rise": 0.0}, "rise must be positive"),
         ({"smallest": 0}, "smallest must be a positive int"),
     ],

@@ -9,7 +9,7 @@ from torch import nn
 from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.images import load_sample
-from gconv_ga.models import EquivariantUNet, UNet
+from gconv_ga.models import EquivariantUNet, ObjectUNet, UNet
 from gconv_ga.objects import Decoder, changed_objects, object_table
 from gconv_ga.predict import ObjectFiles, predict_image, predict_objects
 
@@ -121,3 +121,20 @@ def test_the_network_keeps_its_dtype_and_its_modes():
 def test_a_pixel_without_size_is_refused(size):
     with pytest.raises(ValueError, match="pixel_size must be a positive number"):
         ObjectFiles(pixel_size=size)
+
+
+@pytest.mark.parametrize("method", ["distance", "flow"])
+@pytest.mark.parametrize("tile", [256, 40])
+def test_objects_of_predicted_maps_rotate_with_the_image(method, tile):
+    torch.manual_seed(1)
+    net = balanced(ObjectUNet(1, 2, group="C4", width=2, depth=2, neck=16))
+    with torch.no_grad():
+        net.flow_head.weight *= 5
+        net.distance_head.weight *= 5
+        net.distance_head.bias += 1
+    assert changes(net, "C4", tile=tile, decoder=Decoder(method, smallest=4, rise=0.02)) == (0, 0, 0)
+
+
+def test_rules_that_need_maps_are_refused_for_networks_without():
+    with pytest.raises(ValueError, match=r"decoder must be one of the methods 'watershed' and 'components'.*'flow'"):
+        predict_objects(make("C4"), IMAGE, decoder=Decoder("flow"))
