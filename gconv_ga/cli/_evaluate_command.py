@@ -16,6 +16,7 @@ from ._options import (
     Run,
     Tile,
     checkpoint_file,
+    list_problems,
     load_run,
     make_folder,
     naming,
@@ -109,8 +110,9 @@ def evaluate(
 
     Example: gconv-ga evaluate --run run --images images --instances instances --against plain --out report
 
-    Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
-    SIGTERM.
+    Exit codes: 0 done, 1 something went wrong (images that cannot be predicted, such as those too small for the
+    network, are listed; the others are in the report), 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143
+    by SIGTERM.
     """
     source = Source(images, instances if masks is None else masks, table, mask_suffix, recursive)
     from ..evaluate import Picture, evaluation_report
@@ -141,20 +143,25 @@ def evaluate(
     true = None if instances is None else _true_objects(pairs, instances, reading, scan, scanned=encoding.instances)
     make_folder(out, "--out")
     options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
-    beside = None
+    scored = []
     for checkpoint, name in ((second, against), (first, run)):
         if checkpoint is not None and name is not None:
             dataset = PairDataset(pairs, checkpoint.config.normalization, encoding, reading)
-            scores, objects = _scores(checkpoint, dataset, true, options, source.option)
-            report = evaluation_report(
-                scores,
-                first.config.classes,
-                run=printable(checkpoint_file(name)),
-                step=checkpoint.step,
-                objects=objects,
-                against=beside,
-            )
-            beside = report
+            scored.append((checkpoint, name, *_scores(checkpoint, dataset, true, options)))
+    failed = {name: problem for *_, found in scored for name, problem in found.items()}
+    if len(failed) == len(pairs):
+        refuse_files(source.option, list(failed.values()), "no image has a score")
+    report = None
+    for checkpoint, name, scores, objects, _ in scored:
+        report = evaluation_report(
+            {each: scores[each] for each in scores if each not in failed},
+            first.config.classes,
+            run=printable(checkpoint_file(name)),
+            step=checkpoint.step,
+            objects=None if objects is None else {each: objects[each] for each in objects if each not in failed},
+            against=report,
+        )
+    assert report is not None
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     places = {printable(pair.name): place for place, pair in enumerate(pairs)}
     pictures = {
@@ -173,6 +180,10 @@ def evaluate(
         partnerless = f"rotations by 90 degrees leave {100 * about['partnerless']:.3f} % without a partner"
         print(f"Objects: {about['found']} found, {about['true']} true; AP at IoU 0.5 {precision}; {partnerless}.")
     print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
+    if failed:
+        list_problems(list(failed.values()))
+        note(f"{len(failed)} of {len(pairs)} images have no score, and are not in the report")
+        raise typer.Exit(1)
 
 
 def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:
@@ -211,18 +222,13 @@ def _scores(
     dataset: "PairDataset",
     true: Sequence["MaskFile"] | None,
     options: dict[str, Any],
-    source: str,
-) -> "tuple[dict[str, ImageScores], dict[str, ImageObjects] | None]":
-    """Return the scores of each image, and those of its objects, with a progress bar.
-
-    Raises:
-        typer.BadParameter: An image, which the option ``source`` names, cannot be scored.
-    """
+) -> "tuple[dict[str, ImageScores], dict[str, ImageObjects] | None, dict[str, Problem]]":
+    """Return the scores of each image, those of its objects, and why some images have none, with a progress bar."""
     from ..evaluate import evaluate_image, evaluate_objects
     from ..images import Problem
     from ._progress import progress_bars
 
-    scores, objects = {}, {}
+    scores, objects, failed = {}, {}, {}
     where = {name: options[name] for name in ("tile", "device")}
     with progress_bars() as bars:
         task = bars.add_task("images", total=len(dataset), note="")
@@ -238,9 +244,9 @@ def _scores(
                         checkpoint.model, image, _whole(true[index]), decoder=checkpoint.config.decoder, **where
                     )
             except ValueError as error:
-                refuse_files(source, [Problem(pair.image.name, str(error))])
+                failed[name] = Problem(pair.image.name, str(error))
             bars.advance(task)
-    return scores, None if true is None else objects
+    return scores, None if true is None else objects, failed
 
 
 def _whole(file: "MaskFile") -> "Tensor":

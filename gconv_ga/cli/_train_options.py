@@ -90,6 +90,10 @@ class DataOptions:
         default=None,
         metadata={"help": "Number of classes, background included. If omitted, they are counted.", "minimum": 2},
     )
+    names: str | None = field(
+        default=None,
+        metadata={"metavar": "A,B,...", "help": "Names of the classes in the order of their indices."},
+    )
     split: SplitFile = None
     channels: Channels = None
     page: Page = None

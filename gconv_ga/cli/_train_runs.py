@@ -39,13 +39,14 @@ from ._train_options import (
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..images import Normalization, PairFiles, Scan
+    from ..images import MaskEncoding, Normalization, PairFiles, Scan
     from ..segmenter import SegmenterConfig
 
 LARGEST_CROP = 128  # the default, if all images are that large
 SOURCES = ("images", "masks", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
+COMPARED_APART = ("colors", "ignore_index", "channels", "names", "split", "init", "steps")  # not by their values
 PLACES = (*SOURCES, "mask_suffix", "recursive")
 FREE = (*PLACES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
 
@@ -88,8 +89,10 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         Normalization([0.0], [1.0], data.percentile)
     source, encoding = _source(values), mask_encoding(data.colors, data.ignore_index)
     reading = choose_reading(Reading(), data.channels, data.page, data.other_numbers, data.max_pixels)
+    names = _class_names(data.names, data.classes, encoding)
     pairs, problems, table = source.read()
-    scan = scan_files(pairs, problems, source.option, classes=data.classes, encoding=encoding, reading=reading)
+    wanted = data.classes if names is None else len(names)
+    scan = scan_files(pairs, problems, source.option, classes=wanted, encoding=encoding, reading=reading)
     reading = replace(reading, numbers=scan.numbers)
     split = _split(data, [pair.name for pair in pairs], table, seed=numbers["seed"])
     if numbers["patience"] is not None and "val" not in split.values():
@@ -98,7 +101,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     with naming(source.option):
         training = [pair for pair in pairs if split[pair.name] == "train"]
         normalization = measure_files(training, data.percentile, reading)
-    classes = encoding.names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
+    classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
     segmenter = replace(_segmenter(network, scan.channels, classes, normalization), reading=reading)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
     config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
@@ -304,6 +307,29 @@ def _hash_of(file: Path) -> str:
         refuse("--init", f"{file} cannot be read: {error.strerror}", error)
 
 
+def _class_names(text: str | None, classes: int | None, encoding: "MaskEncoding") -> tuple[str, ...] | None:
+    """Return the names in the value of ``--names``.
+
+    Raises:
+        typer.BadParameter: They are fewer than two, empty, alike, not as many as there are classes, or colours name the
+            classes.
+    """
+    if text is None:
+        return None
+    names = _read_names(text)
+    if encoding.colors is not None:
+        refuse("--names", "the colours of --colors name the classes")
+    if len(names) < 2 or len(set(names)) < len(names) or not all(names):
+        refuse("--names", f"{text!r} is not a list of different names such as background,nucleus")
+    if classes not in (None, len(names)):
+        refuse("--names", f"there are {len(names)} names, but {classes} classes (--classes)")
+    return names
+
+
+def _read_names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
 def _split(data: DataOptions, names: Sequence[str], table: Any, *, seed: int) -> dict[str, str]:
     """Return the part of the split by the name of each image.
 
@@ -328,16 +354,21 @@ def _split(data: DataOptions, names: Sequence[str], table: Any, *, seed: int) ->
 
 
 def _crop(crop: int | None, depth: int, scan: "Scan") -> int:
-    """Return the side of the crops, for which every image must have room.
+    """Return the side of the crops, and say what it means for smaller images.
 
     Raises:
-        typer.BadParameter: It is too large for an image, or too small for the network.
+        typer.BadParameter: The crops or an image are too small for the network.
     """
     side = min(LARGEST_CROP, scan.smallest) if crop is None else crop
-    if side > scan.smallest:
-        refuse("--crop", f"{side} is more than {scan.smallest}, the smallest side of an image")
-    if side < 2 ** (depth - 1):
-        refuse("--depth", f"{depth} levels need crops and images of {2 ** (depth - 1)} pixels, but there are {side}")
+    least = min(side, scan.smallest)
+    if least < 2 ** (depth - 1):
+        refuse("--depth", f"{depth} levels need crops and images of {2 ** (depth - 1)} pixels, but there are {least}")
+    if crop is None and side < LARGEST_CROP:
+        note(f"crops of {side} x {side} pixels: {scan.smallest_file} is no larger; with --crop {LARGEST_CROP} smaller "
+             "images are padded by reflection, and the padded pixels ignored")  # fmt: skip
+    elif side > scan.smallest:
+        note(f"images smaller than {side} x {side} pixels, such as {scan.smallest_file}, are padded by reflection, and "
+             "the padded pixels ignored")  # fmt: skip
     return side
 
 
@@ -402,6 +433,8 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
         chosen = choose_reading(reading, typed["channels"], None, None, reading.max_pixels).channels
         if chosen != reading.channels:
             _refuse_difference("channels", "all" if reading.channels is None else reading.channels)
+    if "names" in typed and _read_names(typed["names"]) != tuple(config.segmenter.classes):
+        _refuse_difference("names", ",".join(config.segmenter.classes))
     if "split" in typed:
         with naming("--split"):
             split = read_split(typed["split"], sorted(config.split))
@@ -412,7 +445,7 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
     if "steps" in typed and typed["steps"] < config.steps:
         refuse("--steps", f"the run has {config.steps}; it can be extended, not shortened")
     for name, value in typed.items():
-        if name not in ("colors", "ignore_index", "channels", "split", "init", "steps") and value != settings[name]:
+        if name not in COMPARED_APART and value != settings[name]:
             _refuse_difference(name, settings[name])
 
 

@@ -186,12 +186,15 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         symmetry: Group of the augmentation: each crop is moved by a random element; "D4" for rotations by multiples of
             90 degrees and reflections. If None, crops are not moved.
         seed: Random seed of the order and of all draws.
+        ignore_index: Class of padded pixels: images smaller than a crop are padded by reflection, as much on either
+            side, and are not refused. If None, they are.
 
     Shape:
         - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
 
     Raises:
-        ValueError: ``crop`` is larger than an image, or an argument is not a positive int (``seed``: negative).
+        ValueError: ``crop`` is larger than an image and there is no ``ignore_index``, or an argument is not a positive
+            int (``seed``: negative).
 
     Example:
         >>> import torch
@@ -204,13 +207,21 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
     """
 
     def __init__(
-        self, pairs: Pairs, *, length: int, crop: int, symmetry: Group | str | None = "D4", seed: int = 0
+        self,
+        pairs: Pairs,
+        *,
+        length: int,
+        crop: int,
+        symmetry: Group | str | None = "D4",
+        seed: int = 0,
+        ignore_index: int | None = None,
     ) -> None:
         self.pairs = pairs
         self.length = as_int("length", length, minimum=1)
         self.crop = as_int("crop", crop, minimum=1)
         self.seed = as_int("seed", seed, minimum=0)
         self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
+        self.ignore_index = ignore_index
 
     def __len__(self) -> int:
         return self.length
@@ -219,17 +230,32 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         if not 0 <= index < self.length:
             raise IndexError(index)
         height, width, window = self._open(self._source(index))
-        if min(height, width) < self.crop:
-            raise invalid("crop", f"at most {min(height, width)}, the shorter side of an image", self.crop)
+        if min(height, width) < self.crop and self.ignore_index is None:
+            advice = "with an ignore_index smaller images are padded"
+            raise invalid("crop", f"at most {min(height, width)}, the shorter side of an image", self.crop, advice)
         with _seeded(_mix(self.seed, index)):
             # Where there is only one position, nothing is drawn, as in torchvision's RandomCrop.
             top, left = (
                 int(torch.randint(side - self.crop + 1, ())) if side > self.crop else 0 for side in (height, width)
             )
-            image, mask = window(top, left, self.crop, self.crop)
+            image, mask = self._padded(*window(top, left, min(self.crop, height), min(self.crop, width)))
             if self.symmetry is not None:
                 image, mask = RandomSymmetry(self.symmetry)(tv_tensors.Image(image), tv_tensors.Mask(mask))
         return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+
+    def _padded(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Pad a pair to the size of a crop: the image by reflection at its outer pixels, the mask by ignored ones."""
+        if mask.shape == (self.crop, self.crop):
+            return image, mask
+        lacking = [self.crop - side for side in mask.shape]
+        before = [count // 2 for count in lacking]
+        rows, columns = (
+            torch.from_numpy(np.pad(np.arange(side), (first, count - first), mode="reflect"))
+            for side, first, count in zip(mask.shape, before, lacking, strict=True)
+        )
+        wide = mask.new_full((self.crop, self.crop), int(self.ignore_index or 0))
+        wide[before[0] : before[0] + mask.shape[0], before[1] : before[1] + mask.shape[1]] = mask
+        return image[..., rows, :][..., columns], wide
 
     def _open(self, index: int) -> tuple[int, int, Callable[[int, int, int, int], tuple[Tensor, Tensor]]]:
         """Height, width, and a function that returns a window of the pair; of files only the window is read."""

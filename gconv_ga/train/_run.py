@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, Subset
 
 from .._files import alone_in, remove_unfinished, write_atomically
-from .._validate import invalid, missing_extra, not_finite
+from .._validate import argument_of, invalid, missing_extra, not_finite
 from ..evaluate import dice
 from ..images import CropStream, MaskFile, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
@@ -33,6 +33,7 @@ from ._start import start_at_frequencies
 from ._state import CsvLog, LogRow, TrainingState, best_row, read_log, read_state
 
 CONFIG, INIT, LOG, CURVES = "run.json", "init.safetensors", "log.csv", "curves.png"
+PADDING = -1  # class of the padded pixels of images that are smaller than a crop, if the masks have no ignored ones
 STATE, MODEL, BEST = "state.safetensors", "model.safetensors", "best.safetensors"
 
 
@@ -80,6 +81,8 @@ def train_run(
     threads, it ends with the same weights to the last bit, and with the same log. On Ctrl-C and SIGTERM the step in
     progress is finished and the state is saved; a second signal ends the program at once. While it runs, a lock on the
     folder refuses other trainings there.
+
+    Images smaller than a crop are padded by reflection; padded pixels are ignored by the loss.
 
     The bias of a new head is initialized by `start_at_frequencies` from the masks of the training images.
 
@@ -192,14 +195,15 @@ def _train(
         remove_unfinished(place)
         log = CsvLog(place / LOG, step)
     if not is_finished(rows, config):
+        own = config.mask_encoding.ignore_index
+        ignored = PADDING if own is None else own
         stream: Dataset[Any] = CropStream(
             training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
-            seed=config.seed,
+            seed=config.seed, ignore_index=ignored,
         )  # fmt: skip
         segmenter = Segmenter(
-            model, learning_rate=config.learning_rate, loss=CrossEntropyDice(config.mask_encoding.ignore_index),
-            steps=config.steps,
-        )  # fmt: skip
+            model, learning_rate=config.learning_rate, loss=CrossEntropyDice(ignored), steps=config.steps
+        )
         segmenter.steps_before = step
         with StopSignals() as signals:
             callback = RunCallback(place, config, state, rows, validation, log, report, signals)
@@ -371,6 +375,8 @@ class RunCallback(pl.Callback):
             try:
                 labels, _ = predict_image(segmenter.model, image, device=segmenter.device)
             except ValueError as error:
+                if argument_of(error) != "image":
+                    raise
                 raise FloatingPointError(f"at the validation after step {step}: {error}") from None
             scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
         if process_count() > 1:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import invalid
+from ..groups import as_group
 from ..segmenter import SegmenterConfig, load_checkpoint, plain_smp
 
 HEAD = "segmentation_head"
@@ -80,7 +81,8 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
         path: Checkpoint.
 
     Raises:
-        ValueError: The file is not a checkpoint, or its weights do not fit; the message names those that do not.
+        ValueError: The file is not a checkpoint, or its weights are of another group or do not fit; the message names
+            what differs.
 
     Example:
         >>> import tempfile
@@ -97,7 +99,13 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
         >>> weights["encoder.blocks.0.3.weight"].shape
         torch.Size([2, 2, 8, 3, 3])
     """
-    return _fitted(load_checkpoint(path).model.state_dict(), config, "path", str(path))
+    model, origin, _ = load_checkpoint(path)
+    own, theirs = config.arguments.get("group", "C4"), origin.arguments.get("group", "C4")
+    # The weights of a converted network are those of the plain one, whatever the group, unless its taps are open.
+    depends = origin.architecture == "EquivariantUNet" or bool(origin.arguments.get("open_taps"))
+    if depends and origin.architecture == config.architecture and as_group(own).name != as_group(theirs).name:
+        raise invalid("path", f"weights of a network of the group {own}", str(path), f"these are of {theirs}")
+    return _fitted(model.state_dict(), config, "path", str(path))
 
 
 def pretrained_weights(config: SegmenterConfig, weights: str, *, seed: int = 0) -> dict[str, Tensor]:

@@ -44,10 +44,13 @@ def arguments_of(call):
 SEEN = {
     "images": ("{tmp}/images", lambda call: {pair.image.parent for pair in call.pairs}, "{tmp}/images"),
     "masks": ("{tmp}/masks", lambda call: {pair.mask.parent for pair in call.pairs}, "{tmp}/masks"),
+    "mask_suffix": ("_m", lambda call: {pair.mask.stem[2:] for pair in call.pairs}, {"_m"}),
+    "recursive": (None, lambda call: all(pair.title for pair in call.pairs), True),
     "table": ("{tmp}/table.csv", lambda call: sorted(call.config.split), ["images/00", "images/01"]),
     "colors": ("{tmp}/colors.json", lambda call: call.config.mask_encoding.names, ("glass", "cell")),
     "ignore_index": ("9", lambda call: call.config.mask_encoding.ignore_index, 9),
     "classes": ("2", lambda call: len(call.config.segmenter.classes), 2),
+    "names": ("glass, cell", lambda call: call.config.segmenter.classes, ("glass", "cell")),
     "split": ("{tmp}/split.csv", lambda call: call.config.names("test"), ["01"]),
     "channels": ("0", lambda call: call.config.segmenter.reading.channels, (0,)),
     "page": ("0", lambda call: call.config.segmenter.reading.page, 0),
@@ -103,6 +106,9 @@ def given(data, tmp_path, trained):
     """Files that options may name, and what stands for them."""
     for name in ("images", "masks"):
         shutil.copytree(data[1 if name == "images" else 3], tmp_path / name)
+    (tmp_path / "suffixed").mkdir()
+    for mask in (tmp_path / "masks").iterdir():
+        shutil.copy(mask, tmp_path / "suffixed" / f"{mask.stem}_m.png")
     (tmp_path / "table.csv").write_text(
         "image,mask,split\nimages/00.png,masks/00.png,train\nimages/01.png,masks/01.png,val\n"
     )
@@ -153,6 +159,7 @@ def test_what_is_typed_arrives_in_the_run(name, invoke, started, given, data, tm
         options = [*options[:-4], *data[2:], "--config", tmp_path / "options.json"]
     typed = [f"--{name.replace('_', '-')}", *([] if typed is None else [given(typed)])]
     typed += ["--batch-size", "2"] if name in ("devices", "nodes") else []
+    typed += ["--masks", tmp_path / "suffixed"] if name == "mask_suffix" else []
     result = invoke("train", *options, *typed, code=130 if look else 2)
     if look is None:
         assert expected in result.stderr
@@ -187,7 +194,11 @@ def test_a_setting_that_differs_from_the_run_is_refused_by_name(name, invoke, st
 
 def test_free_options_are_those_of_the_place_and_the_machine():
     assert sorted(FREE) == sorted(
-        [*("images", "masks", "table"), *("device", "devices", "nodes", "strategy"), "tensorboard"]
+        [
+            *("images", "masks", "table", "mask_suffix", "recursive"),
+            *("device", "devices", "nodes", "strategy"),
+            "tensorboard",
+        ]
     )
 
 
@@ -202,7 +213,8 @@ def test_what_is_no_setting_of_the_run_may_differ(name, invoke, started, given, 
             shutil.copy(tmp_path / "masks" / f"{index:02}.png", tmp_path / f"{index:02}_mask.png")
         (tmp_path / "table.csv").write_text("\n".join(["image,mask", *rows]))
         look, expected = (lambda call: {pair.image.parent for pair in call.pairs}), "{tmp}"
-    option = [f"--{name}", *([] if typed is None else [given(typed)])]
+    option = [f"--{name.replace('_', '-')}", *([] if typed is None else [given(typed)])]
+    option += ["--masks", tmp_path / "suffixed"] if name == "mask_suffix" else []
     invoke("train", "--out", tmp_path / "run", "--resume", *option, code=130)
     (call,) = started
     paths = name in ("images", "masks", "table")

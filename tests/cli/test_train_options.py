@@ -109,7 +109,7 @@ def test_a_run_cut_in_the_middle_of_a_write_ends_the_same(kind, write, invoke, w
 
 def test_what_a_killed_program_left_half_written_is_taken_away(invoke, trained, data, tmp_path):
     shutil.copytree(trained, tmp_path / "run")
-    (tmp_path / "run" / ".state.safetensors.123.part").write_bytes(b"half")
+    (tmp_path / "run" / ".state.safetensors.123-0.gconv_ga-part").write_bytes(b"half")
     invoke("train", *data, "--out", tmp_path / "run", "--resume")
     assert_same_run(tmp_path / "run", trained)
 

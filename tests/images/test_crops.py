@@ -130,6 +130,36 @@ def test_a_crop_larger_than_an_image_is_refused(numbered):
         CropStream(numbered, length=3, crop=13)[0]
 
 
+def reflected(position, side):
+    """Pixel that lies at a position when a row of pixels is reflected at its ends again and again."""
+    while not 0 <= position < side:
+        position = -position if position < 0 else 2 * (side - 1) - position
+        position = 0 if side == 1 else position
+    return position
+
+
+@pytest.mark.parametrize(("height", "width", "crop"), [(12, 14, 13), (12, 14, 17), (3, 14, 13), (1, 2, 8)])
+def test_images_smaller_than_a_crop_are_padded(height, width, crop):
+    """The image by reflection, as much on either side; the mask by ignored pixels, which no reflected mask is."""
+    pixels = torch.arange(height * width).view(1, height, width)
+    split = Split(pixels[:, None].float(), pixels)
+    image, mask = CropStream(split, length=1, crop=crop, symmetry=None, ignore_index=-7)[0]
+    assert (image.shape, mask.shape) == ((1, crop, crop), (crop, crop))
+    inside = mask != -7
+    assert inside.sum() == min(height, crop) * min(width, crop)
+    assert torch.equal(image[0][inside].long(), mask[inside])
+    top, left = ((crop - side) // 2 if side < crop else None for side in (height, width))
+    rows = range(crop) if top is None else [reflected(row - top, height) for row in range(crop)]
+    for row, source_row in enumerate(rows):
+        for column in range(crop):
+            if left is not None and top is not None:
+                assert image[0, row, column] == pixels[0, source_row, reflected(column - left, width)]
+                assert bool(inside[row, column]) == (0 <= row - top < height and 0 <= column - left < width)
+    moved, moved_mask = CropStream(split, length=1, crop=crop, symmetry="D4", ignore_index=-7, seed=3)[0]
+    assert torch.equal(moved[0][moved_mask != -7].long(), moved_mask[moved_mask != -7])
+    assert sorted(moved.flatten().tolist()) == sorted(image.flatten().tolist()) or crop < max(height, width)
+
+
 @pytest.mark.parametrize("group", ["C4", "D4", "C8"])
 def test_the_symmetry_is_the_action_of_one_element(group, generator):
     image = torch.rand(2, 3, 9, 9, generator=generator)
