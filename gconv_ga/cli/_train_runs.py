@@ -418,28 +418,14 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
     Raises:
         typer.BadParameter: An option differs.
     """
-    from ..images import read_split
-
     typed = {name: context.params[name] for name in recorded_options() if is_typed(context, name) and name not in FREE}
     settings = _settings(config)
-    if typed.keys() & {"colors", "ignore_index"}:
-        encoding = mask_encoding(typed.get("colors"), typed.get("ignore_index"), config.mask_encoding)
-        if encoding.colors != config.mask_encoding.colors:
-            _refuse_difference("colors", config.mask_encoding.colors)
-        if encoding.ignore_index != config.mask_encoding.ignore_index:
-            _refuse_difference("ignore_index", config.mask_encoding.ignore_index)
+    _refuse_other_classes(typed, config)
     if "channels" in typed:
         reading = config.segmenter.reading
         chosen = choose_reading(reading, typed["channels"], None, None, reading.max_pixels).channels
         if chosen != reading.channels:
             _refuse_difference("channels", "all" if reading.channels is None else reading.channels)
-    if "names" in typed and _read_names(typed["names"]) != tuple(config.segmenter.classes):
-        _refuse_difference("names", ",".join(config.segmenter.classes))
-    if "split" in typed:
-        with naming("--split"):
-            split = read_split(typed["split"], sorted(config.split))
-        if split != config.split:
-            _refuse_difference("split", "another split")
     if "init" in typed and _hash_of(typed["init"]) != config.init:
         _refuse_difference("init", "other initial weights")
     if "steps" in typed and typed["steps"] < config.steps:
@@ -447,6 +433,29 @@ def _refuse_differences(context: typer.Context, config: RunConfig) -> None:
     for name, value in typed.items():
         if name not in COMPARED_APART and value != settings[name]:
             _refuse_difference(name, settings[name])
+
+
+def _refuse_other_classes(typed: Mapping[str, Any], config: RunConfig) -> None:
+    """Compare what is typed about classes and the split with the run.
+
+    Raises:
+        typer.BadParameter: An option differs.
+    """
+    from ..images import read_split
+
+    if typed.keys() & {"colors", "ignore_index"}:
+        encoding = mask_encoding(typed.get("colors"), typed.get("ignore_index"), config.mask_encoding)
+        if encoding.colors != config.mask_encoding.colors:
+            _refuse_difference("colors", config.mask_encoding.colors)
+        if encoding.ignore_index != config.mask_encoding.ignore_index:
+            _refuse_difference("ignore_index", config.mask_encoding.ignore_index)
+    if "names" in typed and _read_names(typed["names"]) != tuple(config.segmenter.classes):
+        _refuse_difference("names", ",".join(config.segmenter.classes))
+    if "split" in typed:
+        with naming("--split"):
+            split = read_split(typed["split"], sorted(config.split))
+        if split != config.split:
+            _refuse_difference("split", "another split")
 
 
 def _refuse_difference(name: str, value: Any) -> None:

@@ -127,6 +127,23 @@ def test_what_is_wrong_with_files_is_a_table(invoke, trained, folders, tmp_path)
     assert not (tmp_path / "out").exists()
 
 
+def test_an_image_too_small_for_the_network_does_not_end_the_evaluation(invoke, balanced, folders, tmp_path):
+    """The network halves the image once; a row of pixels cannot be halved."""
+    for folder in folders[1::2]:
+        Image.fromarray(np.eye(1, 20, dtype=np.uint8)).save(Path(folder) / "row.png")
+    result = invoke("evaluate", "--run", balanced["UNet"], *folders, "--out", tmp_path / "out", code=1)
+    assert "row.png" in result.stderr
+    assert "1 of 5 images have no score, and are not in the report" in result.stderr
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert sorted(report["by_image"]) == ["00", "01", "02", "03"]
+    for folder in folders[1::2]:
+        for name in report["by_image"]:
+            (Path(folder) / f"{name}.png").unlink()
+    result = invoke("evaluate", "--run", balanced["UNet"], *folders, "--out", tmp_path / "none", code=2)
+    assert "1 problem in the files" in result.stderr
+    assert list((tmp_path / "none").iterdir()) == []
+
+
 @pytest.mark.parametrize("option", ["--run", "--images", "--masks", "--device", "--tile"])
 def test_a_wrong_option_is_named(option, invoke, trained, data, tmp_path):
     typed = ["evaluate", "--run", trained, *data, "--out", tmp_path / "out", option, "nowhere"]

@@ -8,8 +8,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.cli import main
@@ -347,3 +349,47 @@ def test_two_processes_have_the_curve_of_one(invoke, data, tmp_path):
     assert scores[0] == pytest.approx(scores[1], abs=0.02)
     invoke(*typed, "--out", tmp_path / "other", "--seed", "1")
     assert losses_of(tmp_path / "other") != pytest.approx(losses_of(one), abs=2e-3)
+
+
+@pytest.mark.parametrize("group", ["D4", "D2"])
+def test_first_weights_of_another_group_are_named_by_it(group, invoke, balanced, data, tmp_path):
+    """D2 has as many elements as C4: the weights would fit, and mean something else."""
+    typed = [*UNET, "--init", balanced["EquivariantUNet"], "--width", "2", "--group", group]
+    result = invoke("train", *data, "--out", tmp_path / "run", *typed, code=2)
+    assert f"weights of a network of the group {group}" in result.stderr
+    assert "These are of C4." in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["a"], "is not a list of different names"),
+        (["a,a"], "is not a list of different names"),
+        (["a,,b"], "is not a list of different names"),
+        (["a,b", "--classes", "3"], "there are 2 names, but 3 classes"),
+        (["a,b", "--colors", "{tmp}/colors.json"], "the colours of --colors name the classes"),
+    ],
+)
+def test_wrong_names_of_classes_are_refused(typed, said, invoke, data, tmp_path):
+    (tmp_path / "colors.json").write_text('{"a": [0, 0, 0], "b": [1, 1, 1]}')
+    typed = [part.format(tmp=tmp_path) for part in typed]
+    result = invoke("train", *data, "--out", tmp_path / "run", *UNET, "--names", *typed, code=2)
+    assert "'--names'" in result.stderr
+    assert said in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_mixed_sizes_name_the_image_that_decides_the_crop(invoke, folders, tmp_path):
+    """Larger crops pad it; smaller images than the network takes are refused."""
+    for folder in folders[1::2]:
+        with Image.open(Path(folder) / "02.png") as file:
+            file.crop((0, 0, 90, 40)).save(Path(folder) / "small.png")
+    typed = ["train", *folders, "--width", 1, "--depth", 2, "--batch-size", 5, "--device", "cpu", "--steps", 1]
+    result = invoke(*typed, "--out", tmp_path / "usual")
+    assert "crops of 40 x 40 pixels: small.png is no larger" in result.stderr
+    assert read_run(tmp_path / "usual").crop == 40
+    result = invoke(*typed, "--out", tmp_path / "large", "--crop", 100)
+    assert "images smaller than 100 x 100 pixels, such as small.png, are padded by reflection" in result.stderr
+    assert np.isfinite(losses_of(tmp_path / "large")).all()
+    result = invoke(*typed, "--out", tmp_path / "deep", "--crop", 100, "--depth", 7, code=2)
+    assert "'--depth': 7 levels need crops and images of 64 pixels, but there are 40" in result.stderr
