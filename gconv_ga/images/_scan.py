@@ -7,7 +7,7 @@ from typing import Any
 
 from .._validate import as_int, invalid
 from ._masks import MaskEncoding
-from ._pairs import PairFiles, Problem
+from ._pairs import PairFiles, Problem, lost_link
 from ._reader import ImageFile, MaskFile
 from ._reading import Reading
 
@@ -26,6 +26,7 @@ class Scan:
         smallest: Shortest side of any image, in pixels.
         pixels: Number of pixels of each class in all masks.
         numbers: Number type of the images, as for `Reading`; None if there are none.
+        smallest_file: Name of an image with the shortest side.
 
     Example:
         >>> from gconv_ga.images import Scan
@@ -39,6 +40,7 @@ class Scan:
     smallest: int
     pixels: tuple[int, ...]
     numbers: str | None = None
+    smallest_file: str = ""
 
 
 def scan_pairs(
@@ -105,9 +107,9 @@ def scan_pairs(
     problems += _other_types(types, replace(how, numbers=numbers))
     count = given or max(2, 1 + max(pixels, default=0))
     problems += _empty(pixels, count, encoding.ignore_index)
-    smallest = min((min(shape[1:]) for shape in shapes.values()), default=0)
+    smallest, file = min(((min(shape[1:]), pair.image.name) for pair, shape in shapes.items()), default=(0, ""))
     shares = tuple(pixels[index] for index in range(min(count, 256)))
-    return Scan(tuple(problems), count, usual, smallest, shares, numbers)
+    return Scan(tuple(problems), count, usual, smallest, shares, numbers, smallest_file=file)
 
 
 def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None:
@@ -125,6 +127,8 @@ def _inspect(
     pair: PairFiles, code: MaskEncoding, reading: Reading, classes: int | None
 ) -> tuple[tuple[int, int, int], str, list[str], Counter[int]]:
     """Shape and number type of the image, faults of a pair that can be read, and number of pixels of each class."""
+    if lost := lost_link(pair.image) or lost_link(pair.mask):
+        raise ValueError(lost)
     image, mask = ImageFile(pair.image, None, replace(reading, numbers=None)), MaskFile(pair.mask, code, reading)
     faults, counts = [], Counter[int]()
     if image.shape[1:] != mask.shape:

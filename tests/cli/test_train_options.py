@@ -147,7 +147,7 @@ def test_a_converted_network_is_checked_predicted_evaluated_and_exported(whole, 
     program = torch.export.load(tmp_path / "net.pt2").module()
     image = torch.randn(1, 1, 72, 96)
     with torch.no_grad():
-        expected = load_checkpoint(run / "model.safetensors").model(image)
+        expected = load_checkpoint(run / "best.safetensors").model(image)
         assert (program(image) - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
