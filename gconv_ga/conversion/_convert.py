@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
+from ._computed import OwnConv2d, OwnConvTranspose2d
 from ._copying import copy_network
 from ._layers import (
     ConjugatedForward,
     OrbitConv2d,
     OrbitConvTranspose2d,
-    OwnConv2d,
-    OwnConvTranspose2d,
     TiedForward,
     grid_moves,
 )
@@ -169,6 +168,8 @@ def _tried_advice(suspects: list[str], attempt: Callable[[tuple[str, ...]], Any]
     """
     average = "GroupAverage(model, group) is exact for any network."
     named = [path for path in suspects if path]
+    if not suspects:
+        return average
     if not named:
         return f"A line of the model's own forward is at fault: move it into a module and conjugate that, or: {average}"
     candidates = [tuple(named)] if len(named) <= MOST_SUSPECTS_NAMED else []

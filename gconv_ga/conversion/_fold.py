@@ -12,7 +12,8 @@ from .. import nn as gnn
 from .._validate import invalid
 from ..actions import GridMove
 from ..nn.authoring import Geometry, apply_per_orientation, make_geometry
-from ._layers import OrbitConv2d, OrbitConvolution, OrbitConvTranspose2d, OwnConvolution
+from ._computed import OwnConvolution
+from ._layers import OrbitConv2d, OrbitConvolution, OrbitConvTranspose2d
 
 
 def fold(net: nn.Module) -> nn.Module:

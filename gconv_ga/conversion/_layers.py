@@ -6,14 +6,17 @@ feature map lies in the image's frame: that of element ``g`` is ``L_g`` of what 
 image, and nothing has to be rotated back at the end. A map rotated back, ``L_g^-1 x_g``, is called upright here.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from torch import SymInt, Tensor, nn
-from torch.overrides import TorchFunctionMode, handle_torch_function, has_torch_function
+from torch.func import functional_call
+from torch.overrides import handle_torch_function, has_torch_function
 
+from .. import nn as gnn
 from .._validate import invalid
 from ..actions import GridMove, grid_move, move_grid, nest_leaves, rebuild_nest
 from ..filters import GridFilters
@@ -31,6 +34,10 @@ from ..nn.authoring import (
 # A layer rotates its maps in place of its kernels where the maps have fewer numbers than this for each number of the
 # kernels. Measured on a CPU with benchmarks/conversion.py. Cached kernels need no rotation, only more memory traffic.
 MAP_NUMBERS_PER_WEIGHT = {"cached": 4.0, "rotated": 8.0}
+
+
+# The Fourier algorithm was not measured on smaller maps.
+LEAST_SIDE = 8
 
 
 class Layout(NamedTuple):
@@ -84,6 +91,7 @@ class OrbitConvolution(KeepsKernels):
     kernel_size: tuple[int, ...]
     groups: int
     taps: nn.Parameter | None
+    runs_plain_forward: bool = False
     group: Group
     geometry: Geometry
     filters: GridFilters
@@ -206,6 +214,8 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         - weight: ``[C_out, C_in / groups, kh, kw]``; taps: ``[(m - 1) C_out, C_in / groups, kh, kw]``
     """
 
+    _fourier_layer: gnn.GroupConv2d | None = None
+
     def _neighbour(self, g: int, u: int) -> int:
         return self.group.products[g][u]
 
@@ -236,12 +246,40 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
             return y
         height, width = geometry.output_size(input.shape[-2], input.shape[-1])
         numbers = input.numel() * self.count + input.shape[0] * self.out_channels * height * width
+        pixels = input.shape[0] // self.group.order * height * width
+        layer = self._layer_by_fourier(geometry, pixels, min(height, width))
+        if layer is not None:
+            return self._convolve_by(layer, input, weight, bias)
         if self._rotates_maps(numbers, weight, geometry):
             return self._convolve_upright(input, plain, weight, bias)
         maps = input.unflatten(0, (-1, self.group.order))
         x = maps.flatten(1, 2) if self._mixes_all else self._gather_neighbours(maps)
         y = correlate(x, self._kernels(weight), bias, geometry, self.groups, self.padding_mode, elements_first=True)
         return y.flatten(0, 1)
+
+    def _layer_by_fourier(self, geometry: Geometry, pixels: Any, side: Any) -> gnn.GroupConv2d | None:
+        """Return a group convolution that is computed in the Fourier basis, where that is the faster way; else None."""
+        rows, columns = geometry.rows, geometry.columns
+        plain = rows == columns and rows.stride == rows.dilation == 1 and rows.low == rows.high
+        if not (self._mixes_all and plain and self.padding_mode == "zeros") or torch.compiler.is_compiling():
+            return None
+        layer = self._fourier_layer
+        if layer is None or layer.padding != (rows.low, rows.low):
+            layer = gnn.GroupConv2d(
+                self.in_channels, self.out_channels, rows.kernel, padding=rows.low, group=self.group,
+                bias=self.bias is not None,
+            )  # fmt: skip
+            # Each call brings the weights: these would only take memory.
+            layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
+            self.__dict__["_fourier_layer"] = layer
+        least = layer.fourier.least_pixels if layer.fourier is not None else math.inf
+        return layer if pixels >= least and side >= LEAST_SIDE else None
+
+    def _convolve_by(self, layer: gnn.GroupConv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        maps = input.unflatten(0, (-1, self.group.order)).transpose(1, 2).contiguous()
+        tensors = {"weight": self.planes(weight).contiguous()} | ({} if bias is None else {"bias": bias})
+        y: Tensor = functional_call(layer.train(self.training), tensors, (maps,))
+        return y.transpose(1, 2).flatten(0, 1)
 
     def _gather_neighbours(self, maps: Tensor) -> Tensor:
         """Return the maps that each orientation depends on, ``[B, |G|, C m, H, W]``."""
@@ -316,7 +354,7 @@ class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
 
 def orbit_class(kind: type[nn.Module], base: type[OrbitConvolution]) -> Any:
     """Return the class of a convolution on orbits that was of class ``kind``, and still is an instance of it."""
-    if kind in (nn.Conv2d, nn.ConvTranspose2d) and not issubclass(base, OwnConvolution):
+    if kind in (nn.Conv2d, nn.ConvTranspose2d) and not base.runs_plain_forward:
         return base
     name = f"_as_{base.__name__}"
     # Kept with the class itself: parametrized modules have a class each.
@@ -339,94 +377,6 @@ def _reduce(module: Any, protocol: int) -> Any:
 def _restore(kind: type[nn.Module], base: type[OrbitConvolution]) -> Any:
     orbit = orbit_class(kind, base)
     return orbit.__new__(orbit)
-
-
-class OwnConvolution(OrbitConvolution):
-    """A convolution that computes its weight or its padding at each call.
-
-    Its own ``forward`` runs as it is, and only the correlation in it is replaced by one on orbits, with the weight that
-    it is given: standardized, normalized or pruned weights and size-dependent padding need no rules of their own.
-    Further planes are used as they are.
-    """
-
-    plain_class: type[nn.Module]
-    plain_function: Callable[..., Any]
-    argument_names: tuple[str, ...]
-    dilation: tuple[int, ...]
-
-    def forward(self, input: Tensor, *args: Any, **kwargs: Any) -> Any:
-        with _Correlating(self):
-            return self.plain_class.forward(self, input, *args, **kwargs)
-
-    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
-        """Compute the layer's correlation on an orbit."""
-        raise NotImplementedError
-
-    def _geometry_of(self, arguments: dict[str, Any]) -> Geometry:
-        pairs = [_as_pair(arguments.get(name, default)) for name, default in (("stride", 1), ("dilation", 1))]
-        padding = arguments.get("padding", 0)
-        padding = padding if isinstance(padding, str) else _as_pair(padding)
-        kernel = self.kernel_size[0], self.kernel_size[1]
-        return make_geometry(self.group, kernel, pairs[0], padding, pairs[1])
-
-
-class OwnConv2d(OwnConvolution, OrbitConv2d):
-    """`OrbitConv2d` with the ``forward`` of a subclass of `torch.nn.Conv2d`, or with a computed weight.
-
-    Shape:
-        - input: ``[B |G|, C_in, H, W]``
-        - output: ``[B |G|, C_out, H', W']``
-    """
-
-    plain_function = F.conv2d
-    argument_names = ("stride", "padding", "dilation", "groups")
-
-    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
-        def plain(upright: Tensor, kernel: Tensor, bias: Tensor | None) -> Tensor:
-            return F.conv2d(upright, kernel, bias, **arguments)
-
-        y: Tensor = run_as_one(input, self._convolve, plain, weight, bias, self._geometry_of(arguments))
-        return y
-
-
-class OwnConvTranspose2d(OwnConvolution, OrbitConvTranspose2d):
-    """`OrbitConvTranspose2d` with the ``forward`` of a subclass of torch's, or with a computed weight.
-
-    Shape:
-        - input: ``[B |G|, C_in, H, W]``
-        - output: ``[B |G|, C_out, H', W']``
-    """
-
-    plain_function = F.conv_transpose2d
-    argument_names = ("stride", "padding", "output_padding", "groups", "dilation")
-
-    def correlate_orbit(self, input: Tensor, weight: Tensor, bias: Tensor | None, arguments: dict[str, Any]) -> Tensor:
-        extra = _as_pair(arguments.get("output_padding", 0))
-        y: Tensor = run_as_one(input, self._convolve, weight, bias, self._geometry_of(arguments), extra)
-        return y
-
-
-def _as_pair(value: Any) -> tuple[int, int]:
-    return (value[0], value[-1]) if isinstance(value, tuple | list) else (value, value)
-
-
-class _Correlating(TorchFunctionMode):
-    """Sends the correlation that a layer's own ``forward`` calls to the layer."""
-
-    def __init__(self, layer: OwnConvolution) -> None:
-        super().__init__()
-        self.layer = layer
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func is not type(self.layer).plain_function:
-            return func(*args, **kwargs)
-        names = ("input", "weight", "bias", *self.layer.argument_names)
-        kwargs = {**dict(zip(names, args, strict=False)), **kwargs}
-        x, weight, bias = kwargs.pop("input"), kwargs.pop("weight"), kwargs.pop("bias", None)
-        return self.layer.correlate_orbit(x, weight, bias, kwargs)
 
 
 class ConjugatedForward:

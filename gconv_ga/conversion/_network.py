@@ -199,8 +199,9 @@ class ConvertedNetwork(nn.Module):
             if not isinstance(leaf.value, Tensor):
                 yield leaf.value
                 continue
-            rows = leaf.value.shape[0] if leaf.value.ndim else 0
-            if rows % self.group.order or rows == 0 or (isinstance(rows, int) and rows != batch * self.group.order):
+            rows = leaf.value.shape[0] if leaf.value.ndim else None
+            misfit = isinstance(rows, int) and rows != batch * self.group.order
+            if rows is None or misfit or rows % self.group.order:
                 axes = f"[B |G|, ...] with |G|={self.group.order}"
                 raise wrong_shape(leaf.name, axes, leaf.value, "the model must keep the batch axis, first")
             maps = _outputs_in_image_frame(leaf, self.group)

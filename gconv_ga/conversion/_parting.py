@@ -134,8 +134,10 @@ class _Recorder:
         tensor = next((x for _, x in nest_leaves(output, "") if isinstance(x, Tensor)), None)
         if tensor is None or isinstance(tensor, nn.Parameter):
             return
-        # A copy, since what follows may write into it.
-        copied, layout = tensor.detach().clone(), layout_of(tensor)
+        layout = layout_of(tensor)
+        # A copy, since what follows may write into it, and one that is no call of the network's.
+        with torch._C.DisableTorchFunction():  # noqa: SLF001  torch has no public name
+            copied = tensor.detach().clone()
         self.calls.append(Call(name, file, line, self.running[-1], mark(copied, layout) if layout else copied))
 
 

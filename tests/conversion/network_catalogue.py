@@ -97,7 +97,8 @@ def _timm() -> Iterator[Network]:
         "hiera_tiny_224",
     ]  # fmt: skip
     for name in names:
-        size, third = ((80, 96), (96, 80)) if "inception_" in name and "next" not in name else ((32, 64), (64, 32))
+        large = name.startswith(("inception_v4", "inception_resnet", "bat_", "halonet"))
+        size, third = ((128, 64), (64, 128)) if large else ((32, 64), (64, 32))
         yield Network(
             "timm", name, lambda m, name=name: m.create_model(name, num_classes=5), size=size, third=third
         )  # fmt: skip
@@ -127,7 +128,7 @@ def _smp() -> Iterator[Network]:
         yield Network(
             "segmentation_models_pytorch", f"{name} {encoder}",
             lambda m, name=name, encoder=encoder: getattr(m, name)(encoder, encoder_weights=None, classes=2),
-            size=(32, 64), third=(64, 32),
+            size=(64, 128) if name == "PAN" else (32, 64), third=(128, 64) if name == "PAN" else (64, 32),
         )  # fmt: skip
 
 
@@ -149,7 +150,7 @@ def _monai() -> Iterator[Network]:
         "DynUNet": lambda n: n.DynUNet(
             **flat, kernel_size=[3, 3, 3], strides=[1, 2, 2], upsample_kernel_size=[2, 2], filters=[8, 16, 32]
         ),
-        "VNet": lambda n: n.VNet(**flat),
+        "VNet": lambda n: n.VNet(spatial_dims=2, in_channels=1, out_channels=2),
         "HighResNet": lambda n: n.HighResNet(**flat),
         "DenseNet121": lambda n: n.DenseNet121(**flat),
         "EfficientNetBN": lambda n: n.EfficientNetBN(
@@ -188,14 +189,13 @@ def _monai() -> Iterator[Network]:
         "ViT": lambda n: n.ViT(3, (32, 32), (8, 8), 48, 64, 2, 4, classification=True, spatial_dims=2),
         "MedNeXt": lambda n: n.MedNeXtSmall(spatial_dims=2, in_channels=3, out_channels=2),
         "VoxelMorphUNet": lambda n: n.VoxelMorphUNet(spatial_dims=2, in_channels=3, unet_out_channels=8),
-        "SPADENet": lambda n: n.SPADENet(2, 3, 3, (32, 32)),
     }  # fmt: skip
     for name, make in makers.items():
         square = name in ("UNETR", "ViT", "Classifier", "Regressor", "Discriminator", "VarAutoEncoder")
-        size = (32, 32) if square else (64, 96) if name == "SwinUNETR" else (32, 64)
+        size = (32, 32) if square else (64, 96) if name in ("SwinUNETR", "AHNet") else (32, 64)
         yield Network(
             "monai", name, lambda m, make=make: make(importlib.import_module("monai.networks.nets")),
-            size=size, third=size[::-1],
+            channels=1 if name == "VNet" else 3, size=size, third=size[::-1],
         )  # fmt: skip
 
 

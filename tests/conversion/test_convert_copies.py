@@ -251,3 +251,9 @@ def test_einops_layers_keep_or_conjugate():
 def test_networks_of_computed_convolutions_can_be_opened(name, opened):
     model = randomised(of_timm(name, num_classes=2)(), image(1, 3, 32, 45))
     assert len(convert(model, "C2", image(1, 3, 32, 45), verify=False).convolutions()) == opened
+
+
+def test_what_does_not_run_in_float64_is_told_in_words():
+    single = called(lambda y: y @ torch.eye(y.shape[-1]))
+    with pytest.raises(NotConvertible, match="Called does not run in float64, in which convert compares: "):
+        convert(single.float(), "C2", X.float())

@@ -16,6 +16,7 @@ from gconv_ga.actions import Keypoints, RegularField, VectorField
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.conversion import ConvertedNetwork, convert
 from gconv_ga.groups import D4
+from gconv_ga.nn import algorithm
 
 TIGHT = TOLERANCES[torch.float64]
 X = image(2, 3, 24, 31)
@@ -582,3 +583,21 @@ class TestTaps:
         y = net(x)
         assert relative(y, before) > 1e-2
         assert relative(net(x.rot90(1, (-2, -1))), y.rot90(1, (-2, -1))) <= TIGHT
+
+
+def test_opened_layers_may_be_computed_in_the_fourier_basis():
+    """The same numbers and gradients, whichever algorithm is chosen."""
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 1, 1))
+    net = convert(plain.double(), "D4", X)
+    net.open_taps()
+    perturb(net)
+    found = []
+    for name in ("dense", "fourier"):
+        x = image(2, 3, 42, 50).requires_grad_()
+        with algorithm(name):
+            y = net(x)
+            found.append((y.detach(), *torch.autograd.grad(y.square().sum(), (x, *net.parameters()))))
+    assert net.model[2]._fourier_layer is not None, "the case is large enough for it"
+    assert len(net.state_dict()) == len(list(net.parameters())) == 8
+    for one, other in zip(*found, strict=True):
+        assert relative(one, other) <= TIGHT
