@@ -66,8 +66,9 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
     **Modules of escnn.** Input and output are plain tensors. For a geometric tensor ``t`` of n trivial fields the plain
     tensor is ``t.tensor``, an image. For one of n regular fields it is ``t.tensor.unflatten(1, (n, |G|))``, a feature
     map on the group: escnn's elements have our order and sense of rotation, unless its group has a reflection axis
-    other than the default. For any other fields it is ``t.tensor``. A vector (an irrep of frequency one) has its second
-    component against the rows; that of `gconv_ga.actions.VectorField` goes down the rows, so change its sign.
+    other than the default. For any other fields, and for groups that this package does not have (all rotations, a
+    tilted mirror), it is ``t.tensor``. A vector (an irrep of frequency one) has its second component against the rows;
+    that of `gconv_ga.actions.VectorField` goes down the rows, so change its sign.
 
     **Networks of your own.** Pass the whole network, an instance of your class: ``ours = from_escnn(net)``. It may hold
     escnn's modules anywhere, in ``nn.Sequential``, ``nn.ModuleList``, lists and dictionaries, and equivariant modules
@@ -91,7 +92,8 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
     convolutions of it. Save it with ``torch.save(net, path)`` and load it with ``torch.load(path, weights_only=False)``
     where escnn is not installed. (If the file with your class imports escnn, load it in `without_escnn`.) The functions
     are saved once for all layers that have them; for large groups they are most of the file: 51 MB for C36 and 5 x 5
-    kernels, 4.5 MB for D8. A ``state_dict`` alone fits a network loaded in this way, or a copy.
+    kernels, 4.5 MB for D8. A folded network does without them. A ``state_dict`` alone fits a network loaded in this
+    way, or a copy.
 
     Args:
         module: A module of escnn, or one with such modules in it. It is not changed.
@@ -147,7 +149,11 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
 
 
 # By class name: escnn may not be installed when this file is imported.
+VOLUMES = "convert networks for images: volumes have no counterpart here"
 ADVICE = {
+    "R3Conv": VOLUMES,
+    "R3ConvTransposed": VOLUMES,
+    "Linear": "use torch.nn.Linear on invariant numbers, after GroupPooling or NormPool: it has no image",
     "FieldDropout": "replace it with PointwiseDropout: it drops single pixels of fields, which no layer here does",
 }
 E2CNN_ADVICE = (

@@ -37,6 +37,10 @@ REFUSED = {
         lambda: enn.TensorProductModule(maps(), maps()),
         "'TensorProductModule'. Train with a module that",
     ),
+    "linear": (
+        lambda: enn.Linear(*2 * [gspaces.no_base_space(PLANES["C4"]().fibergroup).type(maps().representations[0])]),
+        "'Linear'. Use torch.nn.Linear on invariant numbers",
+    ),
     "volumes": (lambda: enn.InnerBatchNorm(volume()), "space must be a plane.*Convert networks for images"),
     "a broken factor": (
         lambda: enn.R2Upsampling(maps(), scale_factor=1.5),
