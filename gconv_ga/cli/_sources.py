@@ -1,14 +1,17 @@
 """Images with masks as a user names them: two folders or a table, and how the masks encode classes."""
 
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from .._files import printable
 from ..images import FORMATS, MAX_PIXELS, Reading
-from ._options import naming, note, refuse, refuse_files
+from ._options import LISTED, naming, note, refuse, refuse_files
 
 if TYPE_CHECKING:
     from ..images import MaskEncoding, PairFiles, Problem, Scan, Table
@@ -216,3 +219,33 @@ def scan_files(
     found = [problem for problem in scan.problems if not (absent_classes and problem.file == EMPTY_CLASS)]
     refuse_files(option, [*problems, *found])
     return scan
+
+
+def list_classes(classes: Sequence[str], split: Mapping[str, str], pixels: Mapping[str, Mapping[int, int]]) -> None:
+    """Print the share of each class in the pixels of each part of the split; warn of classes that training lacks.
+
+    Args:
+        classes: Names of the classes.
+        split: Part of the split by the name of each image.
+        pixels: Number of pixels of each class by the name of each image.
+    """
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    parts = [part for part in ("train", "val", "test") if part in split.values()]
+    counts = {part: Counter[int]() for part in parts}
+    for name, part in split.items():
+        counts[part].update(pixels[name])
+    table = Table("class", *parts, title="share of pixels")
+    for index, name in list(enumerate(classes))[:LISTED]:
+        shares = (counts[part][index] / (counts[part].total() or 1) for part in parts)
+        cells = (f"{100 * share:.2f} %" if share else "none" for share in shares)
+        table.add_row(Text(printable(f"{index} {name}")), *cells)
+    if classes[LISTED:]:
+        table.add_row(f"... and {len(classes) - LISTED} more")
+    Console(file=sys.stderr).print(table)
+    for index, name in enumerate(classes):
+        if not counts["train"][index]:
+            where = " and ".join(part for part in parts if counts[part][index])
+            note(f"warning: class {index}, {name}, has no pixel in the training images (in {where} only)")

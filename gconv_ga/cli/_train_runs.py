@@ -15,7 +15,7 @@ from .._validate import argument_of
 from ..segmenter import Machines
 from ..train import RunConfig
 from ._options import naming, note, refuse
-from ._sources import Source, choose_reading, mask_encoding, scan_files
+from ._sources import Source, choose_reading, list_classes, mask_encoding, scan_files
 from ._train_options import (
     ARCH_FORMS,
     CONFIG_FILE,
@@ -103,6 +103,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         normalization = measure_files(training, data.percentile, reading)
     classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
     segmenter = replace(_segmenter(network, scan.channels, classes, normalization), reading=reading)
+    list_classes(classes, split, scan.by_pair)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
     config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
     return Plan(pairs, config, machines, weights, values)

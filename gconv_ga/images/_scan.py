@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._validate import as_int, invalid
@@ -27,6 +27,7 @@ class Scan:
         pixels: Number of pixels of each class in all masks.
         numbers: Number type of the images, as for `Reading`; None if there are none.
         smallest_file: Name of an image with the shortest side.
+        by_pair: Number of pixels of each class in each mask, by the name of the pair.
 
     Example:
         >>> from gconv_ga.images import Scan
@@ -41,6 +42,7 @@ class Scan:
     pixels: tuple[int, ...]
     numbers: str | None = None
     smallest_file: str = ""
+    by_pair: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
 
 
 def scan_pairs(
@@ -84,16 +86,15 @@ def scan_pairs(
     problems: list[Problem] = []
     shapes: dict[PairFiles, tuple[int, int, int]] = {}
     types: dict[PairFiles, str] = {}
-    pixels = Counter[int]()
+    by_pair: dict[str, Counter[int]] = {}
     for done, pair in enumerate(pairs, start=1):
         try:
-            shape, types[pair], faults, counts = _inspect(pair, encoding, how, given)
+            shape, types[pair], faults, by_pair[pair.name] = _inspect(pair, encoding, how, given)
         except ValueError as error:
             problems.append(Problem(pair.image.name, str(error)))
         else:
             shapes[pair] = shape
             problems += [Problem(pair.image.name, what) for what in faults]
-            pixels.update(counts)
         if progress is not None:
             progress(done)
     common = Counter(shape[0] for shape in shapes.values()).most_common(1)
@@ -105,11 +106,12 @@ def scan_pairs(
     ]
     numbers = how.numbers or max(types.values(), key=Counter(types.values()).__getitem__, default=None)
     problems += _other_types(types, replace(how, numbers=numbers))
+    pixels = sum(by_pair.values(), Counter[int]())
     count = given or max(2, 1 + max(pixels, default=0))
     problems += _empty(pixels, count, encoding.ignore_index)
     smallest, file = min(((min(shape[1:]), pair.image.name) for pair, shape in shapes.items()), default=(0, ""))
     shares = tuple(pixels[index] for index in range(min(count, 256)))
-    return Scan(tuple(problems), count, usual, smallest, shares, numbers, smallest_file=file)
+    return Scan(tuple(problems), count, usual, smallest, shares, numbers, smallest_file=file, by_pair=by_pair)
 
 
 def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None:

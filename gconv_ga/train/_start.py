@@ -102,7 +102,7 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
     model, origin, _ = load_checkpoint(path)
     own, theirs = config.arguments.get("group", "C4"), origin.arguments.get("group", "C4")
     # The weights of a converted network are those of the plain one, whatever the group, unless its taps are open.
-    depends = origin.architecture == "EquivariantUNet" or bool(origin.arguments.get("open_taps"))
+    depends = origin.architecture != "smp" or bool(origin.arguments.get("open_taps"))
     if depends and origin.architecture == config.architecture and as_group(own).name != as_group(theirs).name:
         raise invalid("path", f"weights of a network of the group {own}", str(path), f"these are of {theirs}")
     return _fitted(model.state_dict(), config, "path", str(path))

@@ -5,7 +5,9 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from gconv_ga.train import read_run
 
@@ -96,3 +98,28 @@ def test_what_is_left_out_is_said_and_lost_links_are_faults(invoke, folders, tmp
     assert "a link to" in result.stderr
     assert "1 problem in the files; nothing was written" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_classes_are_listed_with_their_share_of_each_part(invoke, folders, tmp_path):
+    """Class 2 is in one image only, which is for validation; pixels that are ignored are not counted."""
+    masks, parts = Path(folders[3]), ["train", "train", "train", "val"]
+    for index in range(4):
+        mask = np.zeros((128, 128), dtype=np.uint8)
+        mask[:32] = 9
+        mask[64:, : 32 * (index + 1)] = 1
+        mask[96:] = np.where(index == 3, 2, mask[96:])
+        Image.fromarray(mask).save(masks / f"{index:02}.png")
+    (tmp_path / "split.csv").write_text(
+        "file,split\n" + "".join(f"{index:02},{part}\n" for index, part in enumerate(parts))
+    )
+    typed = ["--split", tmp_path / "split.csv", "--names", "glass,[b]cell,rare", "--ignore-index", 9]
+    result = invoke("train", *folders, *typed, "--out", tmp_path / "run", *TINY)
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in result.stderr.splitlines() if "%" in line]
+    # Of 96 x 128 pixels of each mask that are not ignored.
+    cell = sum(64 * 32 * (index + 1) for index in range(3)) / (3 * 96 * 128)
+    shares = {"1 [b]cell": (cell, 32 * 128 / (96 * 128)), "2 rare": (0, 32 * 128 / (96 * 128))}
+    shares["0 glass"] = tuple(1 - one - two for one, two in zip(*shares.values(), strict=True))
+    expected = {name: [f"{100 * share:.2f} %" if share else "none" for share in each] for name, each in shares.items()}
+    assert {row[0]: row[1:] for row in rows} == expected
+    assert "warning: class 2, rare, has no pixel in the training images (in val only)" in result.stderr
+    assert read_run(tmp_path / "run").segmenter.classes == ("glass", "[b]cell", "rare")
