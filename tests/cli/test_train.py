@@ -96,7 +96,7 @@ WRONG = {
     "--width": [["--width", "0"]],
     "--depth": [["--depth", "0"], ["--depth", "7"]],
     "--pooling": [["--pooling", "mean"]],
-    "--crop": [["--crop", "129"]],
+    "--crop": [["--crop", "0"]],
     "--batch-size": [["--batch-size", "0"]],
     "--learning-rate": [["--learning-rate", "0"], ["--learning-rate", "nan"]],
     "--percentile": [["--percentile", "101"]],
