@@ -291,3 +291,14 @@ def test_forwards_that_ask_for_more_than_names_and_sizes_are_told_so():
         _ = maps + 1.0
     with pytest.raises(ValueError, match=r"^coords must be None"):
         ours.vectors(torch.zeros(5, 4), torch.zeros(5, 2))
+
+
+def test_strides_of_a_whole_network_warn_or_are_exact():
+    """At a size where each stride leaves pixels over, in feature maps and in images."""
+    theirs, _ = build("wide residual network, D4")
+    shared, own = (from_escnn(theirs.eval(), sampling=sampling) for sampling in ("shared", "per_orientation"))
+    good, bad = (torch.randn(1, 2, n, n, dtype=torch.float64) for n in (17, 18))
+    assert worst(own(good), shared(good)) <= TIGHT
+    assert equivariance_error(own, "D4", bad, out_action="invariant").max() <= 1e-5
+    with pytest.warns(UserWarning, match="not equivariant at H=18"):
+        assert equivariance_error(shared, "D4", bad, out_action="invariant").max() > 1e-3
