@@ -30,6 +30,11 @@ def train(*, context: typer.Context, **values: Any) -> None:
     RUN/model.safetensors is the last checkpoint, RUN/best.safetensors the one with the best validation score, which
     other commands take for --run RUN.
 
+    --instances in place of --masks trains a network for objects: beside the class of each pixel it predicts the
+    distance to the edge of its object and a flow towards the middle, whose components rotate with the image. At each
+    validation the rules that find objects with the highest average precision are chosen and stored in the checkpoint;
+    predict --objects and evaluate --instances use them.
+
     --arch smp:NAME:ENCODER selects a network of segmentation_models_pytorch, converted so that it is exactly
     equivariant: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or Segformer, with a
     convolutional encoder such as resnet18 or tu-convnext_atto. Without --open-taps it is the group average of the
@@ -41,6 +46,8 @@ def train(*, context: typer.Context, **values: Any) -> None:
     processes it needs --strategy ddp_find_unused_parameters_true.
 
     Example: gconv-ga train --images images --masks masks --out run --steps 2000
+
+    Example: gconv-ga train --images images --instances instances --out run
 
     Example: gconv-ga train --out run --resume
 

@@ -83,6 +83,13 @@ class DataOptions:
     )
     mask_suffix: MaskSuffix = None
     recursive: Recursive = False
+    instances: Path | None = field(
+        default=None,
+        metadata={
+            "metavar": "DIR",
+            "help": "In place of --masks: numbered objects, 0 for background; trains heads for objects, see above.",
+        },
+    )
     table: TableFile = None
     colors: Colors = None
     ignore_index: IgnoreIndex = None

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..segmenter import SegmenterConfig
 
 LARGEST_CROP = 128  # the default, if all images are that large
-SOURCES = ("images", "masks", "table")
+SOURCES = ("images", "masks", "instances", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
 COMPARED_APART = ("colors", "ignore_index", "channels", "names", "split", "init", "steps")  # not by their values
@@ -88,6 +88,13 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     with naming("--percentile"):
         Normalization([0.0], [1.0], data.percentile)
     source, encoding = _source(values), mask_encoding(data.colors, data.ignore_index)
+    if data.instances is not None:
+        if network.arch != "unet":
+            refuse("--arch", "it is for --masks; with --instances the network is a unet with heads for objects")
+        if data.classes not in (None, 2):
+            refuse("--classes", "with --instances there are two, background and objects")
+        with naming("--colors"):
+            encoding = replace(encoding, instances=True)
     reading = choose_reading(Reading(), data.channels, data.page, data.other_numbers, data.max_pixels)
     names = _class_names(data.names, data.classes, encoding)
     pairs, problems, table = source.read()
@@ -102,7 +109,10 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         training = [pair for pair in pairs if split[pair.name] == "train"]
         normalization = measure_files(training, data.percentile, reading)
     classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
-    segmenter = replace(_segmenter(network, scan.channels, classes, normalization), reading=reading)
+    finds_objects = data.instances is not None
+    segmenter = replace(
+        _segmenter(network, scan.channels, classes, normalization, finds_objects=finds_objects), reading=reading
+    )
     list_classes(classes, split, scan.by_pair)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
     config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
@@ -189,18 +199,25 @@ def _last_sources(call: CallOptions, recorded: Mapping[str, Any], *, data_is_typ
 
 
 def _merged(*layers: Mapping[str, Path]) -> dict[str, Path]:
-    """Return the sources of several layers. Earlier ones take precedence; a table and folders exclude each other."""
+    """Return the sources of several layers. Earlier ones take precedence; a table and folders exclude each other.
+
+    So do masks and instances.
+    """
     merged: dict[str, Path] = {}
     for layer in layers:
         if "table" in merged:
             break
-        merged = {**{name: path for name, path in layer.items() if not (merged and name == "table")}, **merged}
+        others = {"table"} if merged else set[str]()
+        others |= {other for name, other in (("masks", "instances"), ("instances", "masks")) if name in merged}
+        merged = {**{name: path for name, path in layer.items() if name not in others}, **merged}
     return merged
 
 
 def _source(values: Mapping[str, Any]) -> Source:
-    images, masks, table = (None if values[name] is None else Path(values[name]) for name in SOURCES)
-    return Source(images, masks, table, values["mask_suffix"], values["recursive"])
+    images, masks, instances, table = (None if values[name] is None else Path(values[name]) for name in SOURCES)
+    if instances is not None and (masks is not None or table is not None):
+        refuse("--instances", "it replaces --masks, and --table; give one of them")
+    return Source(images, masks or instances, table, values["mask_suffix"], values["recursive"])
 
 
 def _machines(values: Mapping[str, Any], precision: str, batch_size: int) -> Machines:
@@ -247,7 +264,12 @@ def _check_arch(context: typer.Context, arch: str) -> None:
 
 
 def _segmenter(
-    network: NetworkOptions, channels: int, classes: Sequence[str], normalization: "Normalization"
+    network: NetworkOptions,
+    channels: int,
+    classes: Sequence[str],
+    normalization: "Normalization",
+    *,
+    finds_objects: bool = False,
 ) -> "SegmenterConfig":
     """Return the configuration of the network; a converted one is compared with its group average.
 
@@ -260,7 +282,8 @@ def _segmenter(
     arguments: dict[str, Any] = {"in_channels": channels, "classes": len(classes), "group": network.group}
     if network.arch == "unet":
         arguments |= {"width": network.width, "depth": network.depth, "pooling": network.pooling}
-        config = SegmenterConfig("EquivariantUNet", arguments, classes, normalization)
+        architecture = "ObjectUNet" if finds_objects else "EquivariantUNet"
+        config = SegmenterConfig(architecture, arguments, classes, normalization)
         with naming("--group"):
             config.build()
         return config

@@ -4,7 +4,8 @@ Needs the extra ``train``.
 
 Names: `train_run`, `read_run`, `RunConfig` (a training in a folder); `fit`, `Segmenter`, `CrossEntropyDice`,
 `ReportSteps`, `SaveCheckpoints` (training with Lightning on any stream of crops); `initial_weights`,
-`pretrained_weights`, `start_at_frequencies` (initial weights); `is_main_process`.
+`pretrained_weights`, `start_at_frequencies` (initial weights); `ObjectSegmenter`, `ObjectLoss`, `ObjectStream`,
+`choose_decoder` (objects); `is_main_process`.
 
 Example:
     >>> from gconv_ga.evaluate import orientation_scores
@@ -31,16 +32,21 @@ if TYPE_CHECKING:
     from ._config import RunConfig
     from ._fit import ReportSteps, SaveCheckpoints, fit
     from ._module import CrossEntropyDice, Segmenter
+    from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, choose_decoder
     from ._processes import is_main_process
     from ._run import read_run, train_run
     from ._start import initial_weights, pretrained_weights, start_at_frequencies
 
 __all__ = [
     "CrossEntropyDice",
+    "ObjectLoss",
+    "ObjectSegmenter",
+    "ObjectStream",
     "ReportSteps",
     "RunConfig",
     "SaveCheckpoints",
     "Segmenter",
+    "choose_decoder",
     "fit",
     "initial_weights",
     "is_main_process",
@@ -56,6 +62,7 @@ __getattr__, __dir__ = lazy_names(
         "_config": ["RunConfig"],
         "_fit": ["ReportSteps", "SaveCheckpoints", "fit"],
         "_module": ["CrossEntropyDice", "Segmenter"],
+        "_objects": ["ObjectLoss", "ObjectSegmenter", "ObjectStream", "choose_decoder"],
         "_processes": ["is_main_process"],
         "_run": ["read_run", "train_run"],
         "_start": ["initial_weights", "pretrained_weights", "start_at_frequencies"],

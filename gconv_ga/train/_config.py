@@ -114,6 +114,11 @@ class RunConfig:
         return max(1, self.steps // 10) if self.every is None else self.every
 
     @property
+    def finds_objects(self) -> bool:
+        """True if the network has heads for objects and the masks hold the numbers of objects."""
+        return self.segmenter.architecture == "ObjectUNet" and self.mask_encoding.instances
+
+    @property
     def has_new_head(self) -> bool:
         """True if the segmentation head starts at random weights: pretrained weights are those of an encoder."""
         return self.init is None or self.init.startswith("pretrained:")

@@ -23,10 +23,11 @@ from ..evaluate import dice
 from ..images import CropStream, MaskFile, PairDataset, PairFiles
 from ..plots import learning_curves, save_figure
 from ..predict import predict_image
-from ..segmenter import Machines, save_checkpoint
+from ..segmenter import Machines, load_checkpoint, save_checkpoint
 from ._config import RunConfig
 from ._fit import fit
 from ._module import CrossEntropyDice, Segmenter
+from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, choose_decoder
 from ._processes import is_main_process, process_count, process_rank
 from ._signals import StopSignals
 from ._start import start_at_frequencies
@@ -83,6 +84,10 @@ def train_run(
     folder refuses other trainings there.
 
     Images smaller than a crop are padded by reflection; padded pixels are ignored by the loss.
+
+    If the network has heads for objects and the masks hold the numbers of objects, all heads are trained, on targets
+    that are computed from the objects in each crop, and a checkpoint holds the rules of `choose_decoder`. The
+    validation score is the Dice score of the classes there too.
 
     The bias of a new head is initialized by `start_at_frequencies` from the masks of the training images.
 
@@ -198,12 +203,18 @@ def _train(
         own = config.mask_encoding.ignore_index
         ignored = PADDING if own is None else own
         stream: Dataset[Any] = CropStream(
-            training, length=config.steps * config.batch_size, crop=config.crop, symmetry=config.augmentation,
-            seed=config.seed, ignore_index=ignored,
+            _instances(training) if config.finds_objects else training, length=config.steps * config.batch_size,
+            crop=config.crop, symmetry=config.augmentation, seed=config.seed, ignore_index=ignored,
         )  # fmt: skip
-        segmenter = Segmenter(
-            model, learning_rate=config.learning_rate, loss=CrossEntropyDice(ignored), steps=config.steps
-        )
+        segmenter: Segmenter
+        if config.finds_objects:
+            stream = ObjectStream(stream, ignore_index=ignored)
+            loss = ObjectLoss(ignored)
+            segmenter = ObjectSegmenter(model, learning_rate=config.learning_rate, loss=loss, steps=config.steps)
+        else:
+            segmenter = Segmenter(
+                model, learning_rate=config.learning_rate, loss=CrossEntropyDice(ignored), steps=config.steps
+            )
         segmenter.steps_before = step
         with StopSignals() as signals:
             callback = RunCallback(place, config, state, rows, validation, log, report, signals)
@@ -216,10 +227,18 @@ def _train(
         if signals.received and not is_finished(rows, config):
             raise signals.error()
     if is_main_process():
-        save_checkpoint(place / MODEL, model, config.segmenter, step=rows[-1].step)
+        described = config.segmenter
+        if config.finds_objects and (place / MODEL).exists():  # with the rules that were chosen at the last step
+            described = load_checkpoint(place / MODEL).config
+        save_checkpoint(place / MODEL, model, described, step=rows[-1].step)
         scores = [(row.step, row.dice) for row in rows if row.dice is not None]
         save_figure(learning_curves([(row.step, row.loss) for row in rows], scores), place / CURVES)
     return model.eval()
+
+
+def _instances(images: PairDataset) -> PairDataset:
+    """Return the images with the numbers of their objects in place of classes."""
+    return PairDataset(images.pairs, images.normalization, None, images.reading)
 
 
 def _files_of(pairs: Sequence[PairFiles], config: RunConfig, part: str) -> list[PairFiles]:
@@ -358,8 +377,15 @@ class RunCallback(pl.Callback):
 
     def _save(self, row: LogRow, segmenter: Segmenter, trainer: pl.Trainer) -> None:
         """Save checkpoints and state. The state comes last: everything that it counts as done is then on disk."""
+        described = self.config.segmenter
+        if self.config.finds_objects:
+            rules = choose_decoder(
+                segmenter.model, _instances(self.validation), ignore_index=self.config.mask_encoding.ignore_index,
+                device=segmenter.device,
+            )  # fmt: skip
+            described = replace(described, decoder=rules)
         for name in (BEST, MODEL) if row == best_row(self.rows) else (MODEL,):
-            save_checkpoint(self.folder / name, segmenter.model, self.config.segmenter, step=row.step)
+            save_checkpoint(self.folder / name, segmenter.model, described, step=row.step)
         TrainingState.capture(row.step, segmenter.model, trainer).write(self.folder / STATE)
 
     def _validate(self, segmenter: Segmenter, step: int) -> float | None:
