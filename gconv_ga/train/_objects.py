@@ -54,11 +54,15 @@ class ObjectStream(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         image, instances = self.pairs[index]
-        ignored = instances == self.ignore_index
+        ignored = _ignored(instances, self.ignore_index)
         targets = object_targets(instances.masked_fill(ignored, 0))
         if self.ignore_index is not None:
             targets[0][ignored] = self.ignore_index
         return image, targets
+
+
+def _ignored(instances: Tensor, ignore_index: int | None) -> Tensor:
+    return torch.zeros_like(instances, dtype=torch.bool) if ignore_index is None else instances == ignore_index
 
 
 class ObjectLoss(nn.Module):
@@ -184,7 +188,7 @@ def choose_decoder(
             image, instances = images[index]
             with torch.no_grad():
                 maps = tiled(image[None])[0].to(torch.float64)
-            ignored = instances == ignore_index
+            ignored = _ignored(instances, ignore_index)
             classes, instances = (each.masked_fill(ignored, 0) for each in (maps[:-3].argmax(dim=0), instances))
             for rules, found in scores.items():
                 score = object_scores(decode(classes, rules, maps[-3:]).labels, instances).mean_average_precision
