@@ -1,6 +1,7 @@
 """``gconv-ga evaluate``: scores by class, by image and by angle, as JSON and as a page."""
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from ._sources import (
     TableFile,
     choose_reading,
     mask_encoding,
+    name_in,
     scan_files,
 )
 
@@ -140,7 +142,11 @@ def evaluate(
         "absent_classes": True,
     }  # fmt: skip
     scan_files(pairs, problems, source.option, encoding=encoding, **scan)
-    true = None if instances is None else _true_objects(pairs, instances, reading, scan, scanned=encoding.instances)
+    true = (
+        None
+        if instances is None
+        else _true_objects(source, pairs, instances, reading, scan, scanned=encoding.instances)
+    )
     make_folder(out, "--out")
     options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
     scored = []
@@ -197,7 +203,13 @@ def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:
 
 
 def _true_objects(
-    pairs: Sequence["PairFiles"], folder: Path, reading: "Reading", scan: dict[str, Any], *, scanned: bool
+    source: Source,
+    pairs: Sequence["PairFiles"],
+    folder: Path,
+    reading: "Reading",
+    scan: dict[str, Any],
+    *,
+    scanned: bool,
 ) -> list["MaskFile"]:
     """Return the open files of the true objects of each image, checked unless they were scanned as masks.
 
@@ -209,10 +221,16 @@ def _true_objects(
     if scanned:
         return [MaskFile(pair.mask, None, reading) for pair in pairs]
     with naming("--instances"):
-        files = {file.stem: file for file in find_images(folder)}
-    missing = [Problem(pair.image.name, "no objects of this name") for pair in pairs if pair.image.stem not in files]
-    refuse_files("--instances", missing)
-    found = [PairFiles(pair.image, files[pair.image.stem], pair.name) for pair in pairs]
+        files = find_images(folder, recursive=source.recursive, note=note)
+    root = source.images if source.recursive else None
+    names = [name_in(pair.image, root) for pair in pairs]
+    by_name = {name_in(file, None if root is None else folder): file for file in files}
+    problems = [Problem(pair.image.name, "no objects of this name") for pair, name in zip(pairs, names, strict=True)
+                if name not in by_name]  # fmt: skip
+    problems += [Problem(name, f"the name of {count} images") for name, count in Counter(names).items() if count > 1]
+    problems += [Problem(file.name, "the name of several files") for file in files if file not in by_name.values()]
+    refuse_files("--instances", problems)
+    found = [PairFiles(pair.image, by_name[name], pair.name) for pair, name in zip(pairs, names, strict=True)]
     scan_files(found, [], "--instances", encoding=MaskEncoding(instances=True), **{**scan, "classes": 2})
     return [MaskFile(pair.mask, None, reading) for pair in found]
 

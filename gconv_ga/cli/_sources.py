@@ -1,6 +1,7 @@
 """Images with masks as a user names them: two folders or a table, and how the masks encode classes."""
 
 import sys
+import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -155,6 +156,11 @@ class Source:
         root = self.images if self.recursive and self.images.is_dir() else None
         with naming("--masks"):
             return *match_masks(files, self.masks, suffix=self.suffix or "", root=root, note=note), None
+
+
+def name_in(file: Path, root: Path | None) -> str:
+    """Return the name of a file without its ending, as a path in ``root`` if there is one, with composed letters."""
+    return unicodedata.normalize("NFC", str(file.relative_to(root).with_suffix("")) if root else file.stem)
 
 
 def mask_encoding(

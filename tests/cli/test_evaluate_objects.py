@@ -103,3 +103,23 @@ def test_objects_that_do_not_fit_are_refused(evaluated, instances, tmp_path):
     result = evaluated("--masks", instances / "masks", "--instances", wrong, code=2)
     assert "image 128x128, mask 5x5" in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_objects_of_folders_in_folders_are_told_apart(invoke, balanced, instances, tmp_path):
+    """Two images of one name, each with the objects that lie where it lies."""
+    for kind in ("images", "masks", "instances"):
+        for name in ("00", "01"):
+            place = tmp_path / kind / name / "x.png"
+            place.parent.mkdir(parents=True)
+            with Image.open(instances / kind / f"{name}.png") as file:
+                file.save(place)
+    typed = [part for kind in ("images", "masks", "instances") for part in (f"--{kind}", tmp_path / kind)]
+    command = ["evaluate", "--run", balanced["EquivariantUNet"], *typed, "--recursive", "--out", tmp_path / "out"]
+    invoke(*command)
+    found = json.loads((tmp_path / "out/report.json").read_text())["by_image"]
+    true = {name: int(read_mask(instances / "instances" / f"{name}.png").max()) for name in ("00", "01")}
+    assert true["00"] != true["01"]
+    assert {name: each["objects"]["true"] for name, each in found.items()} == {f"{k}/x": n for k, n in true.items()}
+    np.save(tmp_path / "instances/00/x.npy", np.zeros((128, 128), dtype=np.uint16))
+    result = invoke(*command, code=2)
+    assert "the name of several files" in result.stderr
