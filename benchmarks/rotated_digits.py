@@ -48,7 +48,7 @@ class Method:
     Args:
         group: Name of the group. If None, the network is plain.
         width: Number of fields, or of channels.
-        passes: Length of the training relative to the others. The authors train Z2CNN three times as long.
+        passes: Length of the training relative to the others. The authors train Z2CNN longest.
     """
 
     group: str | None
@@ -84,11 +84,11 @@ class Method:
 
 
 METHODS = {
-    "Z2CNN": Method(None, 20, passes=3),
+    "Z2CNN": Method(None, 20, passes=2),
     "P4CNN (C4)": Method("C4", 10),
     "C8": Method("C8", 5),
     "C16": Method("C16", 3),
-    "Z2CNN, 40 channels": Method(None, 40, passes=3),
+    "Z2CNN, 40 channels": Method(None, 40, passes=2),
 }
 
 
@@ -200,7 +200,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", choices=METHODS, default=list(METHODS))
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds")
-    parser.add_argument("--steps", type=int, default=600, help="training steps; Z2CNN takes three times as many")
+    parser.add_argument("--steps", type=int, default=600, help="training steps; Z2CNN takes twice as many")
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run after this many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
     parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
