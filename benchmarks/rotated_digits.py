@@ -155,17 +155,13 @@ def run(name: str, seed: int, steps: int, digits: tuple[Tensor, Tensor], trainin
     model = method.build()
     with torch.no_grad(), gnn.algorithm("dense"), FlopCounterMode(display=False) as counter:
         model.eval()(learn.images[:1])
-    chosen = (
-        "fourier" if method.group in ("C8", "C16") and gnn.algorithms()["fourier"].startswith("available") else "dense"
-    )
-    with gnn.algorithm(chosen):
-        seconds = train(model, learn, steps * method.passes, seed)
-        wrong = error(model, test)
+    seconds = train(model, learn, steps * method.passes, seed)
+    wrong = error(model, test)
     return {
         "error": round(wrong, 4),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "multiply-adds": counter.get_total_flops() // 2,
-        "algorithm": chosen,
+        "algorithms": gnn.algorithms(),
         "seconds": round(seconds, 2),
         "torch": torch.__version__,
     }

@@ -22,10 +22,9 @@ from result_rows import append_row, read_rows
 from segmentation_tasks import TASKS, quick_parts, read_parts, size_of
 from study_candidates import AVERAGED, CANDIDATES, WORKS
 from study_tables import tables
-from study_times import fastest
 from study_training import VALIDATION, Setting, draw, train_and_score
 
-from gconv_ga.nn import algorithm
+from gconv_ga.nn import algorithms
 from gconv_ga.train import start_at_frequencies
 
 ALL = 0  # stands for all training images in place of a number of images
@@ -186,13 +185,13 @@ def run(cell: Cell, parts: dict[str, Any]) -> Row:
     torch.manual_seed(cell.seed)
     model = candidate.build(task.test.images.shape[1], task.kind.classes, cell.work)
     start_at_frequencies(model, task.train.masks)
-    chosen = fastest(cell.candidate, cell.work)
-    row = asdict(cell) | {"width": candidate.width(cell.work), "algorithm": chosen} | size_of(model, task)
-    with algorithm(chosen):
-        row |= train_and_score(
-            model, images, steps=cell.steps, setting=Setting(cell.rate, cell.decay, cell.schedule),
-            seed=cell.seed, averaged=cell.candidate in AVERAGED,
-        )  # fmt: skip
+    row = asdict(cell) | {"width": candidate.width(cell.work)} | size_of(model, task)
+    setting = Setting(cell.rate, cell.decay, cell.schedule)
+    row |= train_and_score(
+        model, images, steps=cell.steps, setting=setting, seed=cell.seed, averaged=cell.candidate in AVERAGED
+    )
+    # Which algorithm "auto", the default, may choose from depends on the machine.
+    row["algorithms"] = algorithms()
     return rounded(row) | {"torch": torch.__version__, "commit": commit()}
 
 

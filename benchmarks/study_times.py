@@ -2,8 +2,8 @@
 
     python benchmarks/study_times.py
 
-The study uses the faster algorithm, and compares at equal time by these figures: its own runs share the processor with
-whatever else runs, these alternate.
+The study compares at equal time by the faster of the two: its own runs share the processor with whatever else runs,
+these alternate.
 """
 
 import argparse
@@ -44,7 +44,7 @@ def measure(rounds: int, size: int) -> dict[str, dict[str, float]]:
     for candidate, spec in CANDIDATES.items():
         for work in spec.works():
             model = spec.build(3, 2, work)
-            has_choice = any(isinstance(layer, GroupConv2d) and layer.fourier_key for layer in model.modules())
+            has_choice = any(isinstance(layer, GroupConv2d) and layer.fourier is not None for layer in model.modules())
             for name in usable if has_choice else ["dense"]:
                 steps[label(candidate, work), name] = training_step(model, name, size)
     times: dict[tuple[str, str], list[float]] = {key: [] for key in steps}
@@ -69,14 +69,6 @@ def label(candidate: str, work: int) -> str:
 def read_times() -> dict[str, dict[str, float]]:
     """Return the times that were measured, relative to the plain network, by `label` and algorithm."""
     return json.loads(RESULTS.read_text(encoding="utf-8"))
-
-
-def fastest(candidate: str, work: int) -> str:
-    """Return the algorithm that was measured to be the fastest and is available here."""
-    state = algorithms()
-    times = {name: ratio for name, ratio in read_times()[label(candidate, work)].items() if name in state}
-    usable = {name: ratio for name, ratio in times.items() if state[name].startswith("available")}
-    return min(usable, key=usable.__getitem__)
 
 
 def main(arguments: Sequence[str] | None = None) -> dict[str, dict[str, float]]:

@@ -269,16 +269,6 @@ def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> 
     assert line.startswith("| retina | 8 | 300 | C8 | 4 | -0.100 | 0/1 | +0.050 | 1/1 |")
 
 
-def test_the_fastest_available_algorithm_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
-    times = importlib.import_module("study_times")
-    monkeypatch.setattr(times, "read_times", lambda: {"C8, 1 x the work": {"dense": 1.0, "fourier": 0.5}})
-    states = {"dense": "available", "fourier": "available (x)"}
-    monkeypatch.setattr(times, "algorithms", lambda: states)
-    assert times.fastest("C8", 1) == "fourier"
-    states["fourier"] = "not available: no compiler"
-    assert times.fastest("C8", 1) == "dense"
-
-
 def test_times_are_measured_for_every_network(candidates: ModuleType) -> None:
     times = importlib.import_module("study_times").read_times()
     assert set(times) == {
