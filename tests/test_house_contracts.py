@@ -11,7 +11,7 @@ from house import ROOT
 pytest.importorskip("importlinter", reason="import-linter, from the extra test, is not installed")
 
 ROOMS = ["actions", "averaging", "checks", "cli", "conversion", "evaluate", "filters", "frames", "groups", "identities"]
-ROOMS += ["images", "interop", "models", "nn", "objects", "plots", "predict", "segmenter", "train"]
+ROOMS += ["images", "interop", "models", "nn", "objects", "play", "plots", "predict", "segmenter", "train"]
 
 
 def lint(folder, *files):

@@ -18,6 +18,7 @@ from ._demo_command import demo
 from ._evaluate_command import evaluate
 from ._export_command import export
 from ._options import Debug
+from ._play_command import play
 from ._predict_command import predict
 from ._sample_command import sample
 from ._train_command import train
@@ -84,7 +85,7 @@ def unwrapped(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
-for command in (demo, sample, train, predict, evaluate, check, export):
+for command in (demo, play, sample, train, predict, evaluate, check, export):
     app.command(help=unwrapped(str(command.__doc__)))(command)
 
 

@@ -1,14 +1,12 @@
 """The report as a browser shows it: everything drawn, and nothing said on the console."""
 
 import re
-import shutil
 import subprocess
 
 import pytest
+from headless_browser import BROWSER, MISSING
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-BROWSER = next(filter(None, map(shutil.which, NAMES)), None)
-pytestmark = pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(NAMES)} is installed")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason=MISSING)
 
 # What the page adds to itself here, to tell how wide each picture came out.
 PROBE = """<script>window.addEventListener("load", () => {
