@@ -1,8 +1,8 @@
 """Train the networks that come with ``gconv-ga play``: C4 U-Nets with 1 to 4 taps on the group, and a baseline.
 
 They have the settings of ``gconv-ga demo`` (nuclei sample, 300 steps, seed 0, crops rotated and reflected) and half its
-width, to be fast in a browser. Weights are rounded to half precision: the five files together hold 0.13 MB. Takes about a
-minute and a half on one core.
+width, to be fast in a browser. Weights are rounded to half precision: the five files together hold 0.13 MB. Takes two
+minutes on one core.
 Usage: python figures/play_networks.py [FOLDER]
 """
 

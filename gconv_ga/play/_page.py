@@ -56,6 +56,8 @@ def play_page(run: Checkpoint | None = None, baseline: Checkpoint | None = None)
     if baseline is not None and (run is None or isinstance(run.model, UNet)):
         advice = "it is compared with its own group average" if run else "give run too"
         raise invalid("baseline", "None unless run is an EquivariantUNet", baseline.config.architecture, advice)
+    if run is not None and baseline is not None and _interface(baseline.config) != _interface(run.config):
+        raise invalid("baseline", f"a network for {_interface(run.config)}, as run is", _interface(baseline.config))
     if run is None:
         shipped = [load_checkpoint(NETWORKS / f"c4-taps-{taps}.safetensors") for taps in (1, 2, 3, 4)]
         networks = [_describe(each, "C4 U-Net") for each in shipped]
@@ -64,11 +66,9 @@ def play_page(run: Checkpoint | None = None, baseline: Checkpoint | None = None)
         networks = [_describe(run, "group average of your U-Net", average_over=C4)]
         plain = _describe(run, "your U-Net")
     else:
+        assert isinstance(run.model, EquivariantUNet)
         networks, other = [_describe(run, f"your {run.model.group.name} U-Net")], baseline or _shipped_baseline(run)
         plain = other and _describe(other, "your baseline" if baseline else "baseline of the package")
-        if baseline is not None and _interface(baseline.config) != _interface(run.config):
-            takes = f"a network for {_interface(run.config)}, as run is"
-            raise invalid("baseline", takes, _interface(baseline.config))
     channels = networks[0]["channels"]
     data = {"side": SIDE, "networks": networks, "baseline": plain, "images": _sample_images(channels)}
     return TEMPLATES.get_template("page.html.j2").render(
@@ -126,10 +126,10 @@ def _describe(checkpoint: Checkpoint, title: str, average_over: Group | None = N
             group with the same weights is the average.
     """
     model: Any = checkpoint.model
-    kernel_size = model.encoder.blocks[0][0].kernel_size
-    pool = model.decoder.pool
+    first, pool = model.encoder.blocks[0], model.decoder.pool
+    kernel_size = first[0].kernel_size
     if isinstance(model, EquivariantUNet):
-        group, filters, taps = model.group, model.encoder.blocks[0][0].filters, model.encoder.blocks[0][3].taps
+        group, filters, taps = model.group, first[0].filters, first[3].taps
     else:
         group = average_over or C1
         filters, taps = as_filters("grid", group, kernel_size), (0,)
