@@ -44,6 +44,7 @@ def arguments_of(call):
 SEEN = {
     "images": ("{tmp}/images", lambda call: {pair.image.parent for pair in call.pairs}, "{tmp}/images"),
     "masks": ("{tmp}/masks", lambda call: {pair.mask.parent for pair in call.pairs}, "{tmp}/masks"),
+    "instances": ("{tmp}/masks", lambda call: {pair.mask.parent for pair in call.pairs}, "{tmp}/masks"),
     "mask_suffix": ("_m", lambda call: {pair.mask.stem[2:] for pair in call.pairs}, {"_m"}),
     "recursive": (None, lambda call: all(pair.title for pair in call.pairs), True),
     "table": ("{tmp}/table.csv", lambda call: sorted(call.config.split), ["images/00", "images/01"]),
@@ -134,7 +135,7 @@ def test_no_field_is_forgotten():
 
 
 def test_paths_are_known_by_their_types():
-    assert path_options() == ["images", "masks", "table", "colors", "split", "init"]
+    assert path_options() == ["images", "masks", "instances", "table", "colors", "split", "init"]
 
 
 @pytest.mark.parametrize("name", OPTIONS)
@@ -153,7 +154,7 @@ def test_a_field_is_an_option_with_its_default_and_help(name, command):
 def test_what_is_typed_arrives_in_the_run(name, invoke, started, given, data, tmp_path):
     typed, look, expected = SEEN[name]
     options = ["--out", tmp_path / "run", *(TINY if name not in ("arch", "open_taps", "pretrained") else SMP)]
-    options += [] if name == "table" else data
+    options += {"table": [], "instances": data[:2]}.get(name, data)
     if name == "data":
         (tmp_path / "options.json").write_text(json.dumps({"images": "images"}))
         options = [*options[:-4], *data[2:], "--config", tmp_path / "options.json"]
@@ -166,7 +167,7 @@ def test_what_is_typed_arrives_in_the_run(name, invoke, started, given, data, tm
         return
     (call,) = started
     found = look(call)
-    expected = {Path(given(expected))} if name in ("images", "masks") else given(expected)
+    expected = {Path(given(expected))} if name in ("images", "masks", "instances") else given(expected)
     assert (Path(expected) == found) if name == "out" else (found == expected)
     assert read_run(call.folder) == call.config
     recorded = json.loads((call.folder / "config.json").read_text())
@@ -193,7 +194,7 @@ def test_a_setting_that_differs_from_the_run_is_refused_by_name(name, invoke, st
 
 
 def test_free_options_are_those_of_the_place_and_the_machine():
-    places = ["images", "masks", "table", "mask_suffix", "recursive"]
+    places = ["images", "masks", "instances", "table", "mask_suffix", "recursive"]
     assert sorted(FREE) == sorted([*places, "device", "devices", "nodes", "strategy", "tensorboard"])
 
 
@@ -212,7 +213,7 @@ def test_what_is_no_setting_of_the_run_may_differ(name, invoke, started, given, 
     option += ["--masks", tmp_path / "suffixed"] if name == "mask_suffix" else []
     invoke("train", "--out", tmp_path / "run", "--resume", *option, code=130)
     (call,) = started
-    paths = name in ("images", "masks", "table")
+    paths = name in ("images", "masks", "instances", "table")
     assert look(call) == ({Path(given(expected))} if paths else expected)
     assert call.config == read_run(trained)
 
