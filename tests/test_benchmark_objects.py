@@ -1,0 +1,42 @@
+"""benchmarks/objects.py: its quick form, its tables, and that an interrupted run is continued."""
+
+import importlib
+import json
+
+import pytest
+from house import ROOT
+
+for _package in ("pytorch_lightning", "skimage", "torchmetrics", "torchvision"):
+    pytest.importorskip(_package, reason=f"{_package}, from the extra train, is not installed")
+
+
+@pytest.fixture
+def objects(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("objects")
+
+
+def test_the_study_in_short(objects, tmp_path, capsys):
+    out = tmp_path / "rows.jsonl"
+    methods = ["plain, augmented", "C4", "D4"]
+    call = ["--quick", "--tasks", "nuclei", "--methods", *methods, "--out", str(out)]
+    rows = objects.main(call)
+    assert [row["method"] for row in rows] == methods
+    for row in rows:
+        exact = row["method"] != "plain, augmented"
+        assert row["moved pixels"] == row["partnerless"] == 0 if exact else row["moved pixels"] > 0.01
+        assert 0 <= row["AP"] <= row["AP50"] <= 1
+    assert rows[1]["parameters"] < rows[0]["parameters"]
+    assert capsys.readouterr().out.count("\n| nuclei |") == 2 * len(rows)
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
+    again = objects.main(call)
+    assert out.read_text().splitlines()[:-1] == lines[:-1]
+    assert [row["AP"] for row in again] == [row["AP"] for row in rows]
+    assert objects.main(["--quick", "--tasks", "nuclei", "--table", str(out)]) == again
+    assert json.loads(lines[0]) == rows[0]
+
+
+def test_widths_match_the_multiply_adds(objects):
+    widths = {method: objects.build(method, 1, 16).body.width for method in objects.METHODS}
+    assert widths == {"plain, augmented": 16, "C4": 4, "D4": 2, "C8": 2}
