@@ -42,7 +42,7 @@ class SteerableCNN(nn.Module):
 
     def forward(self, x):
         x = enn.GeometricTensor(x, self.input_type)
-        for part in (self.block1, self.pool1, self.block2, self.pool2, self.gpool):
+        for part in (self.block1, self.pool1, *self.block2, self.pool2, self.gpool):
             x = part(x)
         return self.head(x.tensor.reshape(x.tensor.shape[0], -1))
 

@@ -76,7 +76,7 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
     what it did. In it, field types, planes and geometric tensors are light stand-ins: they can be called, compared,
     added, scaled, split and concatenated (``tensor_directsum``), pass for escnn's with ``isinstance``, and have names
     and sizes; what asks for more, such as ``transform``, raises `AttributeError` and says so. Names of parameters have
-    a level more, as in ``conv1.module.0.weight``. A forward that reads escnn's parameters, or changes its modules, is
+    a level more, as in ``conv1.module.weight``. A forward that reads escnn's parameters, or changes its modules, is
     not followed.
 
     **Networks of e2cnn.** Build the same network with escnn, in eval mode; ``Rot2dOnR2(n)`` is ``rot2dOnR2(n)`` there,
@@ -277,6 +277,14 @@ class Reader:
             kind = self._read_as(module, path)
             if kind is None:
                 self.parts[module] = copy_network(module, self.escnn, self.part, path, self.memo)
+            elif kind is self.enn.SequentialModule:
+                # A forward may take it apart, so its modules are parts too.
+                self.parts[module] = self._sequence(module, path, self.part)
+                vars(self.parts[module]).update(
+                    in_type=stand_in(module.in_type, self.escnn),
+                    out_type=stand_in(module.out_type, self.escnn),
+                    training=module.training,
+                )
             else:
                 into, outof = read_fields(module.in_type, path), read_fields(module.out_type, path)
                 in_type, out_type = stand_in(module.in_type, self.escnn), stand_in(module.out_type, self.escnn)
@@ -323,10 +331,11 @@ class Reader:
             # A layer that refuses an argument does not know its own path.
             raise error_about(path, f"{path}: {error}") from error
 
-    def _sequence(self, module: Any, path: str) -> nn.Module:
+    def _sequence(self, module: Any, path: str, convert: Callable[[Any, str], nn.Module] | None = None) -> nn.Module:
+        convert = convert or self
         # named_children() leaves out second names.
         children = module._modules.items()  # noqa: SLF001
-        return nn.Sequential(OrderedDict((name, self(child, f"{path}.{name}")) for name, child in children))
+        return nn.Sequential(OrderedDict((name, convert(child, f"{path}.{name}")) for name, child in children))
 
     def _batch_norm(self, module: Any, path: str) -> nn.Module:
         fields = read_fields(module.in_type, path)

@@ -130,7 +130,7 @@ def test_names_modes_and_frozen_weights_are_kept():
     theirs.layer2[0].conv1.weights.requires_grad_(False)
     ours = from_escnn(theirs)
     assert [name for name, _ in ours.named_children()] == [name for name, _ in theirs.named_children()]
-    assert [ours.layer1.module[i].module.bn.training for i in (0, 1)] == [True, False]
+    assert [ours.layer1[i].bn.training for i in (0, 1)] == [True, False]
     convs = [part for part in ours.modules() if isinstance(part, gnn.GroupConv2d)]
     assert [conv.weight.requires_grad for conv in convs].count(False) == 1
     assert ours.gspace.fibergroup.order() == 8
@@ -181,6 +181,17 @@ def test_a_geometric_tensor_of_another_type_is_refused():
     maps = types(C4, 2)
     with pytest.raises(ValueError, match=r"^input must be a geometric tensor of the type .*irrep_0 \(x2\)"):
         ours.net[0](maps(torch.randn(1, 8, 5, 5)))
+
+
+def test_sequences_can_be_taken_apart():
+    theirs, x = build("steerable CNN, C8")
+    ours = from_escnn(theirs.eval())
+    assert (len(ours.block2), ours.block2.in_type, ours.block2.out_type) == (
+        3,
+        *(theirs.pool1.out_type, theirs.block2.out_type),
+    )
+    f, g = ours.input_type(x.clone()), theirs.input_type(x.clone())
+    assert relative(ours.block1[1:](ours.block1[0](f)).tensor, theirs.block1[1:](theirs.block1[0](g)).tensor) <= TIGHT
 
 
 def test_a_mode_of_training_reaches_all_parts():
