@@ -1,8 +1,11 @@
 """CSV as spreadsheets write it: one table in many forms is one table, and what is not is refused."""
 
+import contextlib
 import itertools
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gconv_ga.images import read_split, read_table
 from gconv_ga.images._rows import read_rows
@@ -101,3 +104,13 @@ def test_letters_composed_in_two_ways_are_one_name(tmp_path):
     table = read_table(tmp_path / "t.csv")
     assert (table.problems, [pair.name for pair in table.pairs]) == ((), ["images/M\u00fcller"])
     assert table.pairs[0].image.is_file()
+
+
+@given(st.binary(max_size=60) | st.text(',;"\t\r\n ab./\\\0', max_size=60).map(str.encode))
+def test_whatever_is_in_a_file_ends_in_rows_or_a_refusal(tmp_path_factory, rest):
+    path = tmp_path_factory.getbasetemp() / "any.csv"
+    for head in (b"", b"file,split\na,train\n", b"image;mask\n"):
+        path.write_bytes(head + rest)
+        for read in (lambda: read_split(path, ["a"]), lambda: read_table(path).pairs):
+            with contextlib.suppress(ValueError):  # and nothing else
+                assert len(read()) < 2
