@@ -259,7 +259,8 @@ def _image_panels(image: Tensor, target: Tensor, labels: Tensor, *, is_objects: 
         Panel(shown[:, ::step, ::step], "image"),
         Panel(target[::step, ::step], "true objects" if is_objects else "true", "labels"),
         Panel(labels[::step, ::step], "predicted objects" if is_objects else "predicted", "labels"),
-        Panel(1 - wrong[::step, ::step].to(torch.float32), "wrong, in black"),
+        # Not in grey, whose ends are those of the values: where nothing is wrong all would be black.
+        Panel(wrong[::step, ::step].to(torch.float32), "wrong", "signed", limit=1),
     ]
     return panel_figure([panels], dpi=240)
 

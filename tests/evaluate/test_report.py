@@ -15,6 +15,7 @@ from gconv_ga.evaluate import (
     evaluation_report,
     page,
 )
+from gconv_ga.evaluate._report import _image_panels
 from gconv_ga.objects import ObjectChanges, ObjectScores
 
 CLASSES = ("background", "<i>cell</i>")
@@ -120,6 +121,16 @@ def test_two_runs_stand_side_by_side():
     assert "<td>mean Dice</td><td>0.400</td><td>0.450</td>" in html
     assert "<th>run</th><th>&lt;b&gt;other</th>" in html
     assert "<b>other" not in html
+
+
+def test_what_is_wrong_is_dark_and_what_is_right_is_white():
+    image, mask = torch.rand(1, 20, 20), torch.zeros(20, 20, dtype=torch.int64)
+    wrong = mask.clone()
+    wrong[3, 5] = 1
+    for labels, dark in ((mask, 0), (wrong, 1)):
+        shown = _image_panels(image, mask, labels, is_objects=False).axes[-1].images[0].get_array()
+        assert int((shown < 0.5).all(axis=-1).sum()) == dark
+        assert int((shown == 1).all(axis=-1).sum()) == 400 - dark
 
 
 def test_objects_are_shown_where_true_ones_are_known():
