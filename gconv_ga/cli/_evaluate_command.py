@@ -141,7 +141,7 @@ def evaluate(
         "classes": classes, "channels": first.config.arguments["in_channels"], "reading": reading,
         "absent_classes": True,
     }  # fmt: skip
-    scan_files(pairs, problems, source.option, encoding=encoding, **scan)
+    encoding = scan_files(pairs, problems, source.option, encoding=encoding, **scan).encoding
     true = (
         None
         if instances is None

@@ -184,7 +184,7 @@ def mask_encoding(
         MaskEncoding(found)
     with naming("--ignore-index"):
         index = base.ignore_index if ignore_index is None else ignore_index
-        return MaskEncoding(found, index, base.instances and colors is None)
+        return MaskEncoding(found, index, base.instances and colors is None, base.values if found is None else None)
 
 
 def scan_files(
@@ -224,6 +224,8 @@ def scan_files(
         )  # fmt: skip
     found = [problem for problem in scan.problems if not (absent_classes and problem.file == EMPTY_CLASS)]
     refuse_files(option, [*problems, *found])
+    if scan.note:
+        print(scan.note, file=sys.stderr)
     return scan
 
 

@@ -4,6 +4,7 @@ Nothing is written here except by `record`.
 """
 
 import hashlib
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     pairs, problems, table = source.read()
     wanted = data.classes if names is None else len(names)
     scan = scan_files(pairs, problems, source.option, classes=wanted, encoding=encoding, reading=reading)
-    reading = replace(reading, numbers=scan.numbers)
+    reading, encoding = replace(reading, numbers=scan.numbers), scan.encoding
     split = _split(data, [pair.name for pair in pairs], table, seed=numbers["seed"])
     if numbers["patience"] is not None and "val" not in split.values():
         refuse("--patience", "no image is for validation")
@@ -108,6 +109,8 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     with naming(source.option):
         training = [pair for pair in pairs if split[pair.name] == "train"]
         normalization = measure_files(training, data.percentile, reading)
+    if constant := [str(channel) for channel, std in enumerate(normalization.std) if std == 0]:
+        print(f"constant channels, which become 0: {', '.join(constant)}", file=sys.stderr)
     classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
     finds_objects = data.instances is not None
     segmenter = replace(

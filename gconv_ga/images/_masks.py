@@ -27,10 +27,12 @@ class MaskEncoding:
             colour called "ignore" are excluded from loss and metrics; it is not a class. If None, masks hold indices.
         ignore_index: Index of the pixels that are excluded from loss and metrics. If None, there are none.
         instances: If True, a mask holds the numbers of objects, whose class is 1; 0 is background.
+        values: Value of each class in masks without colours, in the order of the indices, such as 0 and 255. If None,
+            the values are the indices.
 
     Raises:
-        ValueError: Fewer than two classes have a colour, two have the same, a colour is not three whole numbers, or
-            there are colours and instances.
+        ValueError: Fewer than two classes have a colour or a value, two have the same, a colour is not three whole
+            numbers, or there are two of colours, values and instances.
 
     Example:
         >>> import torch
@@ -45,12 +47,22 @@ class MaskEncoding:
     colors: Mapping[str, Sequence[int]] | None = None
     ignore_index: int | None = None
     instances: bool = False
+    values: Sequence[int] | None = None
 
     def __post_init__(self) -> None:
         if self.instances and self.colors is not None:
             raise invalid("colors", "None where masks hold the numbers of objects", dict(self.colors))
+        if self.instances and self.values is not None:
+            raise invalid("values", "None where masks hold the numbers of objects", self.values)
         if self.ignore_index is not None:
             as_int("ignore_index", self.ignore_index, minimum=-(2**31))
+        if self.values is not None:
+            values = tuple(as_int("values", value, minimum=-(2**31)) for value in self.values)
+            object.__setattr__(self, "values", values)
+            if len(set(values)) < max(2, len(values)) or self.ignore_index in values or self.colors is not None:
+                raise invalid("values", "different values of two classes or more, without colours", values)
+            if self.ignore_index in range(len(values)):
+                raise invalid("ignore_index", f"none of the {len(values)} classes that have a value", self.ignore_index)
         if self.colors is None:
             return
         colors = {str(name): _color(name, value) for name, value in dict(self.colors).items()}
@@ -87,6 +99,7 @@ class MaskEncoding:
         """
         if self.colors is not None:
             return self._by_color(pixels)
+        pixels = _without_colors(pixels)
         if len(pixels) != 1:
             takes = "a file of one channel that holds class indices"
             raise invalid(
@@ -95,6 +108,8 @@ class MaskEncoding:
         if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is not a whole number either
             raise invalid("mask", "a file of whole numbers, the class indices", pixels)
         found = pixels[0].to(torch.int64)
+        if self.values is not None:
+            return self._by_value(found)
         if not self.instances:
             return found
         if bool((found < 0).any()):
@@ -103,6 +118,21 @@ class MaskEncoding:
         return (
             objects if self.ignore_index is None else objects.masked_fill(found == self.ignore_index, self.ignore_index)
         )
+
+    def _by_value(self, found: Tensor) -> Tensor:
+        assert self.values is not None
+        classes = torch.full_like(found, -1)
+        known = torch.zeros_like(found, dtype=torch.bool)
+        if self.ignore_index is not None:
+            known = found == self.ignore_index
+            classes[known] = self.ignore_index
+        for index, value in enumerate(self.values):
+            classes[found == value] = index
+            known |= found == value
+        if not bool(known.all()):
+            takes = f"a file of the values {', '.join(map(str, self.values))}, one for each class"
+            raise invalid("mask", takes, found, f"it holds {int(found[~known][0])}")
+        return classes
 
     def _by_color(self, pixels: Tensor) -> Tensor:
         if len(pixels) not in (1, 3, 4):
@@ -122,6 +152,14 @@ class MaskEncoding:
             advice = f"{color} is the colour of {int(counts.max())} pixels but of no class"
             raise invalid("mask", "an image in the colours of the classes", pixels, advice)
         return classes
+
+
+def _without_colors(pixels: Tensor) -> Tensor:
+    """Drop channels that say nothing: opaque everywhere, or three equal ones for grey."""
+    if len(pixels) in (2, 4) and pixels.dtype == torch.uint8 and bool((pixels[-1] == 255).all()):
+        pixels = pixels[:-1]
+    is_grey = len(pixels) == 3 and torch.equal(pixels[0], pixels[1]) and torch.equal(pixels[1], pixels[2])
+    return pixels[:1] if is_grey else pixels
 
 
 def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:

@@ -10,7 +10,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from .._validate import invalid, wrong_shape
+from .._validate import argument_of, error_about, invalid, wrong_shape
 from ._masks import MaskEncoding
 from ._pictures import is_lossy, open_picture
 from ._rasters import Raster, chosen, open_array, readable, refused
@@ -429,7 +429,10 @@ class MaskFile:
         values = read_window(self.raster, self.path, top, left, height, width)
         if self.code.colors is not None and (bright := largest(self.raster.numbers)) in (1, 3, 15):
             values = values * int(255 // bright)  # grey levels of few bits as colours
-        return self.code.indices(values)
+        try:
+            return self.code.indices(values)
+        except ValueError as error:
+            raise error_about(argument_of(error) or "mask", f"{error} The file is {self.path}.") from None
 
     def bands(self, rows: int = BAND) -> Iterator[Tensor]:
         """Yield the classes from top to bottom.

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .._validate import as_int, invalid
+from ._mask_values import understand
 from ._masks import MaskEncoding
 from ._pairs import PairFiles, Problem, lost_link
 from ._reader import ImageFile, MaskFile
@@ -13,6 +14,8 @@ from ._reading import Reading
 
 EMPTY_CLASS = "masks"
 """`Problem.file` of a class that no mask contains, which is not a fault of one file."""
+
+ALL_MASKS = "all masks"  # where their values cannot be class indices
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,8 @@ class Scan:
         numbers: Number type of the images, as for `Reading`; None if there are none.
         smallest_file: Name of an image with the shortest side.
         by_pair: Number of pixels of each class in each mask, by the name of the pair.
+        encoding: Encoding of the masks: as given, or with the two values that were found in place of 0 and 1.
+        note: Sentence about the encoding, if it is not as given; else empty.
 
     Example:
         >>> from gconv_ga.images import Scan
@@ -43,6 +48,8 @@ class Scan:
     numbers: str | None = None
     smallest_file: str = ""
     by_pair: Mapping[str, Mapping[int, int]] = field(default_factory=dict)
+    encoding: MaskEncoding = field(default_factory=MaskEncoding)
+    note: str = ""
 
 
 def scan_pairs(
@@ -58,7 +65,8 @@ def scan_pairs(
 
     Faults are files that cannot be read, an image and a mask of different sizes, images with other channels than the
     rest or another number type, values that are not finite, classes outside ``0 .. classes - 1``, and classes that no
-    mask contains.
+    mask contains, and values that cannot be classes: a mark of ignored pixels that is not declared, smooth edges, and
+    numbers of instances. Two values, such as 0 and 255, are taken for two classes.
 
     Args:
         pairs: The files.
@@ -86,10 +94,11 @@ def scan_pairs(
     problems: list[Problem] = []
     shapes: dict[PairFiles, tuple[int, int, int]] = {}
     types: dict[PairFiles, str] = {}
-    by_pair: dict[str, Counter[int]] = {}
+    counters: dict[PairFiles, Counter[int]] = {}
+    raw = replace(encoding, values=None)
     for done, pair in enumerate(pairs, start=1):
         try:
-            shape, types[pair], faults, by_pair[pair.name] = _inspect(pair, encoding, how, given)
+            shape, types[pair], faults, counters[pair] = _inspect(pair, raw, how)
         except ValueError as error:
             problems.append(Problem(pair.image.name, str(error)))
         else:
@@ -106,12 +115,16 @@ def scan_pairs(
     ]
     numbers = how.numbers or max(types.values(), key=Counter(types.values()).__getitem__, default=None)
     problems += _other_types(types, replace(how, numbers=numbers))
+    note = fault = ""
+    if encoding.colors is None and not encoding.instances:
+        encoding, note, fault = understand(list(counters.values()), encoding, given)
+    by_pair, outside = _classes_of(counters, encoding, given)
     pixels = sum(by_pair.values(), Counter[int]())
-    count = given or max(2, 1 + max(pixels, default=0))
-    problems += _empty(pixels, count, encoding.ignore_index)
+    count = given or (max(2, 1 + max(pixels, default=0)) if encoding.values is None else len(encoding.values))
+    problems += [Problem(ALL_MASKS, fault)] if fault else [*outside, *_empty(pixels, count, encoding.ignore_index)]
     smallest, file = min(((min(shape[1:]), pair.image.name) for pair, shape in shapes.items()), default=(0, ""))
     shares = tuple(pixels[index] for index in range(min(count, 256)))
-    return Scan(tuple(problems), count, usual, smallest, shares, numbers, smallest_file=file, by_pair=by_pair)
+    return Scan(tuple(problems), count, usual, smallest, shares, numbers, file, by_pair, encoding, note)
 
 
 def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None:
@@ -126,9 +139,9 @@ def _given_classes(classes: int | None, code: MaskEncoding | None) -> int | None
 
 
 def _inspect(
-    pair: PairFiles, code: MaskEncoding, reading: Reading, classes: int | None
+    pair: PairFiles, code: MaskEncoding, reading: Reading
 ) -> tuple[tuple[int, int, int], str, list[str], Counter[int]]:
-    """Shape and number type of the image, faults of a pair that can be read, and number of pixels of each class."""
+    """Shape and number type of the image, faults of a pair that can be read, and pixels of each mask value."""
     if lost := lost_link(pair.image) or lost_link(pair.mask):
         raise ValueError(lost)
     image, mask = ImageFile(pair.image, None, replace(reading, numbers=None)), MaskFile(pair.mask, code, reading)
@@ -143,10 +156,22 @@ def _inspect(
         counts.update(dict(zip(values.tolist(), found.tolist(), strict=True)))
     if code.ignore_index is not None:
         counts.pop(code.ignore_index, None)
-    low, high = min(counts, default=0), max(counts, default=0)
-    if low < 0 or (classes is not None and high >= classes):
-        faults.append(f"mask values {low} .. {high}, where 0 .. {'' if classes is None else classes - 1} are expected")
     return image.shape, image.numbers, faults, counts
+
+
+def _classes_of(
+    counters: Mapping[PairFiles, Counter[int]], code: MaskEncoding, classes: int | None
+) -> tuple[dict[str, Counter[int]], list[Problem]]:
+    """Number of pixels of each class in each mask, by the name of the pair, and faults: values that are no class."""
+    by_pair, problems = dict[str, Counter[int]](), []
+    for pair, counts in counters.items():
+        known: Sequence[int] = range(classes or 1 + max(counts, default=0)) if code.values is None else code.values
+        if not counts.keys() <= set(known):
+            expected = ", ".join(map(str, code.values or ())) or f"0 .. {'' if classes is None else classes - 1}"
+            what = f"mask values {min(counts)} .. {max(counts)}, where {expected} are expected"
+            problems.append(Problem(pair.image.name, what))
+        by_pair[pair.name] = Counter({known.index(value): count for value, count in counts.items() if value in known})
+    return by_pair, problems
 
 
 def _other_types(types: Mapping[PairFiles, str], reading: Reading) -> list[Problem]:
@@ -166,4 +191,7 @@ def _empty(pixels: Counter[int], classes: int, ignored: int | None) -> list[Prob
         return []
     some = ", ".join(str(index) for index in empty[:5]) + (f" and {len(empty) - 5} more" if empty[5:] else "")
     values = ", ".join(str(value) for value in sorted(pixels)[:5]) + (" ..." if len(pixels) > 5 else "")
-    return [Problem(EMPTY_CLASS, f"no pixel of class {some}; the values found are {values}")]
+    advice = "a mask of few values in grey can be read with colors (--colors)" if classes > len(pixels) + 1 else ""
+    return [
+        Problem(EMPTY_CLASS, f"no pixel of class {some}; the values found are {values}" + (advice and f"; {advice}"))
+    ]

@@ -116,10 +116,12 @@ def test_what_is_wrong_is_said(damage, folders):
     assert any(said in line for line in problems(folders, classes=2)), problems(folders, classes=2)
 
 
-def test_a_mask_of_black_and_white_shows_its_values(folders):
+def test_masks_of_other_values_show_them(folders):
     for path in folders[1].iterdir():
-        save(np.asarray(Image.open(path)) * np.uint8(255), path)
-    assert problems(folders) == ["masks: no pixel of class 1, 2, 3, 4, 5 and 249 more; the values found are 0, 255"]
+        save(np.asarray(Image.open(path)) * np.uint8(120), path)
+    save(np.full((12, 9), 240, dtype=np.uint8), path)
+    said = "masks: no pixel of class 1, 2, 3, 4, 5 and 233 more; the values found are 0, 120, 240; "
+    assert problems(folders) == [said + "a mask of few values in grey can be read with colors (--colors)"]
 
 
 def test_an_empty_class_is_named(folders):

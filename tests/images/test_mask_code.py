@@ -118,9 +118,10 @@ def test_a_scan_leaves_out_what_is_ignored(pair):
     assert scan_pairs([pair], classes=2, code=MaskEncoding(ignore_index=255)).problems == ()
 
 
-def test_otherwise_it_is_a_value_like_others(pair):
-    assert any("mask values 0 .. 255" in problem.what for problem in scan_pairs([pair], classes=2).problems)
-    assert any("mask values 0 .. 255" in p.what for p in scan_pairs([pair], classes=2, code=MaskEncoding()).problems)
+def test_otherwise_it_is_asked_for(pair):
+    for code in (None, MaskEncoding()):
+        assert "declare it with ignore_index" in str(scan_pairs([pair], classes=2, code=code).problems[0])
+    assert "mask values 0 .. 255" in str(scan_pairs([pair], code=MaskEncoding(ignore_index=1), classes=2).problems[0])
 
 
 def test_an_ignored_class_may_be_empty(pair):
