@@ -128,7 +128,8 @@ def evaluate(
     second = None if against is None else load_run(against, "--against")
     classes, encoding = len(first.config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
     if table is None:
-        encoding = replace(encoding, colors=encoding.colors if masks else None, instances=masks is None)
+        own = {"colors": None, "values": None} if masks is None else {}
+        encoding = replace(encoding, instances=masks is None, **own)
     reading = choose_reading(first.config.reading, channels, page, other_numbers, max_pixels)
     pairs, problems = _part(source, part, split)
     if encoding.colors is not None and len(encoding.names) != classes:

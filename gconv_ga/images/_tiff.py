@@ -38,6 +38,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # what is wrong
 WHITE_IS_ZERO, PALETTE, MASK, INKS, YCBCR = 0, 3, 4, 5, 6  # photometric interpretations
 SHOWN_AS_THEY_ARE = (1, 2, MASK, 34892, 51177)  # black is zero, RGB, a mask, linear raw values, depths
 OLD_JPEG, JPEGS = 6, (7, 34892, 33007)  # compressions
+DESCRIPTION = 270  # tag
 LOSSY = (OLD_JPEG, *JPEGS)
 # Formats of slide scanners, whose first series is the slide; the others are its label and previews.
 SLIDES = ("svs", "ndpi", "scn", "qpi", "bif", "philips", "avs")
@@ -172,6 +173,8 @@ def open_tiff(path: Path, reading: Reading, *, palette: bool, mask: bool) -> Ras
             tifffile are of many types.
     """
     with open_file(path) as file:
+        if not (file.is_ndpi or file.is_lsm):  # which write offsets beyond 4 GiB in ways of their own
+            _check_pages(file)
         images = _images(path, file)
         image, plane = _chosen(path, images, reading, mask=mask)
         page = image.keyframe
@@ -192,6 +195,39 @@ def open_tiff(path: Path, reading: Reading, *, palette: bool, mask: bool) -> Ras
         pages = tuple(_plane(path, file, image, index, numbers, limit) for index in planes)
         raster = pages[0] if len(pages) == 1 else Stacked(pages)
         return oriented(_as_shown(path, raster, page, palette=palette), page.tags.valueof("Orientation"))
+
+
+def _check_pages(file: Any) -> None:
+    """Check that the directories of all pages are in the file, and the description of the first, which counts planes.
+
+    tifffile would go on without those that are cut off.
+
+    Raises:
+        ValueError: One of them is not.
+    """
+    handle, order = file.filehandle, file.byteorder
+    sizes = ("Q", 8, 20) if file.is_bigtiff else ("H", 2, 12)
+    number, wide = (f"{order}Q", 8) if file.is_bigtiff else (f"{order}I", 4)
+
+    def read(form: str, place: int) -> int:
+        handle.seek(place)
+        size = struct.calcsize(form)
+        data = handle.read(size)
+        if len(data) < size:
+            raise ValueError("it ends before the directories of its pages do")
+        return int(struct.unpack(form, data)[0])
+
+    seen = set[int]()
+    place = read(number, wide)
+    while place and place not in seen:
+        seen.add(place)
+        count = read(order + sizes[0], place)
+        entries = place + sizes[1]
+        for entry in range(entries, entries + count * sizes[2], sizes[2]) if len(seen) == 1 else ():
+            length = read(number, entry + 4) if read(f"{order}H", entry) == DESCRIPTION else 0
+            if length > wide and read(number, entry + 4 + wide) + length > handle.size:
+                raise ValueError("it ends before its description does")
+        place = read(number, entries + count * sizes[2])
 
 
 LOSSLESS = "a mask file without lossy compression, such as PNG"
