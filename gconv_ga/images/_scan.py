@@ -166,7 +166,7 @@ def _classes_of(
     by_pair, problems = dict[str, Counter[int]](), []
     for pair, counts in counters.items():
         known: Sequence[int] = range(classes or 1 + max(counts, default=0)) if code.values is None else code.values
-        if not counts.keys() <= set(known):
+        if not all(value in known for value in counts):
             expected = ", ".join(map(str, code.values or ())) or f"0 .. {'' if classes is None else classes - 1}"
             what = f"mask values {min(counts)} .. {max(counts)}, where {expected} are expected"
             problems.append(Problem(pair.image.name, what))
