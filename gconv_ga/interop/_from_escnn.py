@@ -89,11 +89,11 @@ def from_escnn(module: Any, *, filters: str = "escnn", sampling: str = "shared")
     ``GroupPooling`` returns float32 even then; this one does not.)
 
     The result is a module like any other: it can be trained further, and `gconv_ga.conversion.fold` makes plain
-    convolutions of it. Save it with ``torch.save(net, path)`` and load it with ``torch.load(path, weights_only=False)``
-    where escnn is not installed. (If the file with your class imports escnn, load it in `without_escnn`.) The functions
-    are saved once for all layers that have them; for large groups they are most of the file: 51 MB for C36 and 5 x 5
-    kernels, 4.5 MB for D8. A folded network does without them. A ``state_dict`` alone fits a network loaded in this
-    way, or a copy.
+    convolutions of it, except of those between mixed fields. Save it with ``torch.save(net, path)`` and load it with
+    ``torch.load(path, weights_only=False)`` where escnn is not installed. (If the file with your class imports escnn,
+    load it in `without_escnn`.) The functions are saved once for all layers that have them; for large groups they are
+    most of the file: 51 MB for C36 and 5 x 5 kernels, 4.5 MB for D8; plain convolutions have none. A ``state_dict``
+    alone fits a network loaded in this way, or a copy.
 
     Args:
         module: A module of escnn, or one with such modules in it. It is not changed.
