@@ -403,7 +403,7 @@ class RunCallback(pl.Callback):
             except ValueError as error:
                 if argument_of(error) != "image":
                     raise
-                raise FloatingPointError(f"at the validation after step {step}: {error}") from None
+                raise FloatingPointError(f"at the validation after step {step} its output is not finite") from None
             scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
         if process_count() > 1:
             everywhere = scores.to(segmenter.device)
