@@ -1,6 +1,5 @@
 """Encoding of the classes in mask files: by index or by colour."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._validate import as_int, invalid, one_of
+from ._rows import read_rows
 
 IGNORED, USUAL = "ignore", 255
 """Name of the colour of ignored pixels, and their index if none is given."""
@@ -168,7 +168,7 @@ def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
     The first is class 0. The name "ignore" stands for pixels that are excluded from loss and metrics.
 
     Args:
-        path: The file, ``.json`` or ``.csv``.
+        path: The file, ``.json``, or ``.csv`` as spreadsheets write it.
 
     Raises:
         ValueError: The file cannot be read, or a colour is not three whole numbers from 0 to 255.
@@ -184,14 +184,13 @@ def read_colors(path: str | Path) -> dict[str, tuple[int, int, int]]:
     """
     file, takes = Path(path), "a file of colours: JSON {name: [r, g, b]}, or CSV with the columns name, r, g, b"
     kind = one_of("the ending of path", file.suffix.lower(), (".json", ".csv"))
+    rows = read_rows(path, ("name", "r", "g", "b")) if kind == ".csv" else []
     try:
-        text = file.read_text(encoding="utf-8-sig")
         if kind == ".json":
-            pairs = json.loads(text, object_pairs_hook=list)
+            pairs = json.loads(file.read_text(encoding="utf-8-sig"), object_pairs_hook=list)
         else:
-            rows = csv.DictReader(text.splitlines())
-            pairs = [(row["name"], [int(row[key]) for key in "rgb"]) for row in rows]
-    except (OSError, UnicodeDecodeError, ValueError, TypeError, KeyError) as error:
+            pairs = [(row["name"], [int(row[key]) for key in "rgb"]) for _, row in rows]
+    except (OSError, ValueError) as error:
         advice = f"Python says: {type(error).__name__}: {error}"
         raise invalid("path", takes, str(path), advice) from None
     if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):

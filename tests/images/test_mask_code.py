@@ -59,6 +59,12 @@ def test_a_file_of_colours_is_read_in_its_order(ending, tmp_path):
     assert list(read_colors(path)) == list(COLORS)
 
 
+def test_a_file_of_colours_as_spreadsheets_write_it(tmp_path):
+    rows = [f'"{name}"; {r};{g};{b}' for name, (r, g, b) in COLORS.items()]
+    (tmp_path / "c.csv").write_text("\n".join(["Name;R;G;B", *rows]), encoding="utf-8-sig", newline="\r\n")
+    assert read_colors(tmp_path / "c.csv") == COLORS
+
+
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
@@ -71,7 +77,7 @@ def test_a_file_of_colours_is_read_in_its_order(ending, tmp_path):
         ("c.json", '{"a": [0, 0, 256], "b": [1, 1, 1]}', "colors must be three whole numbers from 0 to 255"),
         ("c.json", '{"a": [0, 0, true], "b": [1, 1, 1]}', "colors must be three whole numbers from 0 to 255"),
         ("c.json", '{"a": "red", "b": [1, 1, 1]}', "colors must be three whole numbers from 0 to 255"),
-        ("c.csv", "name,r,g\na,0,0\n", "path must be a file of colours"),
+        ("c.csv", "name,r,g\na,0,0\n", "path must be a CSV with the columns name, r, g and b"),
         ("c.csv", "name,r,g,b\na,0,0,x\n", "path must be a file of colours"),
     ],
 )
