@@ -40,11 +40,11 @@ def object_targets(instances: Tensor) -> Tensor:
         >>> from gconv_ga.objects import object_targets
         >>> instances = torch.zeros(7, 9, dtype=torch.int64)
         >>> instances[1:6, 2:7] = 1
-        >>> object_targets(instances)[:, 3, 2:8]  # along the row in the middle
-        tensor([[ 1.0000,  1.0000,  1.0000,  1.0000,  1.0000,  0.0000],
-                [ 0.3333,  0.6667,  1.0000,  0.6667,  0.3333,  0.0000],
-                [ 1.0000,  1.0000,  0.0000, -1.0000, -1.0000,  0.0000],
-                [ 0.0000,  0.0000,  0.0000,  0.0000,  0.0000,  0.0000]])
+        >>> (100 * object_targets(instances)[:, 3, 2:8]).round().int()  # along the row in the middle
+        tensor([[ 100,  100,  100,  100,  100,    0],
+                [  33,   67,  100,   67,   33,    0],
+                [ 100,  100,    0, -100, -100,    0],
+                [   0,    0,    0,    0,    0,    0]], dtype=torch.int32)
 
     References:
         Stringer et al., "Cellpose", Nature Methods 18, 2021, whose diffusion this solves for its fixed point.
