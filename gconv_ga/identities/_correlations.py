@@ -25,8 +25,8 @@ def kernel_rotation(kernel: Tensor, image: Tensor, group: Group | str, element: 
                          = ((L_g^-1 k) * f)(g^-1 y)
 
     This is why a layer can rotate its kernels in place of the image. With ``L_g^-1 f`` for ``f`` it reads
-    ``L_g (k * (L_g^-1 f)) = (L_g k) * f``: a term of the group average needs the outer ``L_g``, and a layer that
-    rotates the kernel does not.
+    ``L_g (k * (L_g^-1 f)) = (L_g k) * f``. The outer ``L_g`` on the left is the correction term ``rho_2(g)`` of the
+    group average. On the right it is absorbed: a layer that rotates the kernel needs no correction term.
 
     Where it fails: at angles that are not multiples of 90 degrees, which do not map the pixel grid to itself (they are
     refused), and for strides greater than 1, unless every orientation samples its own grid.
@@ -80,7 +80,8 @@ def correlation_commutes(kernel: Tensor, image: Tensor, group: Group | str, elem
     Where it fails: the proof uses that ``g`` is linear and that it preserves areas, ``|det g| = 1``, so that the
     substitution ``v = g^-1 u`` has no factor. A scaling is linear and changes areas: both sides differ by its
     determinant, see `scaling_counterexample`. A translation ``t`` preserves areas and is not linear:
-    ``(L_t k) * (L_t f) = k * f``, which does not move at all. That the action is unitary is therefore not the reason.
+    ``(L_t k) * (L_t f) = k * f``, which does not move at all, see `translation_counterexample`. Since translations are
+    unitary, a unitary action is not the reason.
 
     Args:
         kernel: ``k``, of any size.
@@ -119,16 +120,18 @@ def lifting_rotates_and_shifts(
 ) -> Sides:
     r"""Statement 5: lifting a rotated image rotates each lifted map and shifts the maps along the element axis.
 
-    ``[k * (L_u f)](g) = L_u [k * f](u^-1 g)``, with the lifting correlation ``[k * f](g) = (L_g k) * f``. So lifting is
-    equivariant, from images to feature maps on the group.
+    ``[k * (L_h f)](g) = L_h [k * f](h^-1 g)``, with the lifting correlation ``[k * f](g) = (L_g k) * f``. So lifting is
+    equivariant, from images to feature maps on the group. Written as an integral, ``[k * f](g) = int f(y) k(g^-1 y)
+    dy``, the ``g`` is a point and a rotation, ``(x, R)`` in SE(2). Here ``g`` is the rotation alone (or a reflection),
+    and ``x`` is the place in the map.
 
     Why it holds::
 
-        [k * (L_u f)](g) = (L_g k) * (L_u f)
-                         = L_u ((L_(u^-1 g) k) * f)      statement 3, for the kernel L_g k
-                         = L_u [k * f](u^-1 g)
+        [k * (L_h f)](g) = (L_g k) * (L_h f)
+                         = L_h ((L_(h^-1 g) k) * f)      statement 3, for the kernel L_g k
+                         = L_h [k * f](h^-1 g)
 
-    For rotations ``g -> u^-1 g`` is a cyclic shift of the element axis. With reflections it is a permutation, a row of
+    For rotations ``g -> h^-1 g`` is a cyclic shift of the element axis. With reflections it is a permutation, a row of
     the group's Cayley table.
 
     Where it fails: where statement 3 does. Groups with other angles than multiples of 90 degrees are refused.
@@ -140,7 +143,7 @@ def lifting_rotates_and_shifts(
         kernel: ``k``, square if the group contains rotations by 90 degrees.
         image: ``f``.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        element: Index of the element ``u``.
+        element: Index of the element ``h``.
         padding: Number of zeros on each side of the image.
 
     Shape:
@@ -165,7 +168,7 @@ def lifting_rotates_and_shifts(
     group, act = as_group(group), ScalarField()
     _check_axes(kernel, image, padding)
     left = lifting_conv2d(act(image, group, element), kernel, group, padding=padding)
-    shifted = group.products[group.inverse(element)]  # u^-1 g for each g
+    shifted = group.products[group.inverse(element)]  # h^-1 g for each g
     maps = [F.conv2d(image, act(kernel, group, g), padding=padding) for g in shifted]
     return Sides(left, torch.stack([act(plane, group, element) for plane in maps], dim=2))
 
@@ -175,16 +178,16 @@ def mean_of_lifting_is_group_average(
 ) -> Sides:
     r"""Statement 6: the mean of the lifted maps is the group average of the plain correlation, and it is equivariant.
 
-    ``1/|G| sum_g [k * (L_u f)](g) = L_u <k * .>_G(f)``. For the identity ``u``: a lifting layer followed by a mean over
+    ``1/|G| sum_g [k * (L_h f)](g) = L_h <k * .>_G(f)``. For the identity ``h``: a lifting layer followed by a mean over
     the element axis *is* test-time averaging of a plain convolution. Here the two roads meet.
 
-    Why it holds, for the identity ``u``::
+    Why it holds, for the identity ``h``::
 
         1/|G| sum_g [k * f](g) = 1/|G| sum_g (L_g k) * f
                                = 1/|G| sum_g L_g (k * (L_g^-1 f))      statement 3, or 4
                                = <k * .>_G(f)
 
-    For other ``u``, the average is equivariant by statement 1. Statement 5 gives the same: a permutation of the element
+    For other ``h``, the average is equivariant by statement 1. Statement 5 gives the same: a permutation of the element
     axis does not change the mean over it.
 
     Where it fails: for another reduction. The maximum over the element axis is equivariant too, but it is not the group
@@ -199,7 +202,7 @@ def mean_of_lifting_is_group_average(
         kernel: ``k``, square if the group contains rotations by 90 degrees.
         image: ``f``.
         group: C1, C2, C4, D1, D2 or D4, or its name.
-        element: Index of the element ``u``.
+        element: Index of the element ``h``.
         padding: Number of zeros on each side of the image.
 
     Shape:

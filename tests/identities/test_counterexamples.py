@@ -1,4 +1,4 @@
-"""Statement 8: the equation that fails, against closed forms and a plain loop; and the classes of sides."""
+"""Statements 8 and 9: equations that fail, against closed forms and a plain loop; and the classes of sides."""
 
 import math
 
@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gconv_ga.identities import ScaledSides, Sides, asymmetric_kernel, asymmetric_signal, scaling_counterexample
+from gconv_ga.identities import (
+    ScaledSides,
+    Sides,
+    TranslatedSides,
+    asymmetric_kernel,
+    asymmetric_signal,
+    scaling_counterexample,
+    translation_counterexample,
+)
 
 
 @pytest.mark.parametrize("scale", [2.0, 1.5, 0.5, 3, 1 / 3, (2.0, 0.75), (0.5, 3.0)], ids=str)
@@ -72,6 +80,61 @@ def test_another_determinant_is_rejected(determinant: float, device: torch.devic
     # 1: no factor; 2: the factor in one dimension; 8: that in three dimensions.
     sides = scaling_counterexample(2.0, points=4, device=device)._replace(determinant=determinant)
     assert sides.corrected_error > 1e-3
+
+
+def test_a_unitary_zoom_has_a_factor_too(device: torch.device) -> None:
+    # (U_s f)(y) = f(y / s) / s: each function has the factor 1 / s, so the left side has 1 / s^2.
+    sides = scaling_counterexample(2.0, points=4, device=device)
+    left, right = sides.left / 4, sides.right / 2
+    assert Sides(left, right).error > 0.3
+    assert Sides(left, 2 * right).error <= 1e-10
+
+
+@pytest.mark.parametrize("shift", [(1.0, -0.5), (0, 2), (-0.75, 0.0)], ids=str)
+def test_a_translation_does_not_move_the_correlation(shift: tuple[float, float], device: torch.device) -> None:
+    sides = translation_counterexample(shift, points=4, device=device)
+    assert sides.corrected_error <= 1e-10
+    assert sides.error > 0.1
+
+
+def test_translated_gaussians_have_a_closed_form(device: torch.device) -> None:
+    a, b, shift = 0.8, 1.7, (1.0, -0.5)
+    sides = translation_counterexample(shift, gaussian(a), gaussian(b), points=5, device=device)
+    line = torch.linspace(-2, 2, 5, dtype=torch.float64, device=device)
+
+    def closed(x: Tensor, y: Tensor) -> Tensor:
+        square = x**2 + y[:, None] ** 2
+        return 2 * math.pi * a * b / (a + b) * torch.exp(-square / (2 * (a + b)))
+
+    assert Sides(sides.left, closed(line, line)).error <= 1e-10
+    assert Sides(sides.unmoved, closed(line, line)).error <= 1e-10
+    assert Sides(sides.right, closed(line - shift[0], line - shift[1])).error <= 1e-10
+
+
+def test_statement_9_rejects_a_shift_of_the_correlation(device: torch.device) -> None:
+    sides = translation_counterexample((0.5, 0.5), points=4, device=device)
+    assert sides._replace(unmoved=sides.right).corrected_error > 0.05
+    # The identity is the one translation for which statement 4 holds.
+    assert translation_counterexample((0.0, 0.0), points=4, device=device).error <= 1e-10
+
+
+@pytest.mark.parametrize("shift", [1.0, (1.0,), (1.0, 2.0, 3.0), (math.nan, 0.0), (math.inf, 0.0), (True, 0.0), "ab"])
+def test_shifts_that_are_refused(shift: object) -> None:
+    with pytest.raises(ValueError, match="shift must be a pair of finite numbers"):
+        translation_counterexample(shift)
+
+
+@pytest.mark.parametrize("options", [{"reach": 0.0}, {"samples": 1}, {"points": 1}], ids=str)
+def test_options_of_a_translation_that_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        translation_counterexample(**options)
+
+
+def test_translated_sides_of_different_shapes_are_refused() -> None:
+    sides = TranslatedSides(torch.ones(2), torch.ones(3), torch.ones(4))
+    for kind in ("error", "corrected_error"):
+        with pytest.raises(ValueError, match="left must be a tensor of the shape of right"):
+            getattr(sides, kind)
 
 
 def test_neither_function_has_a_symmetry() -> None:
