@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .._validate import invalid, wrong_shape
+from .._validate import as_int, invalid, wrong_shape
 from ..frames import FrameSet
 from ._style import INK, PALE, PALETTE
 
@@ -27,7 +27,9 @@ class Cloud:
     Args:
         points: The points.
         title: Title above the cloud.
-        frames: Frames of one sample. Each is drawn as its axes at its origin; larger weights are darker.
+        frames: Frames of one sample. Each is drawn as its axes at its origin; larger weights are darker. Axes that
+            several elements share are drawn once, with the sum of their weights.
+        shown_axes: Number of axes of each element to draw, from the first. If None, all of them.
         bonds: Pairs of indices of points to join.
         symbols: Chemical symbols of the points, for colours and sizes. If None, the points are black dots.
         arrows: One arrow per point.
@@ -37,7 +39,7 @@ class Cloud:
         - arrows: ``[N, d]``
 
     Raises:
-        ValueError: The points have other axes, or a frame or arrows do not fit.
+        ValueError: The points have other axes, a frame or arrows do not fit, or ``shown_axes`` is not from 1 to d.
 
     Example:
         >>> import torch
@@ -51,6 +53,7 @@ class Cloud:
     points: Tensor
     title: str = ""
     frames: FrameSet | None = None
+    shown_axes: int | None = None
     bonds: Sequence[tuple[int, int]] = ()
     symbols: Sequence[str] | None = None
     arrows: Tensor | None = None
@@ -63,6 +66,8 @@ class Cloud:
         if self.frames is not None and self.frames.rotations.shape[::3] != (1, self.points.shape[1]):
             takes = f"[1, K, d={self.points.shape[1]}, d], of one sample"
             raise wrong_shape("frames.rotations", takes, self.frames.rotations)
+        if self.shown_axes is not None and as_int("shown_axes", self.shown_axes, minimum=1) > self.points.shape[1]:
+            raise invalid("shown_axes", f"at most {self.points.shape[1]}, the dimension", self.shown_axes)
         if self.symbols is not None and len(self.symbols) != len(self.points):
             raise invalid("symbols", f"{len(self.points)} strings, one per point", self.symbols)
 
@@ -81,7 +86,7 @@ def cloud_figure(
         rows: The clouds. None leaves a place empty.
         labels: Labels to the left of the rows.
         view: Elevation and azimuth of the viewpoint for clouds in space, in degrees.
-        reach: Half the side of a panel in the units of the points. If None, the largest cloud fits.
+        reach: Half the side of a panel in the units of the points. If None, the largest cloud fits, with its arrows.
         dpi: Pixels of the file per inch.
 
     Raises:
@@ -98,8 +103,7 @@ def cloud_figure(
         raise invalid("rows", "rows with at least one Cloud", rows)
     if labels and len(labels) != len(rows):
         raise invalid("labels", f"{len(rows)} strings, one per row", labels)
-    needed = max(float((cloud.points - cloud.points.mean(0)).norm(dim=1).max()) for cloud in clouds)
-    half = reach or 1.3 * max(needed, 1e-9)
+    half = reach or max(1e-9, *(_needed_reach(cloud) for cloud in clouds))
     heads = [LINE * max(_title_lines(cloud) for cloud in row) + HEAD for row in rows]
     left = 0.4 if labels else 0.05
     width = left + SIDE * max(len(row) for row in rows)
@@ -117,6 +121,15 @@ def cloud_figure(
             y = (top + SIDE / 2) / height
             figure.text(0.2 / width, y, labels[r], rotation=90, ha="center", va="center", fontsize=TITLE)
     return figure
+
+
+def _needed_reach(cloud: Cloud) -> float:
+    """Return half the side of a panel that holds the points, and the tips of the arrows, from any direction."""
+    offsets = cloud.points.detach() - cloud.points.detach().mean(0)
+    reach = 1.3 * float(offsets.norm(dim=1).max())
+    if cloud.arrows is None:
+        return reach
+    return max(reach, 1.08 * float((offsets + cloud.arrows.detach()).norm(dim=1).max()))
 
 
 def _title_lines(cloud: Cloud | None) -> int:
@@ -154,19 +167,24 @@ def _draw(axes: Axes, cloud: Cloud, half: float, projection: Tensor) -> None:
         for tail, arrow in zip(flat.tolist(), (cloud.arrows.detach().double() @ projection.T).tolist(), strict=True):
             _arrow(axes, tail, arrow, "#d55e00", 1.0, 1.6)
     if cloud.frames is not None:
-        _draw_frames(axes, cloud.frames, middle, half, projection)
+        _draw_frames(axes, cloud.frames, cloud.shown_axes, middle, half, projection)
 
 
-def _draw_frames(axes: Axes, frames: FrameSet, middle: Tensor, half: float, projection: Tensor) -> None:
-    heaviest = float(frames.weights.max())
-    shown = zip(frames.rotations[0].detach(), frames.translations[0].detach(), frames.weights[0].tolist(), strict=True)
-    for rotation, translation, weight in shown:
-        if weight > 0:
-            tail = ((translation.double() - middle) @ projection.T).tolist()
-            for k, axis in enumerate((rotation.double().T @ projection.T).tolist()):
-                # Axes of several frames may coincide: the first are longest and lie below the others.
-                arrow = [(0.68 - 0.14 * k) * half * a for a in axis]
-                _arrow(axes, tail, arrow, PALETTE[k], 0.25 + 0.75 * weight / heaviest, 2.0)
+def _draw_frames(
+    axes: Axes, frames: FrameSet, shown_axes: int | None, middle: Tensor, half: float, projection: Tensor
+) -> None:
+    found = frames.elements()
+    for k in range(shown_axes or found.rotations.shape[-1]):
+        drawn = torch.cat((found.translations, found.rotations[..., k]), -1).detach().double()
+        # The same axis of several elements would be drawn on top of itself, and look heavier than it is.
+        distinct, place = torch.unique((drawn * 1e6).round() + 0.0, dim=0, return_inverse=True)
+        weights = torch.zeros(len(distinct), dtype=torch.float64).index_add(0, place, found.weights.detach().double())
+        for each, weight in zip(distinct / 1e6, weights / weights.max(), strict=True):
+            origin, axis = each.chunk(2)
+            # Axes of several frames may coincide: the first are longest and lie below the others.
+            arrow = (0.68 - 0.14 * k) * half * axis @ projection.T
+            tail = (origin - middle) @ projection.T
+            _arrow(axes, tail.tolist(), arrow.tolist(), PALETTE[k], 0.25 + 0.75 * float(weight), 2.0)
 
 
 def _arrow(axes: Axes, tail: Sequence[float], arrow: Sequence[float], colour: str, alpha: float, width: float) -> None:
@@ -178,5 +196,6 @@ def _arrow(axes: Axes, tail: Sequence[float], arrow: Sequence[float], colour: st
             "arrowstyle": "-|>,head_width=0.22,head_length=0.4", "color": colour, "linewidth": width, "alpha": alpha,
             "shrinkA": 0, "shrinkB": 0,
         },
+        annotation_clip=False,  # by default an arrow whose tip is outside the panel is left out without a word
         zorder=4 + 0.1 * arrow[2],
     )  # fmt: skip

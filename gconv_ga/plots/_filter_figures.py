@@ -39,7 +39,7 @@ def basis_figure(basis: SteerableBasis, *, element: int = 0, dpi: int = 120) -> 
     for kernel, frequency, error in zip(kernels, basis.frequency, basis.error, strict=True):
         rows.setdefault(frequency, []).append(Panel(kernel, f"error {error:.3f}", colours="signed"))
     labels = [f"frequency {frequency}" for frequency in rows]
-    return panel_figure(list(rows.values()), labels=labels, dpi=dpi)
+    return panel_figure(list(rows.values()), labels=labels, colour_bars=False, dpi=dpi)
 
 
 def tradeoff_chart(bases: Sequence[SteerableBasis], *, dpi: int = 120) -> Figure:

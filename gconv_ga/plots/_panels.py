@@ -1,5 +1,6 @@
 """Images, kernels and feature maps as panels in rows and columns, with signs between them."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,8 +18,9 @@ from ._style import INK, PALETTE, SIGNED
 Pixels = NDArray[np.float32]  # [H, W, 3], 0 .. 1
 
 SIDE, GAP, WORD = 1.45, 0.14, 0.34  # inches: longest side of a panel, gap between panels, column of words
+BAR, BAR_GAP, BAR_SPACE = 0.08, 0.05, 0.5  # inches: width of a colour bar, gap before it, and all that it takes
 LINE, HEAD = 0.21, 0.09  # inches: a line of text above a panel, and the margin around the text
-TITLE, SIGN = 10.5, 19  # points: legible at half the width of a page
+TITLE, SIGN, TICK = 10.5, 19, 8.5  # points: legible at half the width of a page
 
 _LABEL_COLOURS = to_rgba_array(PALETTE)[:, :3].astype("float32")
 _SIGNED_COLOURS = LinearSegmentedColormap.from_list("signed", SIGNED)
@@ -35,7 +37,7 @@ class Panel:
             above), or "labels" (integers in the colours of `PALETTE`).
         limit: With "signed", the value shown in the darkest colour. If None, the largest absolute value. Panels to be
             compared need the same limit.
-        border: Colour of a frame around the panel. Equal frames mark panels that belong together.
+        border: Colour of a border around the panel. Equal borders mark panels that belong together.
         marks: Positions to mark, in pixels to the right and down.
 
     Shape:
@@ -83,15 +85,29 @@ class Panel:
         shown: Pixels = _SIGNED_COLOURS(((plane / limit + 1) / 2).clamp(0, 1).numpy())[..., :3].astype("float32")
         return shown
 
+    def signed_limit(self) -> float | None:
+        """Return the value shown in the darkest colour; None without signs, and for a panel of zeros without limit."""
+        if self.colours != "signed":
+            return None
+        return self.limit or self.values.detach().abs().max().item() or None
 
-def panel_figure(rows: Sequence[Sequence[Panel | str | None]], *, labels: Sequence[str] = (), dpi: int = 120) -> Figure:
+
+def panel_figure(
+    rows: Sequence[Sequence[Panel | str | None]],
+    *,
+    labels: Sequence[str] = (),
+    colour_bars: bool = True,
+    dpi: int = 120,
+) -> Figure:
     r"""Draw panels in rows and columns. A string is a sign or a word between panels; None leaves a place empty.
 
-    Columns that hold only strings are narrow. Panels keep their proportions and are not interpolated.
+    Columns that hold only strings are narrow. Panels keep their proportions and are not interpolated. Signed panels
+    have a colour bar, on the right of the last of those in a row that share one limit.
 
     Args:
         rows: The rows, from the top. Shorter ones are filled with empty places.
         labels: Labels to the left of the rows.
+        colour_bars: If False, leave out the colour bars of signed panels.
         dpi: Pixels of the file per inch. The longest side of a panel is 1.45 inches.
 
     Raises:
@@ -115,22 +131,47 @@ def panel_figure(rows: Sequence[Sequence[Panel | str | None]], *, labels: Sequen
     heights = [max(_size(panel)[1] for panel in row) for row in rows]
     heads = [_title_height(row) for row in rows]
     left = LINE * 1.4 * max((label.count("\n") + 1 for label in labels if label), default=0) + GAP / 2
-    width = left + sum(widths) + GAP * (count - 1) + GAP / 2
+    bars = [_bar_limits(row) if colour_bars else {} for row in rows]
+    spaces = [BAR_SPACE if any(c in limits for limits in bars) else 0.0 for c in range(count)]
+    width = left + sum(widths) + sum(spaces) + GAP * (count - 1) + GAP / 2
     height = sum(heads) + sum(heights) + len(rows) * GAP
     figure = Figure(figsize=(width, height), dpi=dpi, facecolor="white")
     bottom = height
     for r, row in enumerate(rows):
         bottom -= heads[r] + heights[r] + GAP / 2
         for c, panel in enumerate(row):
-            x = left + sum(widths[:c]) + GAP * c
+            x = left + sum(widths[:c]) + sum(spaces[:c]) + GAP * c
             if panel is not None:
                 axes = figure.add_axes((x / width, bottom / height, widths[c] / width, heights[r] / height))
                 _draw(axes, panel)
+            if c in bars[r]:
+                across = (_size(panel)[0] + widths[c]) / 2  # a panel narrower than its column is in the middle of it
+                box = ((x + across + BAR_GAP) / width, bottom / height, BAR / width, _size(panel)[1] / height)
+                _draw_bar(figure.add_axes(box), bars[r][c])
         if labels:
             y = (bottom + heights[r] / 2) / height
             figure.text((left - GAP) / width, y, labels[r], rotation=90, ha="right", va="center", fontsize=TITLE)
         bottom -= GAP / 2
     return figure
+
+
+def _bar_limits(row: Sequence[Panel | str | None]) -> dict[int, float]:
+    """Return the limits of the colour bars of a row, by the column that each follows."""
+    signed = [(c, limit) for c, panel in enumerate(row) if isinstance(panel, Panel) and (limit := panel.signed_limit())]
+    following = [*(limit for _, limit in signed[1:]), math.inf]
+    pairs = zip(signed, following, strict=False)  # without signed panels there is one more
+    return {c: limit for (c, limit), after in pairs if not math.isclose(limit, after, rel_tol=1e-4)}
+
+
+def _draw_bar(axes: Axes, limit: float) -> None:
+    """Draw a colour bar from ``-limit`` to ``limit``."""
+    shades = np.linspace(1, 0, 129)[:, None]
+    axes.imshow(_SIGNED_COLOURS(shades), aspect="auto", extent=(0, 1, -1, 1))
+    axes.set(xticks=[], yticks=[-1, 0, 1])
+    axes.set_yticklabels([f"\N{MINUS SIGN}{limit:.2g}", "0", f"{limit:.2g}"], fontsize=TICK, color=INK)
+    axes.yaxis.tick_right()
+    axes.tick_params(length=2, pad=2, color="#b5b7ba")
+    axes.spines[:].set(color="#b5b7ba", linewidth=0.6)
 
 
 def _size(panel: Panel | str | None) -> tuple[float, float]:

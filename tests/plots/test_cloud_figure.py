@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgb
 
-from gconv_ga.frames import MeanFrame, PCAFrame, PointFrame
+from gconv_ga.frames import FrameSet, MeanFrame, PCAFrame, PointFrame
 from gconv_ga.plots import PALETTE, Cloud, chart, cloud_figure
 
 TRIANGLE = torch.tensor([[0.0, 0.0], [2.0, 0.0], [0.0, 1.0]])
@@ -51,12 +52,44 @@ def test_axes_of_a_frame_start_at_its_origin_and_have_their_colours():
     frames = PCAFrame("E", 2)(TRIANGLE[None])
     (axes,) = cloud_figure([[Cloud(TRIANGLE, frames=frames)]]).axes
     drawn = arrows(axes)
-    assert len(drawn) == 8
-    for number, (tail, tip, colour) in enumerate(drawn):
-        assert np.allclose(tail, 0, atol=1e-6)
-        axis = frames.rotations[0, number // 2, :, number % 2].numpy()
-        assert np.allclose((tip - tail) / np.linalg.norm(tip - tail), axis, atol=1e-5)
-        assert colour == pytest.approx(to_rgb(PALETTE[number % 2]))
+    assert len(drawn) == 4  # four elements with two axes each, and both signs of two axes
+    assert [colour for *_, colour in drawn] == [pytest.approx(to_rgb(PALETTE[k])) for k in (0, 0, 1, 1)]
+    for k in (0, 1):
+        axis = frames.rotations[0, 0, :, k].numpy()
+        directions = [(tip - tail) / np.linalg.norm(tip - tail) for tail, tip, _ in drawn[2 * k : 2 * k + 2]]
+        assert all(np.allclose(tail, 0, atol=1e-6) for tail, *_ in drawn)
+        assert np.allclose(sorted(d @ axis for d in directions), [-1, 1], atol=1e-5)
+
+
+def test_an_axis_that_elements_share_is_drawn_once_with_the_sum_of_their_weights():
+    eye = torch.eye(2)
+    rotations = torch.stack((eye, eye * torch.tensor([1.0, -1.0]), torch.tensor([[0.0, -1.0], [1.0, 0.0]])))
+    frames = FrameSet(rotations[None], torch.zeros(1, 3, 2), torch.tensor([[0.3, 0.3, 0.4]]))
+    (axes,) = cloud_figure([[Cloud(TRIANGLE, frames=frames, shown_axes=1)]]).axes
+    found = {
+        tuple(np.round(tip - tail, 3) > 0): axes.texts[n].arrow_patch.get_alpha()
+        for n, (tail, tip, _) in enumerate(arrows(axes))
+    }
+    assert found == pytest.approx({(True, False): 1.0, (False, True): 0.25 + 0.75 * 0.4 / 0.6})
+
+
+def orange_pixels(figure):
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    pixels = np.asarray(canvas.buffer_rgba())[..., :3].astype(int)
+    return int((np.abs(pixels - (np.array(to_rgb("#d55e00")) * 255).round()) < 3).all(-1).sum())
+
+
+def test_long_arrows_fit_and_none_is_left_out():
+    cloud = Cloud(TRIANGLE, arrows=torch.tensor([[-9.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+    figure = cloud_figure([[cloud]])
+    (axes,) = figure.axes
+    tips = np.array([tip for _, tip, _ in arrows(axes)])
+    assert np.abs(tips).max() < axes.get_xlim()[1]
+    assert orange_pixels(figure) > 100
+    small = cloud_figure([[cloud]], reach=2.0)  # the tip is outside of the panel
+    assert small.axes[0].get_xlim()[1] == 2.0
+    assert orange_pixels(small) > 100
 
 
 def test_elements_without_weight_are_not_drawn():
@@ -64,7 +97,10 @@ def test_elements_without_weight_are_not_drawn():
     frames = PointFrame("SE", 2)(pair)
     first = type(frames)(frames.rotations[:1], frames.translations[:1], frames.weights[:1])
     (axes,) = cloud_figure([[Cloud(pair[0], frames=first)]]).axes
-    assert len(arrows(axes)) == 2 * int((first.weights > 0).sum()) < 2 * first.weights.shape[1]
+    used = first.weights[0] > 0
+    distinct = [torch.unique(first.rotations[0, used, :, k].round(decimals=4), dim=0) for k in (0, 1)]
+    assert not used.all()
+    assert len(arrows(axes)) == sum(map(len, distinct))
 
 
 def test_all_panels_have_one_scale():
@@ -80,6 +116,8 @@ def test_all_panels_have_one_scale():
         ({"points": torch.rand(1, 4, 3)}, "points"),
         ({"points": torch.rand(4, 3), "arrows": torch.rand(3, 3)}, "arrows"),
         ({"points": torch.rand(4, 3), "symbols": ["C"]}, "symbols"),
+        ({"points": torch.rand(4, 2), "shown_axes": 3}, "shown_axes"),
+        ({"points": torch.rand(4, 2), "shown_axes": 0}, "shown_axes"),
         ({"points": torch.rand(4, 3), "frames": MeanFrame()(torch.rand(1, 4, 2))}, "frames.rotations"),
         ({"points": torch.rand(4, 3), "frames": MeanFrame()(torch.rand(2, 4, 3))}, "frames.rotations"),
     ],

@@ -69,6 +69,45 @@ def test_everything_lies_inside_of_the_file():
     assert width < 4, "panels of 1.45 inches lie close together"
 
 
+def bars(figure):
+    """The upper tick label of every colour bar, and its box."""
+    found = [axes for axes in figure.axes if axes.axison and list(axes.get_yticks()) == [-1, 0, 1]]
+    return [(axes.get_yticklabels()[-1].get_text(), axes.get_position()) for axes in found]
+
+
+def test_signed_panels_that_share_a_limit_share_a_colour_bar():
+    signed = [
+        Panel(torch.full((4, 4), v), colours="signed", limit=limit)
+        for v, limit in ((1.0, 2.0), (2.0, 2.0), (3.0, None))
+    ]
+    grey = Panel(torch.rand(4, 4))
+    figure = panel_figure([[signed[0], "$-$", signed[1], grey, signed[2]], [grey, None, grey, grey, signed[2]]])
+    assert [limit for limit, _ in bars(figure)] == ["2", "3", "3"]
+    first, second, middle, last = [
+        axes.get_position() for axes in figure.axes if axes.images and not len(axes.get_yticks())
+    ][:4]
+    (_, bar), (_, bar_of_last), _ = bars(figure)
+    assert first.x1 < second.x0 < second.x1 < bar.x0 < bar.x1 < middle.x0 < last.x1 < bar_of_last.x0
+    assert np.isclose(bar.y0, second.y0)
+    assert np.isclose(bar.y1, second.y1)
+    figure.draw_without_rendering()
+    assert figure.get_tightbbox().x1 <= figure.get_size_inches()[0]
+
+
+def test_a_colour_bar_has_the_colours_of_its_panels():
+    panel = Panel(torch.tensor([[-2.0, 0.0, 2.0]]), colours="signed")
+    figure = panel_figure([[panel]])
+    top, middle, bottom = (figure.axes[1].images[0].get_array()[n, 0][:3] for n in (0, 64, -1))
+    assert np.allclose([bottom, middle, top], panel.pixels()[0], atol=0.02)
+
+
+def test_colour_bars_can_be_left_out_and_zeros_have_none():
+    zeros, one = Panel(torch.zeros(4, 4), colours="signed"), Panel(torch.ones(4, 4), colours="signed")
+    assert bars(panel_figure([[zeros]])) == []
+    assert bars(panel_figure([[one]], colour_bars=False)) == []
+    assert [limit for limit, _ in bars(panel_figure([[one]]))] == ["1"]
+
+
 def test_marks_are_drawn_at_their_pixels():
     figure = panel_figure([[Panel(torch.rand(9, 9), marks=[(6.0, 2.0)])]])
     assert {(line.get_xdata()[0], line.get_ydata()[0]) for line in figure.axes[0].lines} == {(6.0, 2.0)}
