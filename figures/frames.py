@@ -1,6 +1,7 @@
 """Draw frames on symmetric clouds: rounding decides on principal axes, but not on the frame of the farthest points.
 
-The same square is drawn twice with corners perturbed by 1e-9, and methane in two orientations, both rotated back.
+The same square is drawn twice with corners perturbed by 1e-9, and methane in two orientations, both rotated back,
+with the first axis of each element.
 Usage: python figures/frames.py [FILE]
 """
 
@@ -45,7 +46,13 @@ def main(path: Path) -> None:
             (PointFrame("E", 2), PointFrame("E", 3)),
         )
     ):
-        titles = ("no symmetry", "a square", "the same square", "methane", "methane, rotated\nand rotated back")
+        titles = (
+            "no symmetry",
+            "a square",
+            "the same square",
+            "methane:\nfirst axes",
+            "methane, rotated\nand rotated back",
+        )
         names = titles if number == 0 else ("",) * 5
         edges = [(0, 1), (1, 2), (2, 3), (3, 0)]
         molecule = {"bonds": [(0, 1), (0, 2), (0, 3), (0, 4)], "symbols": "CHHHH"}
@@ -57,12 +64,13 @@ def main(path: Path) -> None:
                     for x, name in zip(squares, names[1:3], strict=True)
                 ),
                 *(
-                    Cloud(METHANE, name, frames=rotated_back(solid, random_rotation(seed)), **molecule)
+                    Cloud(METHANE, name, frames=rotated_back(solid, random_rotation(seed)), shown_axes=1, **molecule)
                     for seed, name in zip((3, 4), names[3:], strict=True)
                 ),
             ]
         )
-    save_figure(cloud_figure(rows, labels=["principal axes", "farthest points"], dpi=180), path)
+    labels = ["principal axes", "farthest points"]
+    save_figure(cloud_figure(rows, labels=labels, view=(15.0, 10.0), dpi=180), path)
     print(path)
 
 

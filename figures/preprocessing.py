@@ -85,7 +85,7 @@ def main(path: Path) -> None:
         [Panel(x[0], "$x$", marks=[at]) for x, at in zip(cats, places, strict=True)],
         [Panel(centred(x)[0], r"$\rho(g)^{-1} x$", marks=[(width // 2, height // 2)]) for x in cats],
     ]
-    for network, name, colour in ((plain, r"\varphi", PALETTE[1]), (framed, r"\Phi", PALETTE[0])):
+    for network, name, colour in ((plain, r"\Phi", PALETTE[1]), (framed, r"\langle\Phi\rangle_F", PALETTE[0])):
         errors = [relative_error(network, picture, shift) for shift in SHIFTS]
         assert all((error == 0) == (network is framed) for error in errors[1:]), errors
         titles = [f"${name}(x)$", *(f"error {error:.0%}" for error in errors[1:])]
@@ -97,7 +97,7 @@ def main(path: Path) -> None:
             ]
         )
         print(f"{name}: relative errors {errors[1:]}")
-    labels = ["shifted image", "pre-processed", "$\\varphi$, shifted back", "$\\Phi$, shifted back"]
+    labels = ["shifted image", "pre-processed", "$\\Phi$,\nshifted back", "$\\langle\\Phi\\rangle_F$,\nshifted back"]
     save_figure(panel_figure(rows, labels=labels, dpi=200), path)
     print(path)
 

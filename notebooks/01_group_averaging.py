@@ -215,8 +215,10 @@ assert identities.average_keeps_equivariant(once, C4, f).error < 1e-12  # the se
 #   \le \varepsilon.$$
 #
 # So if a class of networks approximates every continuous function, their averages approximate every continuous
-# equivariant function. In the picture the target is the blurred image, and the network adds to it a constant pattern
-# that does not rotate. The average keeps only the symmetric part of this pattern.
+# equivariant function: a group average is as expressive as its backbone if the backbone is equivariant, and if it is
+# not, the averages of a class of backbones still reach all equivariant limits of that class. In the picture the target
+# is the blurred image, and the network adds to it a constant pattern that does not rotate. The average keeps only the
+# symmetric part of this pattern.
 
 # %%
 pattern = torch.zeros(72, 72, dtype=torch.float64)
@@ -274,3 +276,7 @@ axes.plot(range(8), mean_scores, "s", color=PALETTE[0], label=r"$\langle\Phi\ran
 axes.set_xticks(range(8), ["0°", "90°", "180°", "270°", "m", "m, 90°", "m, 180°", "m, 270°"])
 axes.legend(frameon=False, ncols=2, loc="upper left", bbox_to_anchor=(0, 1.22))
 figure
+
+# %% [markdown]
+# Next: [2. Lifting and group convolution](02_lifting_and_group_convolution.ipynb). To run this notebook: [its
+# source](01_group_averaging.py), and [how](README.md#to-run-them).

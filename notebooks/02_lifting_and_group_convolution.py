@@ -53,6 +53,11 @@ k = asymmetric_kernel()
 #
 # $$[k * f](g) = (L_g k) * f, \qquad (L_g k)(u) = k(g^{-1} u)$$
 #
+# Often lifting is written as one integral, $[f * k](g) = \int f(y)\, k(g^{-1} y)\, dy$. There $g = (x, R)$ is an
+# element of $SE(2)$: a point $x$ and a rotation $R$, and $g^{-1} y = R^{-1}(y - x)$. On the right-hand side above, $g$
+# is the rotation $R$ alone, and the point $x$ is the place in the map. The two formulas agree; only the letter $g$
+# means two things.
+#
 # One kernel, four orientations, four planes computed from the same image. From here on, the colour of a border stands
 # for the group element $g$.
 
@@ -76,17 +81,17 @@ panel_figure(
 # %% [markdown]
 # ## Rotating the image
 #
-# $$[k * L_u f](g) = L_u\, [k * f](u^{-1} g)$$
+# $$[k * L_h f](g) = L_h\, [k * f](h^{-1} g)$$
 #
 # Two things happen at once: each plane rotates, and the planes shift by one position along the group axis. The second
 # and the third row are equal. The colour of a border shows which plane of the first row it comes from.
 
 # %%
-u = 1
-lifted_rotated = lifting_conv2d(L(f, C4, u), k, C4, padding=4)
-source = [C4.product(C4.inverse(u), g) for g in range(4)]  # plane of the first row that moves to position g: u^-1 g
+h = 1
+lifted_rotated = lifting_conv2d(L(f, C4, h), k, C4, padding=4)
+source = [C4.product(C4.inverse(h), g) for g in range(4)]  # plane of the first row that moves to position g: h^-1 g
 for g in range(4):
-    assert torch.allclose(lifted_rotated[:, :, g], L(maps[:, :, source[g]], C4, u), rtol=0, atol=1e-12)
+    assert torch.allclose(lifted_rotated[:, :, g], L(maps[:, :, source[g]], C4, h), rtol=0, atol=1e-12)
 print("planes at positions 0, 1, 2, 3:", source)
 
 panel_figure(
@@ -97,7 +102,7 @@ panel_figure(
             *(signed(maps[0, :, g], f"position {g}", border=PALETTE[g], limit=limit) for g in range(4)),
         ],
         [
-            Panel(L(f, C4, u)[0], "$L_u f$"),
+            Panel(L(f, C4, h)[0], "$L_h f$"),
             r"$\to$",
             *(
                 signed(lifted_rotated[0, :, g], f"position {g}", border=PALETTE[source[g]], limit=limit)
@@ -108,8 +113,8 @@ panel_figure(
             None,
             None,
             *(
-                signed(L(maps[0, :, h], C4, u), f"$L_u$ of position {h}", border=PALETTE[h], limit=limit)
-                for h in source
+                signed(L(maps[0, :, g], C4, h), f"$L_h$ of position {g}", border=PALETTE[g], limit=limit)
+                for g in source
             ),
         ],
     ],
@@ -117,16 +122,24 @@ panel_figure(
 )
 
 # %% [markdown]
-# This is the action of the group on feature maps on the group, implemented by `RegularField`. With reflections the
-# cyclic shift becomes another permutation, a row of the Cayley table. The identity holds for all eight elements of
-# $D_4$.
+# This is the action of the group on feature maps on the group, $(L_h f)(y, g) = f(h^{-1} y, h^{-1} g)$, implemented by
+# `RegularField`. With reflections the cyclic shift becomes another permutation, a row of the Cayley table. The identity
+# holds for all eight elements of $D_4$. A second one compares the action with the coordinates of the pixels: it would
+# notice planes that shift the other way, and images that rotate clockwise.
 
 # %%
 regular = RegularField()
-assert torch.allclose(lifted_rotated, regular(maps, C4, u), rtol=0, atol=1e-12)
-for u in range(D4.order):
-    assert identities.lifting_rotates_and_shifts(k, f, D4, u, padding=4).error < 1e-12
-    print(f"u = {u}: planes at positions 0 to 7:", D4.cayley_table[D4.inverse(u)].tolist())
+assert torch.allclose(lifted_rotated, regular(maps, C4, h), rtol=0, atol=1e-12)
+for h in range(D4.order):
+    assert identities.lifting_rotates_and_shifts(k, f, D4, h, padding=4).error < 1e-12
+    assert identities.regular_field_rotates_and_shifts(lifting_conv2d(f, k, D4, padding=4), D4, h).error == 0
+    print(f"h = {h}: planes at positions 0 to 7:", D4.cayley_table[D4.inverse(h)].tolist())
+
+# %% [markdown]
+# The animation shows both at every angle. Above, the four planes for a rotating image. Below, the same planes rotated
+# back: what is left is the permutation, and at every multiple of 90 degrees each plane has moved on by one position.
+#
+# ![A rotating image, its four lifted maps, and the same maps rotated back](../figures/feature_maps.gif)
 
 # %% [markdown]
 # ## Group convolution
@@ -174,9 +187,10 @@ for g in range(4):
 # It commutes with the action: rotating and shifting before or after the convolution gives the same result.
 
 # %%
-for u in range(4):
-    transformed = group_conv2d(regular(maps, C4, u), K, C4, padding=4)
-    assert torch.allclose(transformed, regular(out, C4, u), rtol=0, atol=1e-10)
+for h in range(4):
+    transformed = group_conv2d(regular(maps, C4, h), K, C4, padding=4)
+    assert torch.allclose(transformed, regular(out, C4, h), rtol=0, atol=1e-10)
+    assert identities.group_correlation_is_equivariant(K, maps, C4, h, padding=4).error < 1e-10
 
 # %% [markdown]
 # ## Back to an image
@@ -214,3 +228,7 @@ panel_figure(
 # %%
 plain = nn.Sequential(nn.Conv2d(1, 8, 5, padding=2), nn.ReLU(), nn.Conv2d(8, 1, 5, padding=2)).double()
 assert equivariance_error(plain, C4, wide).max() > 0.1
+
+# %% [markdown]
+# Next: [3. The bridge](03_the_bridge.ipynb). To run this notebook: [its source](02_lifting_and_group_convolution.py),
+# and [how](README.md#to-run-them).

@@ -15,8 +15,8 @@
 # # 3. The bridge
 #
 # Averaging rotates images and leaves the network unchanged; group convolution rotates kernels and leaves the image
-# unchanged. One identity connects the two. This notebook shows it, locates the determinant in its proof, derives the
-# consequence for one layer, and ends with an action for which the usual shortcut is wrong by a factor of four.
+# unchanged. One identity connects the two. This notebook shows it, locates the determinant in its proof, shows where
+# the correction term of the average has gone, and ends with two actions for which the usual shortcut is wrong.
 
 # %%
 # %matplotlib inline
@@ -151,9 +151,40 @@ for g in range(D4.order):
     assert identities.correlation_commutes(k, f, D4, g, padding=4).error < 1e-12
 
 # %% [markdown]
+# ## The correction term
+#
+# In a group average each output is rotated back: $\rho_2(g) = L_g$ stands in front of $\Phi(L_g^{-1} f)$. This is the
+# correction term. A group convolution has none. For $\Phi(f) = k * f$, apply the identity to the image $L_g^{-1} f$:
+#
+# $$L_g \big(k * (L_g^{-1} f)\big) = (L_g k) * f$$
+#
+# When the kernel rotates in place of the image, the outer $L_g$ is absorbed: the output is never rotated, so it need
+# not be rotated back. Leaving it out on the side of the image gives another function.
+
+# %%
+g, g_inverse = 1, C4.inverse(1)
+corrected = L(correlate(k, L(f, C4, g_inverse)), C4, g)
+uncorrected = correlate(k, L(f, C4, g_inverse))
+absorbed = correlate(L(k, C4, g), f)
+assert torch.allclose(corrected, absorbed, rtol=0, atol=1e-12)
+assert (uncorrected - absorbed).abs().max() > 0.5 * absorbed.abs().max()
+
+panel_figure(
+    [
+        [
+            signed(uncorrected, "without $L_g$:\n$k * (L_g^{-1} f)$", limit=limit),
+            r"$\neq$",
+            signed(corrected, "with it:\n$L_g(k * (L_g^{-1} f))$", limit=limit, border=PALETTE[2]),
+            "$=$",
+            signed(absorbed, "absorbed:\n$(L_g k) * f$", limit=limit, border=PALETTE[2]),
+        ]
+    ]
+)
+
+# %% [markdown]
 # ## The mean of the lifted maps is the group average
 #
-# Apply the identity to the image $L_g^{-1} f$, and average over $g$:
+# The mean of this equation over $g$ is
 #
 # $$
 # \underbrace{\frac{1}{|G|} \sum_g (L_g k) * f}_{\text{lifting, then pooling by the mean}}
@@ -212,7 +243,15 @@ assert torch.allclose(GroupPool(D4)(layer(f)), GroupAverage(plain, D4)(f), rtol=
 # %% [markdown]
 # ## "Just distribute $L_g$" is not a general rule
 #
-# The identity $(L_g k) * (L_g f) = L_g (k * f)$ looks as if $L_g$ could be distributed over $*$, whatever $g$ is. Take
+# With $L_g k$ for $k$ the identity reads $(L_g k) * (L_g f) = L_g (k * f)$, as if $L_g$ could be distributed over $*$.
+# Its hypothesis is that $L_g$ acts by a **linear** map of the plane with $|\det g| = 1$: rotations and reflections.
+# (The determinant itself may be $-1$.) Three conventions matter in the proof:
+#
+# - $*$ is cross-correlation, with $k(y - x)$ under the integral; with $k(x - y)$ it would be convolution;
+# - $L_g f(x) = f(g^{-1} x)$ is a representation, $L_g L_h = L_{gh}$; $f(g x)$ reverses the order;
+# - $|\det g| = 1$ suffices, so reflections are included.
+#
+# That rotations are unitary is not the reason, nor that they preserve areas. Two counter-examples show it. The first is
 # a scaling of the plane, $(L_s f)(y) = f(y / s)$. Now the substitution $v = u / s$ contributes $du = s^2\, dv$:
 #
 # $$(L_s k) * (L_s f) = s^2\; L_s (k * f)$$
@@ -220,6 +259,15 @@ assert torch.allclose(GroupPool(D4)(layer(f)), GroupAverage(plain, D4)(f), rtol=
 # With both scaled by two, the result is four times too large.
 
 # %%
+line = torch.linspace(-4, 4, 65, dtype=torch.float64)
+right, up = line, line.flip(0).unsqueeze(1)
+kernel, signal = identities.asymmetric_kernel, identities.asymmetric_signal
+
+
+def plane(values, title, **options):
+    return Panel(values, title, colours="signed", **options)
+
+
 sides = identities.scaling_counterexample(2.0, points=33)
 print(f"measured factor {sides.factor:.6f}, determinant {sides.determinant:.0f}")
 assert abs(sides.factor - 4) < 1e-9
@@ -230,20 +278,25 @@ limit = sides.left.abs().max().item()
 panel_figure(
     [
         [
-            signed(sides.left.flip(0)[None], "$(L_s k) * (L_s f)$", limit=limit),
-            r"$\neq$",
-            signed(sides.right.flip(0)[None], "$L_s (k * f)$", limit=limit),
+            plane(kernel(right, up), "$k$", limit=1.2),
+            plane(signal(right, up), "$f$", limit=1.2),
             None,
-            signed(4 * sides.right.flip(0)[None], r"$4\, L_s (k * f)$", limit=limit),
-        ]
-    ]
+            plane(sides.right.flip(0), "$L_s (k * f)$", limit=limit),
+        ],
+        [
+            plane(kernel(right / 2, up / 2), "$L_s k$", limit=1.2),
+            plane(signal(right / 2, up / 2), "$L_s f$", limit=1.2),
+            r"$\to$",
+            plane(sides.left.flip(0), r"$(L_s k) * (L_s f) = 4\, L_s (k * f)$", limit=limit),
+        ],
+    ],
+    labels=["$s = 1$", "$s = 2$"],
 )
 
 # %% [markdown]
-# For these linear maps of the plane the factor is the determinant at every scale, and it is one exactly where areas are
-# preserved: if one axis is stretched by $s$ and the other by $1/s$, the shortcut is correct again. So the reason why it
-# holds for rotations is not that they form a group, since scalings form one too. It is that they are linear maps with
-# determinant one.
+# For these linear maps of the plane the factor is the determinant at every scale. If one axis is stretched by $s$ and
+# the other by $1/s$, the determinant is one, and the shortcut is correct again. A scaling can also be made unitary,
+# $(U_s f)(y) = f(y / s) / s$; the factor is then $s$, and not one. So unitary is not enough.
 
 # %%
 scales = [0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0]
@@ -251,13 +304,61 @@ scaling = [identities.scaling_counterexample(s, points=5) for s in scales]
 squeeze = [identities.scaling_counterexample((s, 1 / s), points=5) for s in scales]
 for s, each in zip(scales, scaling, strict=True):
     assert abs(each.factor - s**2) < 1e-8
+    unitary = identities.Sides(each.left / s**2, each.right / s)  # both functions, and the result, divided by s
+    assert identities.Sides(unitary.left, s * unitary.right).error < 1e-8
 for each in squeeze:
     assert each.error < 1e-8
 
-line = torch.linspace(0.5, 2, 50)
-figure, axes = chart("scale $s$", "(left side) / (right side)")
-axes.plot(line, line**2, color=PALETTE[7], linewidth=1.5, label=r"$|\det s| = s^2$")
+curve = torch.linspace(0.5, 2, 50)
+figure, axes = chart("scale $s$", "(left side) / (right side)", size=(8.0, 2.9))
+axes.plot(curve, curve**2, color=PALETTE[7], linewidth=1.5, label=r"$|\det s| = s^2$")
+axes.plot(curve, curve, color=PALETTE[7], linewidth=1.5, linestyle="--", label="$s$")
 axes.plot(scales, [each.factor for each in scaling], "o", color=PALETTE[1], label="scaling by $s$, measured")
+axes.plot(
+    scales, [each.factor / s for s, each in zip(scales, scaling, strict=True)], "^", color=PALETTE[2],
+    label="the same made unitary, measured",
+)  # fmt: skip
 axes.plot(scales, [each.factor for each in squeeze], "s", color=PALETTE[0], label="stretch by $s$ and $1/s$, measured")
-axes.legend(frameon=False)
+axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 figure
+
+# %% [markdown]
+# The second counter-example is a translation, $(L_t f)(y) = f(y - t)$. It preserves areas, and it is unitary. But it is
+# not linear, and the shortcut fails: if kernel and image are both translated, their correlation does not move at all,
+#
+# $$(L_t k) * (L_t f) = k * f \neq L_t (k * f).$$
+#
+# If the image alone is translated, the correlation moves with it, $k * (L_t f) = L_t (k * f)$: this is why
+# convolutional layers are equivariant to translations, and why the kernel must not move along.
+
+# %%
+t = (1.5, 0.0)
+moved = identities.translation_counterexample(t, points=33)
+print(f"distance from L_t (k * f): {moved.error:.2f}, from k * f: {moved.corrected_error:.0e}")
+assert moved.error > 0.5
+assert moved.corrected_error < 1e-10
+
+limit = moved.unmoved.abs().max().item()
+panel_figure(
+    [
+        [
+            plane(kernel(right, up), "$k$", limit=1.2),
+            plane(signal(right, up), "$f$", limit=1.2),
+            r"$\to$",
+            plane(moved.unmoved.flip(0), "$k * f$", limit=limit),
+        ],
+        [
+            plane(kernel(right - t[0], up - t[1]), "$L_t k$", limit=1.2),
+            plane(signal(right - t[0], up - t[1]), "$L_t f$", limit=1.2),
+            r"$\to$",
+            plane(moved.left.flip(0), "$(L_t k) * (L_t f)$", limit=limit),
+            r"$\neq$",
+            plane(moved.right.flip(0), "$L_t (k * f)$", limit=limit),
+        ],
+    ],
+    labels=["in place", "translated"],
+)
+
+# %% [markdown]
+# Next: [4. Whole networks](04_whole_networks.ipynb). To run this notebook: [its source](03_the_bridge.py), and
+# [how](README.md#to-run-them).

@@ -221,3 +221,7 @@ error = equivariance_error(net, C4, wide).max()
 print(f"after 40 steps of training: equivariance error {error:.0e}")
 print(f"Dice on the test images: {dice(predict_labels(net, nuclei.test.images), nuclei.test.masks, classes=2):.3f}")
 assert error < 1e-5
+
+# %% [markdown]
+# Next: [5. Pre-processing](05_preprocessing.ipynb). To run this notebook: [its source](04_whole_networks.py), and
+# [how](README.md#to-run-them).

@@ -12,198 +12,38 @@
 # ---
 
 # %% [markdown]
-# # 5. Pre-processing and frames
+# # 6. Frames
 #
-# An average over all translations or all rotations of space is an integral. A frame replaces the group by a few
-# elements that depend equivariantly on the input; with one element this is called pre-processing, or canonicalization.
-# This notebook starts with the left eye of a cat, continues with the mean and the principal axes of a point cloud,
-# shows that the axes fail on symmetric clouds, and ends with a frame that does not.
+# Averages over all rotations or all permutations are expensive or approximate. This notebook measures that, takes the
+# three steps of frame averaging with the principal axes of a point cloud, shows that these axes fail on symmetric
+# clouds, and ends with a frame that does not.
 
 # %%
 # %matplotlib inline
 import math
 
 import torch
-import torch.nn.functional as F
-from skimage import data
 from torch import nn
 
+from gconv_ga import identities
+from gconv_ga.averaging import PermutationAverage
 from gconv_ga.frames import (
-    Canonicalize,
     DegenerateFrameError,
     FrameAverage,
-    LandmarkFrame,
-    MeanFrame,
+    HaarFrame,
     PCAFrame,
     PointFrame,
+    QuadratureFrame,
     frame_equivariance_error,
 )
-from gconv_ga.plots import PALETTE, Cloud, Panel, chart, cloud_figure, panel_figure
+from gconv_ga.plots import PALETTE, Cloud, chart, cloud_figure
 
 torch.manual_seed(0)
 torch.set_default_dtype(torch.float64)
-
-# %% [markdown]
-# ## The cat's left eye
-#
-# The group consists of the translations of the image by whole pixels, with periodic boundaries. The frame has one
-# element: the translation that takes the centre of the image to the cat's left eye (on our right). The eye is found at
-# the largest normalized correlation with a template. This score is equivariant to translations, so the position moves
-# with the cat.
-
-# %%
-photo = torch.tensor(data.chelsea()).permute(2, 0, 1)[None, :, :, :450] / 255  # licensed CC0 by the photographer
-cat = F.avg_pool2d(photo, 3)  # [1, 3, 100, 150]
-template = cat[:, :, 35:52, 98:115].mean(1, keepdim=True)
-template = template - template.mean()
-template = template / template.norm()
-
-
-def correlate(x, kernel):
-    return F.conv2d(F.pad(x, (8, 8, 8, 8), mode="circular"), kernel)
-
-
-def left_eye_score(x):
-    grey = x.mean(1, keepdim=True)
-    ones = torch.ones_like(template)
-    mean = correlate(grey, ones) / ones.numel()
-    norm = (correlate(grey.square(), ones) - ones.numel() * mean.square()).clamp_min(1e-3).sqrt()
-    return (correlate(grey, template) / norm)[:, 0]
-
-
-eye = LandmarkFrame(left_eye_score)
-cats = [cat, torch.roll(cat, (20, -55), (-2, -1)), torch.roll(cat, (-25, 30), (-2, -1))]
-
-
-def landmark(frames, x, element=0):
-    """The position of the landmark according to the frame, in pixels (right, down)."""
-    t = frames.translations[0, element]
-    return float(t[0]) + x.shape[-1] // 2, float(t[1]) + x.shape[-2] // 2
-
-
-canonical = Canonicalize(lambda x: x, eye, "image", "invariant")  # the input of the network
-canonical_inputs = [canonical(x) for x in cats]
-for each in canonical_inputs[1:]:
-    assert torch.equal(each, canonical_inputs[0])
-
-panel_figure(
-    [
-        [Panel(x[0], "$x$", marks=[landmark(eye(x), x)]) for x in cats],
-        [Panel(y[0], r"$\rho(g)^{-1} x$,  $g = F(x)$", marks=[(75, 50)]) for y in canonical_inputs],
-    ],
-    labels=["input", "pre-processed"],
-)
-
-# %% [markdown]
-# $$\langle\Phi\rangle_F(x) = \rho_2(g)\; \Phi\big(\rho_1(g)^{-1} x\big), \qquad g = F(x), \qquad F(h\, x) = h\, F(x)$$
-#
-# Take for $\Phi$ a network that depends on absolute positions: a spotlight on the centre of the image. Alone it stays
-# in place when the cat moves. Between the pre-processing and its inverse, the same spotlight follows the eye.
-
-# %%
-rows, columns = torch.meshgrid(torch.arange(100.0) - 50, torch.arange(150.0) - 75, indexing="ij")
-light = torch.exp(-(rows**2 + columns**2) / 300)
-
-
-def spotlight(x):
-    return x * (0.25 + 0.75 * light)
-
-
-follows = Canonicalize(spotlight, eye, "image", "image")
-for shift, x in ((20, -55), cats[1]), ((-25, 30), cats[2]):
-    translated = torch.roll(follows(cat), shift, (-2, -1))
-    assert torch.allclose(follows(x), translated, rtol=0, atol=1e-12)
-    assert not torch.allclose(spotlight(x), torch.roll(spotlight(cat), shift, (-2, -1)), rtol=0, atol=0.1)
-
-panel_figure(
-    [[Panel(spotlight(x)[0]) for x in cats], [Panel(follows(x)[0]) for x in cats]],
-    labels=[r"$\Phi$ alone", "with the frame"],
-)
-
-# %% [markdown]
-# One element suffices only if there is one left eye. In the average of the image and its reflection, two positions have
-# the same score, and the score cannot prefer one of them. The frame then has two elements, pre-processing is refused,
-# and the average over both elements is equivariant.
-
-# %%
-symmetric = (cat + cat.flip(-1)) / 2
-
-
-def eye_score(x):
-    return torch.maximum(left_eye_score(x), left_eye_score(x.flip(-1)).flip(-1))
-
-
-eyes = LandmarkFrame(eye_score)
-frames = eyes(symmetric)
-print("elements:", frames.counts.tolist(), "weights:", frames.weights.tolist())
-assert frames.counts.tolist() == [2]
-try:
-    Canonicalize(spotlight, eyes, "image", "image")(symmetric)
-except DegenerateFrameError as error:
-    print("Canonicalize:", error)
-both = FrameAverage(spotlight, eyes, "image", "image")
-assert torch.allclose(both(torch.roll(symmetric, 30, -1)), torch.roll(both(symmetric), 30, -1), rtol=0, atol=1e-12)
-panel_figure(
-    [
-        [
-            Panel(symmetric[0], "$F(x)$ has two elements", marks=[landmark(frames, symmetric, i) for i in (0, 1)]),
-            r"$\to$",
-            Panel(both(symmetric)[0], "mean over both"),
-        ]
-    ]
-)
-
-# %% [markdown]
-# ## The mean frame on $R^n$
-#
-# For point clouds, translations have a frame that is always well defined: $F(x) = \{\text{mean}(x)\}$, so
-#
-# $$\langle\Phi\rangle_F(x) = \Phi(x - \bar x) + \bar x.$$
-#
-# Below, a random network moves each point by an amount that depends on its position. Arrows show the displacements.
-
-# %%
 points = torch.tensor([[-1.2, -0.5], [-0.7, 0.6], [0.1, -0.2], [0.5, 0.75], [1.4, 0.1], [0.7, -0.6]])
-field = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).requires_grad_(False)
-field[2].weight *= 2
+body = torch.tensor([[-1.3, -0.2, 0.1], [0.4, 0.7, -0.5], [1.2, -0.6, 0.2], [0.1, 0.3, 0.8], [-0.4, -0.3, -0.6]])
 
 
-def move(x):
-    return x + field(2 * x)
-
-
-averaged = FrameAverage(move, MeanFrame(), "points", "points")
-shift = torch.tensor([2.5, -1.0])
-assert torch.allclose(averaged(points[None] + shift), averaged(points[None]) + shift, rtol=0, atol=1e-12)
-assert torch.allclose(averaged(points[None])[0], move(points - points.mean(0)) + points.mean(0), rtol=0, atol=1e-12)
-
-
-def displacements(module, x, title):
-    return Cloud(x, title, arrows=module(x[None])[0] - x)
-
-
-cloud_figure(
-    [
-        [
-            displacements(move, points, r"$\Phi$ at $x$"),
-            displacements(move, points + shift, r"$\Phi$ at $x + t$"),
-        ],
-        [
-            displacements(averaged, points, r"$\langle\Phi\rangle_F$ at $x$"),
-            displacements(averaged, points + shift, r"$\langle\Phi\rangle_F$ at $x + t$"),
-        ],
-    ]
-)
-
-# %% [markdown]
-# ## Principal axes, in the plane and in space
-#
-# For rotations and reflections the usual frame comes from principal component analysis: the mean is the origin, and the
-# eigenvectors of the covariance are the axes, each with both signs. This gives $2^d$ elements, drawn on top of each
-# other: first axes in blue, second in orange, third in green. They rotate with the cloud.
-
-
-# %%
 def rotation(degrees):
     a = math.radians(degrees)
     return torch.tensor([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
@@ -214,14 +54,171 @@ def random_orthogonal(seed):
     return q * r.diagonal().sign()
 
 
-body = torch.tensor([[-1.3, -0.2, 0.1], [0.4, 0.7, -0.5], [1.2, -0.6, 0.2], [0.1, 0.3, 0.8], [-0.4, -0.3, -0.6]])
+# %% [markdown]
+# ## The price of the whole group: permutations
+#
+# The average over all orders of a set of $n$ members has $n!$ terms. `PermutationAverage` computes it exactly up to
+# $n = 8$, and draws permutations at random beyond. The draws have an error that falls only with the square root of
+# their number.
+
+
+# %%
+def reader(n):
+    """A random network on n numbers that depends on their order."""
+    torch.manual_seed(n)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(n, 32), nn.Tanh(), nn.Linear(32, 1)).requires_grad_(False)
+    net[1].weight *= 3
+    return net
+
+
+draws, sizes = 100, range(3, 13)
+errors, standard_errors = {}, {}
+for n in sizes:
+    numbers = torch.linspace(-1, 1, n).view(1, n, 1)
+    sampled = PermutationAverage(reader(n), num_samples=draws, generator=torch.Generator().manual_seed(0))
+    means, stderr = sampled(numbers.expand(50, n, 1), return_stderr=True)  # 50 trials
+    standard_errors[n] = stderr.square().mean().sqrt().item()
+    if n <= 8:
+        exact = PermutationAverage(reader(n))
+        assert torch.allclose(exact(numbers.flip(1)), exact(numbers), rtol=0, atol=1e-12)
+        errors[n] = (means - exact(numbers)).square().mean().sqrt().item()
+        assert errors[n] <= 1.5 * standard_errors[n] + 1e-12
+print("standard error of", draws, "draws:", {n: round(each, 3) for n, each in standard_errors.items()})
+
+figure, axes = chart("members of the set, $n$", "terms of the average", size=(7.0, 3.0))
+axes.bar(sizes, [math.factorial(n) for n in sizes], color=[PALETTE[0] if n <= 8 else PALETTE[7] for n in sizes])
+axes.axhline(draws, color=PALETTE[5], linewidth=1.5, linestyle="--")
+axes.text(2.5, 1.5 * draws, f"{draws} draws", color=PALETTE[5], fontsize=9)
+axes.set_yscale("log")
+axes.set_xticks(sizes)
+right = axes.twinx()
+right.plot(sizes, list(standard_errors.values()), color=PALETTE[5], label="standard error")
+right.plot(list(errors), list(errors.values()), "o", color=PALETTE[5], label="measured error")
+right.set_ylabel(f"error of {draws} draws", color=PALETTE[5], fontsize=10.5)
+right.tick_params(colors=PALETTE[5])
+right.set_ylim(0, 0.08)
+right.spines[["top", "left"]].set_visible(False)
+right.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1.0), fontsize=9)
+axes.set_title("blue: exact; grey: too many terms", fontsize=9, loc="left")
+figure
+
+# %% [markdown]
+# ## The price of the whole group: rotations
+#
+# Over a continuous group the average is an integral with the Haar measure $\nu$,
+#
+# $$\langle\Phi\rangle_G(x) = \int_G \rho_2(g)\, \Phi\big(\rho_1(g)^{-1} x\big)\, d\nu(g).$$
+#
+# `QuadratureFrame` computes it at chosen rotations, `HaarFrame` at random ones. The picture shows the difference from
+# the integral for a small smooth network. In the plane the error at equally spaced angles falls faster than any power
+# of their number. Random rotations of space gain one digit with a hundred times as many.
+
+# %%
+flat_net = nn.Sequential(nn.Flatten(), nn.Linear(12, 32), nn.Tanh(), nn.Linear(32, 1)).requires_grad_(False)
+solid_net = nn.Sequential(nn.Flatten(), nn.Linear(15, 32), nn.Tanh(), nn.Linear(32, 1)).requires_grad_(False)
+
+
+def invariant(net, frame, x):
+    return FrameAverage(net, frame, "points", "invariant")(x[None]).item()
+
+
+nodes = [2, 4, 6, 8, 12, 16, 24, 32]
+integral = invariant(flat_net, QuadratureFrame("SO", 2, rule=256), points)
+by_rule = [abs(invariant(flat_net, QuadratureFrame("SO", 2, rule=m), points) - integral) for m in nodes]
+assert by_rule[-1] < 1e-8
+
+counts = [4, 16, 64, 256, 1024]
+integral = invariant(solid_net, QuadratureFrame("SO", 3, rule=15), body)
+by_draws = []
+for m in counts:
+    frame = HaarFrame("SO", 3, num_samples=m, generator=torch.Generator().manual_seed(m))
+    trials = [invariant(solid_net, frame, body) - integral for _ in range(16)]
+    by_draws.append(math.sqrt(sum(e * e for e in trials) / len(trials)))
+assert 2 < by_draws[0] / by_draws[2] < 8  # sixteen times as many draws: a quarter of the error
+
+figure, axes = chart("number of rotations", "error", size=(6.0, 2.9))
+axes.plot(nodes, by_rule, "o-", color=PALETTE[0], label="SO(2), equally spaced")
+axes.plot(counts, by_draws, "s-", color=PALETTE[1], label="SO(3), at random")
+axes.plot(counts, [by_draws[0] * (counts[0] / m) ** 0.5 for m in counts], ":", color=PALETTE[7], label="$1/\\sqrt{n}$")
+axes.set_xscale("log")
+axes.set_yscale("log")
+axes.set_xticks([2, 4, 8, 16, 32, 64, 256, 1024], [2, 4, 8, 16, 32, 64, 256, 1024])
+axes.minorticks_off()
+axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+figure
+
+# %% [markdown]
+# ## Frame averaging in three steps
+#
+# A frame has a few elements, and the average over it is exact. For rotations, reflections and translations the usual
+# one comes from principal component analysis: the mean $t$ of the points is the origin, and the eigenvectors of their
+# covariance are the axes $R$, each with both signs. This gives $2^d$ elements $(R, t)$ of the group $E(d)$. (It is
+# generated by $O(d)$ and the translations, but not as a direct product: $(R, t)(R', t') = (R R', R t' + t)$, a
+# semidirect one.)
+#
+# 1. Build coordinate systems that move along with the cloud: $F(x)$.
+# 2. Represent the cloud in each of them, $R^T (x - t)$. These canonical poses are the same for every rotated copy.
+#    Apply the network.
+# 3. Carry the outputs back, $R\, y + t$, and average.
+#
+# In the picture $d = 2$, so there are four poses; the network moves each point along its arrow.
+
+# %%
+field = nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 2)).requires_grad_(False)
+field[2].weight *= 1.5
+
+
+def move(x):
+    return x + field(2 * x)
+
+
+def displaced(x, y, title="", **options):
+    return Cloud(x, title, arrows=y - x, **options)
+
+
+cloud = points @ rotation(40).mT
+flat = PCAFrame("E", 2)
+elements = flat(cloud[None])
+poses = [(cloud - t) @ r for r, t in zip(elements.rotations[0], elements.translations[0], strict=True)]
+back = [move(x) @ r.mT + t for x, r, t in zip(poses, elements.rotations[0], elements.translations[0], strict=True)]
+average = FrameAverage(move, flat, "points", "points")
+assert torch.allclose(average(cloud[None])[0], torch.stack(back).mean(0), rtol=0, atol=1e-12)
+
+
+def one(k):
+    return type(elements)(elements.rotations[:, k : k + 1], elements.translations[:, k : k + 1], torch.ones(1, 1))
+
+
+cloud_figure(
+    [
+        [Cloud(cloud, f"$g_{k + 1}$", frames=one(k)) for k in range(4)],
+        [displaced(x, move(x)) for x in poses],
+        [*(displaced(cloud, y) for y in back), displaced(cloud, average(cloud[None])[0], "mean")],
+    ],
+    labels=["1. $F(x)$", r"2. $\Phi$ in each pose", "3. carried back"],
+)
+
+# %% [markdown]
+# Their mean is equivariant: the frame rotates with the cloud (below: first axes in blue, second in orange, third in
+# green), and the identity of notebook 5 holds for every rotation, reflection and translation.
+
+# %%
 bones = [(0, 4), (4, 2), (2, 1), (1, 3)]
-flat, solid = PCAFrame("E", 2), PCAFrame("E", 3)
+solid = PCAFrame("E", 3)
 
 
 def with_frame(frame, x, title="", **options):
     return Cloud(x, title, frames=frame(x[None]), **options)
 
+
+for angle in (40, 100):
+    turned = identities.frame_average_is_equivariant(
+        move, flat, points[None], rotation(angle), torch.tensor([3.0, -1.0])
+    )
+    assert turned.error < 1e-10
+for frame, x in ((flat, points), (solid, body)):
+    print(f"equivariance error of the frame: {frame_equivariance_error(frame, x[None], group='E').max():.0e}")
+    assert frame_equivariance_error(frame, x[None], group="E").max() < 1e-10
 
 cloud_figure(
     [
@@ -234,13 +231,8 @@ cloud_figure(
     labels=["in the plane", "in space"],
 )
 
-# %%
-for frame, x in ((flat, points), (solid, body)):
-    print(f"equivariance error of the frame: {frame_equivariance_error(frame, x[None], group='E').max():.0e}")
-    assert frame_equivariance_error(frame, x[None], group="E").max() < 1e-10
-
 # %% [markdown]
-# ## Where they fail
+# ## Where principal axes fail
 #
 # A square is symmetric under quarter turns, so its covariance is a multiple of the identity, and every axis is a
 # principal axis. The axes that the eigenvalue routine returns depend on the smallest perturbation. Here the same square
@@ -343,7 +335,9 @@ figure
 
 # %% [markdown]
 # In space the same happens with methane, a carbon atom in a tetrahedron of hydrogen atoms. We rotate the molecule,
-# compute its frame, and rotate both back, so that all pictures of a row should be equal.
+# compute its frame, and rotate both back, so that all pictures of a row should be equal. Only the first axis of each
+# element is drawn. The principal axes are two opposite arrows in a direction that rounding has chosen. The 24 elements
+# of the point frame, one for each symmetry of the tetrahedron, have their first axes on the four bonds, six on each.
 
 # %%
 methane = torch.tensor(
@@ -356,7 +350,7 @@ pca_3d, point_3d = PCAFrame("E", 3, degenerate="ignore"), PointFrame("E", 3)
 def rotated_back(frame, q, title=""):
     elements = frame((methane @ q.mT)[None])
     back = type(elements)(q.mT @ elements.rotations, elements.translations @ q, elements.weights)
-    return Cloud(methane, title, frames=back, **look)
+    return Cloud(methane, title, frames=back, shown_axes=1, **look)
 
 
 rotations = [random_orthogonal(seed) for seed in (3, 4, 5)]
@@ -367,4 +361,9 @@ assert frame_equivariance_error(pca_3d, methane[None], group="E").max() > 1e-2
 cloud_figure(
     [[rotated_back(pca_3d, q) for q in rotations], [rotated_back(point_3d, q) for q in rotations]],
     labels=["principal axes", "farthest points"],
+    view=(15.0, 10.0),
 )
+
+# %% [markdown]
+# Next: [7. Molecules](07_molecules.ipynb). To run this notebook: [its source](06_frames.py), and
+# [how](README.md#to-run-them).

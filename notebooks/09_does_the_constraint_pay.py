@@ -12,7 +12,7 @@
 # ---
 
 # %% [markdown]
-# # 8. Does the constraint pay for the lost freedom?
+# # 9. Does the constraint pay for the lost freedom?
 #
 # An equivariant network cannot treat one orientation differently from another. It represents fewer functions, and each
 # kernel is applied in $|G|$ orientations, which costs computation. In return it learns from each example in $|G|$
@@ -274,3 +274,6 @@ assert all(errors["qm7", "distances", s] < errors["qm7", "augmented", s] for s i
 # averaging takes up scarce training time, and where a network is left with too few fields to learn. Elsewhere accuracy
 # is about equal, with fewer parameters and a prediction that does not depend on the orientation of the image. All of
 # this is measured with small budgets, few seeds and small networks; `benchmarks/README.md` lists what has not been run.
+
+# %% [markdown]
+# To run this notebook: [its source](09_does_the_constraint_pay.py), and [how](README.md#to-run-them).

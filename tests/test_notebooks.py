@@ -6,6 +6,8 @@ import re
 import pytest
 from house import ROOT, inside
 
+from gconv_ga import identities
+
 nbformat = pytest.importorskip("nbformat")
 jupytext = pytest.importorskip("jupytext")
 
@@ -13,6 +15,9 @@ FOLDER, FIGURES = ROOT / "notebooks", ROOT / "figures"
 SOURCES = sorted(FOLDER.glob("*.py"))
 MEGABYTE = 2**20
 OUR_NAME = re.compile(r"`(gconv_ga(?:\.\w+)+)`")
+LINK = re.compile(r"\]\(([\w./-]+\.(?:ipynb|py|md|gif)(?:#[\w-]+)?)\)")
+SECTION = re.compile(r"\[(\d), ([^]]+)\]\((\w+)\.ipynb\)")
+NO_STATEMENTS = ("ScaledSides", "Sides", "TranslatedSides", "asymmetric_kernel", "asymmetric_signal")
 
 
 def faults(source, notebook):
@@ -111,6 +116,57 @@ def test_the_glossary_names_things_that_exist():
         "gconv_ga.Gone",
         "gconv_ga.averaging.Frames",
     ]
+
+
+def link_faults(names, read):
+    """Return what is wrong with the links at the ends of the notebooks, one line each.
+
+    Args:
+        names: Names of the notebooks in their order.
+        read: Function from the name of a notebook to its text.
+    """
+    found = []
+    for name, following in zip(names, [*names[1:], None], strict=True):
+        end = read(name).rpartition("# %% [markdown]")[2]
+        wanted = {f"{name}.py", "README.md#to-run-them"} | ({f"{following}.ipynb"} if following else set())
+        found += [f"{name} does not link to {link}" for link in sorted(wanted - set(LINK.findall(end)))]
+    return found
+
+
+def test_every_notebook_links_to_the_next_one_and_to_its_source():
+    texts = {path.stem: path.read_text(encoding="utf-8").replace("\n# ", " ") for path in SOURCES}
+    assert link_faults(list(texts), texts.get) == []
+    for text in texts.values():
+        for link in LINK.findall(text):
+            assert (FOLDER / link.partition("#")[0]).exists(), link
+    assert "# To run them" in (FOLDER / "README.md").read_text(encoding="utf-8")
+    first, second = list(texts)[:2]
+    damaged = texts | {first: texts[first].replace(f"({second}.ipynb)", "(03_the_bridge.ipynb)")}
+    assert link_faults(list(texts), damaged.get) == [f"{first} does not link to {second}.ipynb"]
+
+
+def slide_faults(page):
+    """Return what is wrong with the table of the slides, one line each."""
+    found = [f"{name} does not exist" for name in unknown_names(page)]
+    statements = [f"gconv_ga.identities.{name}" for name in identities.__all__ if name not in NO_STATEMENTS]
+    found += [f"{name} is missing" for name in statements if f"`{name}`" not in page]
+    for number, section, notebook in SECTION.findall(page):
+        text = (FOLDER / f"{notebook}.py").read_text(encoding="utf-8")
+        if int(number) != int(notebook[:2]) or f"# ## {section}\n" not in text:
+            found.append(f"{notebook} has no section {number}, {section}")
+    return found
+
+
+def test_the_table_of_the_slides_names_functions_and_sections_that_exist():
+    page = (FOLDER / "slides.md").read_text(encoding="utf-8")
+    assert len(SECTION.findall(page)) == page.count("\n| ") - 2  # all rows but the head
+    assert slide_faults(page) == []
+    damaged = page.replace("kernel_rotation", "kernel_turn").replace("[5, The proof]", "[5, The evidence]")
+    faults = slide_faults(damaged)
+    assert {"gconv_ga.identities.kernel_turn does not exist", "gconv_ga.identities.kernel_rotation is missing"} < {
+        *faults
+    }
+    assert "05_preprocessing has no section 5, The evidence" in faults
 
 
 def test_every_figure_has_its_command_and_is_small():

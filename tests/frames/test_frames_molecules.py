@@ -131,7 +131,7 @@ def test_pyridine_is_that_of_the_file(shared_data: Callable[[str], Path]) -> Non
 
 def test_the_pyridine_example_runs_without_ase() -> None:
     pytest.importorskip("matplotlib", reason="matplotlib, for the pictures of the example, is not installed")
-    page = (ROOT / "notebooks" / "06_molecules.py").read_text(encoding="utf-8")
+    page = (ROOT / "notebooks" / "07_molecules.py").read_text(encoding="utf-8")
     example = page.split("## Does it learn?")[0].replace("# %matplotlib inline", "")
     blocked = 'import sys\nsys.modules["ase"] = None\n'
     ran = subprocess.run(
