@@ -64,8 +64,8 @@ def frame_average_is_equivariant(
         >>> import torch
         >>> from gconv_ga.frames import PointFrame
         >>> from gconv_ga.identities import frame_average_is_equivariant
-        >>> x = torch.randn(2, 5, 3, dtype=torch.float64)
-        >>> rotation = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64)).Q
+        >>> x = torch.arange(30, dtype=torch.float64).view(2, 5, 3).square().cos()
+        >>> rotation = torch.tensor([[0.36, 0.48, -0.8], [-0.8, 0.6, 0.0], [0.48, 0.64, 0.6]], dtype=torch.float64)
         >>> module = lambda x: x.sin().cumsum(1)
         >>> frame_average_is_equivariant(module, PointFrame("E"), x, rotation, torch.ones(3)).error < 1e-10
         True
@@ -126,7 +126,7 @@ def frame_average_keeps_equivariant(
         >>> import torch
         >>> from gconv_ga.frames import PointFrame
         >>> from gconv_ga.identities import frame_average_keeps_equivariant
-        >>> x = torch.randn(2, 5, 3, dtype=torch.float64)
+        >>> x = torch.arange(30, dtype=torch.float64).view(2, 5, 3).square().cos()
         >>> pull = lambda x: x + 0.1 * (x.mean(1, keepdim=True) - x)  # towards the mean: equivariant
         >>> frame_average_keeps_equivariant(pull, PointFrame("E"), x).error < 1e-10
         True
