@@ -123,9 +123,9 @@ def predict(
 
     Memory grows with the network and with --tile, and without --objects not with the image. Large PNG and JPEG files
     are decoded row by row into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in
-    use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, and TIFF with a compression
-    other than deflate and PackBits; of larger PNG and JPEG about 512 rows, while they are decoded. Meanwhile an
-    interlaced PNG takes as much as all its pixels, and a progressive JPEG two bytes for each value.
+    use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, WebP, BMP and GIF; of larger PNG
+    and JPEG about 512 rows, while they are decoded. Meanwhile an interlaced PNG takes as much as all its pixels, and a
+    progressive JPEG two bytes for each value.
 
     Example: gconv-ga predict --run run --images slides --out predictions --average D4
 

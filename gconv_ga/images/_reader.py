@@ -227,12 +227,19 @@ BAND = 512  # rows at a time, where a whole image is read
 class ImageFile:
     """An open image file that is read by window; the whole image is never held as float32.
 
-    Of arrays saved by numpy, and of TIFF without compression or compressed by deflate or PackBits, a window reads no
-    more than it needs. A PNG or JPEG of more than 4 million pixels is decoded by libvips, as far down as windows need
-    it, into a temporary file (``TMPDIR``) of the size of the decoded image; windows are then read in any order.
-    Meanwhile about 512 rows are held in memory; of a progressive JPEG also two bytes a value, of an interlaced PNG the
-    whole image. Smaller PNG and JPEG, and other TIFF, are decoded and held as a whole in their own number type. EXIF
-    orientation and colour profiles are not applied.
+    Pixels are those that a viewer shows: the orientation of EXIF and TIFF is applied, black is zero, inks (CMYK,
+    without colour profile), YCbCr and palettes become red, green and blue, and grey levels of 1, 2, 4 and 12 bits are
+    not spread over a larger range. Opacity is a channel like others. Colour profiles are not applied; L*a*b* is
+    refused.
+
+    A file is one image: of a pyramid the full level, of a slide the slide, of a JPEG with previews the first picture.
+    Planes that a TIFF says are channels are channels. Files of several pages are refused unless one is chosen.
+
+    Of arrays saved by numpy and of TIFF a window reads no more than it needs. A PNG or JPEG of more than 4 million
+    pixels is decoded by libvips, as far down as windows need it, into a temporary file (``TMPDIR``) of the size of the
+    decoded image; windows are then read in any order. Meanwhile about 512 rows are held in memory; of a progressive
+    JPEG also two bytes a value, of an interlaced PNG the whole image. Smaller PNG and JPEG, and WebP, BMP, GIF, and
+    TIFF in YCbCr without JPEG, are decoded and held as a whole in their own number type.
 
     Args:
         path: The file.
@@ -459,10 +466,10 @@ def read_window(raster: Raster, path: Path, top: int, left: int, height: int, wi
 
 
 def read_image(path: Path) -> Tensor:
-    """Read the grey levels, colours or channels of an image file: PNG, JPEG, TIFF, or an array saved by numpy.
+    """Read the grey levels, colours or channels of an image file of one of `FORMATS`.
 
     Args:
-        path: The file; 8 or 16 bits a value, or any number type of TIFF and numpy.
+        path: The file.
 
     Shape:
         - output: ``[C, H, W]``, float32, in the units of the file (0 .. 255 for 8 bits)
