@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from house import PROJECT, ROOT, inside
 
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("*/README.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
+PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 
 

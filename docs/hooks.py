@@ -1,0 +1,50 @@
+"""Hooks of the site: formulas become MathML, files of the repository are included, titles are those of griffe."""
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+from latex2mathml.converter import convert
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import File, Files
+
+ROOT = Path(__file__).parent.parent
+INCLUDE = re.compile(r"^<!-- include (\S+?)(?: from (#.*?))? -->$", re.MULTILINE)
+FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
+
+
+def on_files(files: Files, *, config: MkDocsConfig) -> None:
+    """Add the figures of the repository."""
+    for path in sorted((ROOT / "figures").iterdir()):
+        if path.suffix in (".png", ".gif"):
+            files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+
+
+def on_page_markdown(markdown: str, **_: Any) -> str:
+    """Replace ``<!-- include FILE -->`` by the file, or by what follows a heading of it."""
+    return INCLUDE.sub(lambda found: included(found[1], found[2]), markdown)
+
+
+def included(name: str, heading: str | None) -> str:
+    """Return a file of the repository without its first heading, or what follows another heading."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    _, found, rest = text.partition(f"{heading}\n" if heading else "\n")
+    if not found:
+        raise ValueError(f"{name} has no heading {heading!r}")
+    return rest.replace("](../figures/", "](figures/")
+
+
+def on_page_content(content: str, **_: Any) -> str:
+    """Turn formulas into MathML, which browsers draw without a script."""
+    return FORMULA.sub(lambda found: convert(html.unescape(found[2])), content)
+
+
+class Titles(griffe.Extension):
+    """Sections of our docstrings under the titles that griffe knows."""
+
+    def on_object(self, *, obj: griffe.Object, **_: Any) -> None:
+        """Call an Example what griffe calls it: Examples, which it shows as code."""
+        if obj.docstring:
+            obj.docstring.value = re.sub(r"^Example:$", "Examples:", obj.docstring.value, flags=re.MULTILINE)
