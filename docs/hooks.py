@@ -1,6 +1,7 @@
 """Hooks of the site: formulas become MathML, files of the repository are included, titles are those of griffe."""
 
 import html
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -11,19 +12,28 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parent.parent
+PLAY = "rotate.html"  # the page of `gconv-ga play`
 INCLUDE = re.compile(r"^<!-- include (\S+?)(?: from (#.*?))? -->$", re.MULTILINE)
 FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> None:
-    """Add the figures of the repository."""
+    """Add the figures of the repository, and the page to play with where the extra ``train`` is installed."""
     for path in sorted((ROOT / "figures").iterdir()):
         if path.suffix in (".png", ".gif"):
             files.append(File.generated(config, f"figures/{path.name}", abs_src_path=str(path)))
+    try:
+        from gconv_ga.play import play_page
+    except ModuleNotFoundError as error:
+        logging.getLogger("mkdocs.hooks").info("The page to play with is left out: %s", error)
+    else:
+        files.append(File.generated(config, PLAY, content=play_page()))
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Replace ``<!-- include FILE -->`` by the file, or by what follows a heading of it."""
+def on_page_markdown(markdown: str, *, files: Files, **_: Any) -> str:
+    """Replace ``<!-- include FILE -->`` by the file, or by what follows a heading of it; link the page to play with."""
+    link = f"[**Open the page**]({PLAY}) (0.4 MB; it needs no other file)." if files.get_file_from_path(PLAY) else ""
+    markdown = markdown.replace("<!-- play -->", link)
     return INCLUDE.sub(lambda found: included(found[1], found[2]), markdown)
 
 

@@ -62,11 +62,12 @@ def hooks():
 
 
 def test_files_are_included_and_formulas_drawn(hooks):
-    page = hooks.on_page_markdown("a\n<!-- include notebooks/README.md from # Glossary -->\nb")
+    files = pytest.importorskip("mkdocs.structure.files").Files([])
+    page = hooks.on_page_markdown("a\n<!-- include notebooks/README.md from # Glossary -->\nb", files=files)
     assert "## Symmetry" in page
     assert "| notebook |" not in page
     with pytest.raises(ValueError, match="no heading '# Absent'"):
-        hooks.on_page_markdown("<!-- include notebooks/README.md from # Absent -->")
+        hooks.on_page_markdown("<!-- include notebooks/README.md from # Absent -->", files=files)
     drawn = hooks.on_page_content(r'x <span class="arithmatex">\(a &lt; \rho\)</span> y')
     assert drawn.startswith("x <math")
     assert "<mo>&lt;</mo>" in drawn.replace("&#x0003C;", "&lt;")
