@@ -382,9 +382,10 @@ def _restore(kind: type[nn.Module], base: type[OrbitConvolution]) -> Any:
 class ConjugatedForward:
     """Replacement of a module's ``forward``: ``L_g module(L_g^-1 x_g)`` for all images among its arguments.
 
-    It is exact for every module from images to images or to numbers. A call without images is left to the module. So is
-    one with a size among its arguments, which belongs to images that are not upright; there `OrbitMode` does what it
-    can. The instance's ``forward`` is replaced, so that class, parameters, names and hooks stay.
+    It is exact for every module from images to images or to numbers. A call without images, or with channels last, is
+    left to the module. So is one with a size among its arguments, which belongs to images that are not upright; there
+    `OrbitMode` does what it can. The instance's ``forward`` is replaced, so that class, parameters, names and hooks
+    stay.
     """
 
     def __init__(self, module: nn.Module, group: Group) -> None:
@@ -392,7 +393,7 @@ class ConjugatedForward:
         self.moves = grid_moves(group)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        images = [x for _, x in nest_leaves((args, kwargs), "input") if is_image(x)]
+        images = [x for _, x in nest_leaves((args, kwargs), "input") if is_image(x) and _has_pixels_last(x)]
         if not images or _contains_size((args, kwargs)):
             return type(self.module).forward(self.module, *args, **kwargs)
         # Outside of `OrbitMode`, which is for images that are not upright.
@@ -401,6 +402,12 @@ class ConjugatedForward:
     def _forward_upright(self, image: Tensor, args: Any, kwargs: Any) -> Any:
         module = self.module
         return conjugate(lambda nest: type(module).forward(module, *nest[0], **nest[1]), (args, kwargs), self.moves)
+
+
+def _has_pixels_last(x: Tensor) -> bool:
+    """Return whether the pixels may be the last two axes; they are not where channels are known to be last."""
+    layout = layout_of(x)
+    return layout is None or layout.axes in ((), (2, 3))
 
 
 def _contains_size(nest: Any) -> bool:
@@ -490,7 +497,10 @@ def conjugate(operation: Callable[..., Any], nest: Any, moves: Sequence[GridMove
     order = len(moves)
     values = [value for _, value in nest_leaves(nest, "input")]
     length = next(value.shape[0] for value in values if is_image(value))
-    planes = [value.unflatten(0, (-1, order)).unbind(1) if _has_length(value, length) else None for value in values]
+    noted = any(layout_of(value) is not None for value in values if isinstance(value, Tensor))
+    planes = [
+        value.unflatten(0, (-1, order)).unbind(1) if _is_orbit(value, length, noted) else None for value in values
+    ]
     outputs: dict[int, list[Any]] = {}
     for elements in _group_by_shape(values, moves):
         upright = (
@@ -529,8 +539,18 @@ def is_image(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 4
 
 
-def _has_length(value: Any, length: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and value.shape[0] == length
+def _is_orbit(value: Any, length: int, noted: bool) -> bool:
+    """Return whether a value has a row for every orientation; a table may have as many rows, but depends on no input.
+
+    Args:
+        value: The value.
+        length: The orbit's length.
+        noted: Whether layouts were noted, so that a tensor without one is no orbit, unless it is an image.
+    """
+    if not isinstance(value, Tensor) or value.ndim == 0 or value.shape[0] != length:
+        return False
+    layout = layout_of(value)
+    return value.ndim == 4 or not noted if layout is None else layout.is_orbit
 
 
 def _move_image(plane: Tensor, move: GridMove) -> Tensor:

@@ -1,6 +1,7 @@
 """Where a plain network and its conversion part: the first function whose results are not each other's rotations."""
 
 import linecache
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,8 +16,8 @@ from ..actions import GridMove, move_grid, nest_leaves
 from ._layers import Layout, layout_of, mark
 from ._network import ConvertedNetwork
 
-_OWN_FOLDER = str(Path(__file__).parents[1])
-_TORCH_FOLDER = str(Path(torch.__file__).parent)
+_OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
+_TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
 
 
 class Call(NamedTuple):

@@ -158,7 +158,7 @@ def test_a_weight_with_as_many_rows_as_the_orbit_is_none(wrap):
     model = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU(), wrap(nn.ConvTranspose2d(8, 4, 4, 2, 1))).double()
     model(image(2, 3, 16, 24))
     net = convert(model.eval(), "C4", image(2, 3, 16, 24))
-    for batch in (1, 2, 3):
+    for batch in (1, 2, 4):
         x = image(batch, 3, 16, 24, seed=7)
         assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
 
@@ -185,3 +185,30 @@ def test_tokens_are_no_images():
     net = convert(model, "C4", image(1, 3, 12, 15))
     x = image(2, 3, 13, 13, seed=7)
     assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+class Table(nn.Module):
+    """Adds a number that a table holds for each bin; mixes positions and channels, so that it must be conjugated."""
+
+    def forward(self, y, table):
+        bins = (y.mean((1, 2, 3)).sigmoid() * len(table)).long()
+        return y.roll(1, -1) + table[bins, :, None, None]
+
+
+class Looked(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.look, self.last = nn.Conv2d(3, 4, 3), Table(), nn.Conv2d(4, 2, 3)
+        self.register_buffer("table", torch.randn(16, 4, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        return self.last(self.look(self.first(x), self.table))
+
+
+@torch.no_grad()
+def test_a_table_with_as_many_rows_as_the_orbit_is_none():
+    model = Looked().double()
+    net = convert(model, "C4", image(1, 3, 12, 15))
+    for batch in (2, 4, 8):
+        x = image(batch, 3, 12, 15, seed=7)
+        assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
