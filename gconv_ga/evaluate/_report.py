@@ -262,7 +262,7 @@ def _image_panels(image: Tensor, target: Tensor, labels: Tensor, *, is_objects: 
         # Not in grey, whose ends are those of the values: where nothing is wrong all would be black.
         Panel(wrong[::step, ::step].to(torch.float32), "wrong", "signed", limit=1),
     ]
-    return panel_figure([panels], dpi=240)
+    return panel_figure([panels], colour_bars=False, dpi=240)  # "wrong" is a mask
 
 
 def _by_colour(labels: Tensor) -> Tensor:
