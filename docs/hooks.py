@@ -38,11 +38,14 @@ def on_page_markdown(markdown: str, *, files: Files, **_: Any) -> str:
 
 
 def included(name: str, heading: str | None) -> str:
-    """Return a file of the repository without its first heading, or what follows another heading."""
+    """Return a file of the repository without its first heading, or the section under another heading."""
     text = (ROOT / name).read_text(encoding="utf-8")
     _, found, rest = text.partition(f"{heading}\n" if heading else "\n")
     if not found:
         raise ValueError(f"{name} has no heading {heading!r}")
+    if heading:
+        level = len(heading) - len(heading.lstrip("#"))
+        rest = re.split(rf"^#{{1,{level}}} ", rest, maxsplit=1, flags=re.MULTILINE)[0]
     return rest.replace("](../figures/", "](figures/")
 
 

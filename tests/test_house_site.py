@@ -66,6 +66,9 @@ def test_files_are_included_and_formulas_drawn(hooks):
     page = hooks.on_page_markdown("a\n<!-- include notebooks/README.md from # Glossary -->\nb", files=files)
     assert "## Symmetry" in page
     assert "| notebook |" not in page
+    page = hooks.on_page_markdown("<!-- include README.md from ## Use it -->", files=files)
+    assert "**A point cloud.**" in page
+    assert "## What was measured" not in page
     with pytest.raises(ValueError, match="no heading '# Absent'"):
         hooks.on_page_markdown("<!-- include notebooks/README.md from # Absent -->", files=files)
     drawn = hooks.on_page_content(r'x <span class="arithmatex">\(a &lt; \rho\)</span> y')
