@@ -219,7 +219,9 @@ def _check_pages(file: Any) -> None:
 
     seen = set[int]()
     place = read(number, wide)
-    while place and place not in seen:
+    while place:
+        if place in seen:  # tifffile would follow it for ever
+            raise ValueError("the directories of its pages form a ring")
         seen.add(place)
         count = read(order + sizes[0], place)
         entries = place + sizes[1]

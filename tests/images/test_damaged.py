@@ -7,6 +7,7 @@ import io
 import multiprocessing
 import resource
 import signal
+import struct
 import sys
 import tempfile
 import warnings
@@ -194,6 +195,21 @@ def test_grey_rows_would_be_found(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.ImageFile.LOAD_TRUNCATED_IMAGES", True)
     with pytest.raises(AssertionError, match="has other pixels"):
         truncated(tmp_path, "grey.jpg")
+
+
+@pytest.mark.parametrize("last", [0, -1], ids=["to the first", "to itself"])
+def test_pages_that_form_a_ring_are_refused(last, tmp_path):
+    """tifffile would follow them for ever."""
+    path = tmp_path / "ring.tif"
+    tifffile.imwrite(path, np.stack([GREY, GREY]), photometric="minisblack", metadata=None)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as file:
+        places, order = [page.offset for page in file.pages], file.byteorder
+    entries = struct.unpack_from(f"{order}H", content, places[-1])[0]
+    struct.pack_into(f"{order}I", content, places[-1] + 2 + 12 * entries, places[last])
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="the directories of its pages form a ring"):
+        ImageFile(path, None, READING)
 
 
 def _try_many(seed, count, folder, queue):
