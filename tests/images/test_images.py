@@ -48,7 +48,7 @@ def test_a_mask_with_a_palette_holds_class_indices(tmp_path):
 
 
 def test_a_mask_in_colour_is_refused(written):
-    path = written(np.zeros((2, 2, 3), dtype=np.uint8))
+    path = written(np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     with pytest.raises(ValueError, match=r"^mask must be a file of one channel .* has 3 channels"):
         read_mask(path)
 

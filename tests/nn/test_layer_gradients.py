@@ -55,8 +55,8 @@ def test_every_parameter_learns(name, device):
 def test_every_layer_with_parameters_is_asked_whether_it_learns():
     learning = {name for name, entry in CATALOGUE.items() if set(entry.uses) & set(LEARNING)}
     convolutions = {"LiftingConv2d", "GroupConv2d", "GroupConvTranspose2d"}
-    assert learning == convolutions | {"BatchNorm2d", "InstanceNorm2d"}
-    assert set(LEARNING) == {*CONVOLUTIONS, "BatchNorm2d", "InstanceNorm2d"}
+    assert learning == convolutions | {"BatchNorm2d", "InstanceNorm2d", "VectorHead"}
+    assert set(LEARNING) == {*CONVOLUTIONS, "BatchNorm2d", "InstanceNorm2d", "VectorHead"}
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)

@@ -1,11 +1,11 @@
 """Networks that people use, and what `convert` makes of them.
 
-    python tests/conversion/network_catalogue.py                    # all whose packages are installed; long
-    python tests/conversion/network_catalogue.py --only timm/ --out found.txt
+    python tests/network_catalogue.py                    # all whose packages are installed; long
+    python tests/network_catalogue.py --only timm/ --out found.txt
 
 Prints one line for each: "converts", with how many convolutions can be opened; the first words of the refusal; or
 "WRONG", if the network was accepted and differs from its average, which is computed here by itself at a third size.
-`OUTCOMES`, beside this file, is what was found; `test_network_catalogue.py` compares.
+`OUTCOMES`, beside this file, is what was found; `conversion/test_network_catalogue.py` compares a sample.
 """
 
 import argparse
