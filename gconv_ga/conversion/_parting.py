@@ -39,7 +39,7 @@ class Call(NamedTuple):
 
     @property
     def place(self) -> tuple[str, str, int]:
-        """What the same call of the two networks has in common."""
+        """Return what the same call of the two networks has in common."""
         return self.name, self.file, self.line
 
 

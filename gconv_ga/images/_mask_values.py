@@ -1,4 +1,4 @@
-"""What the values in the masks of a data set can mean: class indices, two values for two classes, or neither."""
+"""The meaning of the values in the masks of a data set: class indices, two values for two classes, or neither."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
