@@ -23,6 +23,7 @@ def script(name):
 
 readme_command = script("readme_command")
 look_into_wheel = script("look_into_wheel")
+make_wheels = script("make_wheels")
 
 
 def run_python_blocks(page: Path) -> int:
@@ -156,6 +157,18 @@ def test_a_good_wheel_is_accepted():
 )
 def test_a_bad_wheel_is_refused(names, fault):
     assert any(line.startswith(fault) for line in look_into_wheel.faults(names, set(WHEEL[:3])))
+
+
+@pytest.mark.parametrize(
+    ("symbols", "found"),
+    [
+        (b"libc.so.6\0memcpy@GLIBC_2.14\0free@GLIBC_2.2.5\0malloc@GLIBC_2.17\0", []),
+        (b"libc.so.6\0memcpy@GLIBC_2.34\0", ["needs glibc 2.34"]),
+        (b"libc.so.6\0libstdc++.so.6\0memcpy@GLIBC_2.14\0", ["needs libstdc++.so.6"]),
+    ],
+)
+def test_libraries_that_need_more_than_the_tag_of_the_wheel_says_are_seen(symbols, found):
+    assert make_wheels.faults(symbols) == found
 
 
 def test_the_files_of_the_package_are_expected_in_the_wheel():

@@ -158,7 +158,7 @@ def evaluate(
     failed = {name: problem for *_, found in scored for name, problem in found.items()}
     if len(failed) == len(pairs):
         refuse_files(source.option, list(failed.values()), "no image has a score")
-    report = None
+    reports: list[dict[str, Any]] = []
     for checkpoint, name, scores, objects, _ in scored:
         report = evaluation_report(
             {each: scores[each] for each in scores if each not in failed},
@@ -166,9 +166,10 @@ def evaluate(
             run=printable(checkpoint_file(name)),
             step=checkpoint.step,
             objects=None if objects is None else {each: objects[each] for each in objects if each not in failed},
-            against=report,
+            against=reports[-1] if reports else None,
         )
-    assert report is not None
+        reports.append(report)
+    report = reports[-1]
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     places = {printable(pair.name): place for place, pair in enumerate(pairs)}
     pictures = {

@@ -6,7 +6,6 @@ feature map lies in the image's frame: that of element ``g`` is ``L_g`` of what 
 image, and nothing has to be rotated back at the end. A map rotated back, ``L_g^-1 x_g``, is called upright here.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -36,12 +35,8 @@ from ..nn.authoring import (
 MAP_NUMBERS_PER_WEIGHT = {"cached": 4.0, "rotated": 8.0}
 
 
-# The Fourier algorithm was not measured on smaller maps.
-LEAST_SIDE = 8
-
-
 class Layout(NamedTuple):
-    """What is known of a tensor that a network computes, noted on the tensor itself.
+    """Facts about a tensor that a network computes, noted on the tensor itself.
 
     Args:
         axes: The axes of the pixels' rows and columns; none where they are not known, as for tokens.
@@ -246,8 +241,7 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
             return y
         height, width = geometry.output_size(input.shape[-2], input.shape[-1])
         numbers = input.numel() * self.count + input.shape[0] * self.out_channels * height * width
-        pixels = input.shape[0] // self.group.order * height * width
-        layer = self._layer_by_fourier(geometry, pixels, min(height, width))
+        layer = self._layer_by_fourier(input, geometry)
         if layer is not None:
             return self._convolve_by(layer, input, weight, bias)
         if self._rotates_maps(numbers, weight, geometry):
@@ -257,26 +251,29 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         y = correlate(x, self._kernels(weight), bias, geometry, self.groups, self.padding_mode, elements_first=True)
         return y.flatten(0, 1)
 
-    def _layer_by_fourier(self, geometry: Geometry, pixels: Any, side: Any) -> gnn.GroupConv2d | None:
-        """Return a group convolution that is computed in the Fourier basis, where that is the faster way; else None."""
+    def _layer_by_fourier(self, input: Tensor, geometry: Geometry) -> gnn.GroupConv2d | None:
+        """Return a group convolution if it computes this orbit in the Fourier basis; else None."""
         rows, columns = geometry.rows, geometry.columns
         plain = rows == columns and rows.stride == rows.dilation == 1 and rows.low == rows.high
         if not (self._mixes_all and plain and self.padding_mode == "zeros") or torch.compiler.is_compiling():
             return None
         layer = self._fourier_layer
-        if layer is None or layer.padding != (rows.low, rows.low):
+        if layer is None or layer.padding != (rows.low, rows.low) or layer.weight.dtype != input.dtype:
             layer = gnn.GroupConv2d(
                 self.in_channels, self.out_channels, rows.kernel, padding=rows.low, group=self.group,
                 bias=self.bias is not None,
             )  # fmt: skip
             # Each call brings the weights: these would only take memory.
-            layer.weight = nn.Parameter(layer.weight.new_empty(0), requires_grad=False)
+            layer.weight = nn.Parameter(layer.weight.new_empty(0, dtype=input.dtype), requires_grad=False)
             self.__dict__["_fourier_layer"] = layer
-        least = layer.fourier.least_pixels if layer.fourier is not None else math.inf
-        return layer if pixels >= least and side >= LEAST_SIDE else None
+        return layer if layer.uses_fourier(self._by_channel(input)) else None
+
+    def _by_channel(self, input: Tensor) -> Tensor:
+        """Return an orbit as a feature map on the group, ``[B, C, |G|, H, W]``."""
+        return input.unflatten(0, (-1, self.group.order)).transpose(1, 2)
 
     def _convolve_by(self, layer: gnn.GroupConv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        maps = input.unflatten(0, (-1, self.group.order)).transpose(1, 2).contiguous()
+        maps = self._by_channel(input).contiguous()
         tensors = {"weight": self.planes(weight).contiguous()} | ({} if bias is None else {"bias": bias})
         y: Tensor = functional_call(layer.train(self.training), tensors, (maps,))
         return y.transpose(1, 2).flatten(0, 1)

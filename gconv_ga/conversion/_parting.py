@@ -1,4 +1,4 @@
-"""Where a plain network and its conversion part: the first function whose results are not each other's rotations."""
+"""The place where a network and its conversion part: the first call whose results are not rotations of one another."""
 
 import linecache
 import os

@@ -20,6 +20,7 @@ def understand(
 
     Two values stand for two classes in their order, whatever they are. Refused are values that cannot be class indices:
     a mark of ignored pixels that was not declared, smooth edges, and numbers of instances, which each mask counts anew.
+    Instances are not recognized where no mask has more than 7, or all have equally many: they look like classes.
 
     Args:
         files: Number of pixels of each value in each mask.

@@ -109,7 +109,7 @@ class MaskEncoding:
             raise invalid("mask", "a file of whole numbers, the class indices", pixels)
         found = pixels[0].to(torch.int64)
         if self.values is not None:
-            return self._by_value(found)
+            return self._by_value(found, self.values)
         if not self.instances:
             return found
         if bool((found < 0).any()):
@@ -119,18 +119,17 @@ class MaskEncoding:
             objects if self.ignore_index is None else objects.masked_fill(found == self.ignore_index, self.ignore_index)
         )
 
-    def _by_value(self, found: Tensor) -> Tensor:
-        assert self.values is not None
+    def _by_value(self, found: Tensor, values: Sequence[int]) -> Tensor:
         classes = torch.full_like(found, -1)
         known = torch.zeros_like(found, dtype=torch.bool)
         if self.ignore_index is not None:
             known = found == self.ignore_index
             classes[known] = self.ignore_index
-        for index, value in enumerate(self.values):
+        for index, value in enumerate(values):
             classes[found == value] = index
             known |= found == value
         if not bool(known.all()):
-            takes = f"a file of the values {', '.join(map(str, self.values))}, one for each class"
+            takes = f"a file of the values {', '.join(map(str, values))}, one for each class"
             raise invalid("mask", takes, found, f"it holds {int(found[~known][0])}")
         return classes
 

@@ -1,4 +1,4 @@
-"""How image files are read: the channels, the page, the number type, and the largest size. Imports nothing heavy."""
+"""The choices in reading image files: channels, page, number type and largest size. Imports nothing heavy."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -51,7 +51,7 @@ class Fields:
 
     @property
     def regular(self) -> bool:
-        """Whether these are feature maps on the group."""
+        """True for feature maps on the group."""
         return self.kind == "regular"
 
 

@@ -112,7 +112,7 @@ class FieldType(_StandIn):
 
     @property
     def uniform(self) -> bool:
-        """Whether all fields are of one kind."""
+        """True if all fields are of one kind."""
         return len(set(self.representations)) == 1
 
     @property

@@ -80,7 +80,7 @@ def algorithms() -> dict[str, str]:
 
 
 class FourierUse(NamedTuple):
-    """What the Fourier algorithm has to know of a layer that it applies to.
+    """Facts about a layer to which the Fourier algorithm applies.
 
     Args:
         key: Key of its plan.

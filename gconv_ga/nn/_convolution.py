@@ -394,6 +394,21 @@ class GroupConv2d(_Convolution):
             return None
         return FourierUse(key, self.kernel_size[0], rows.low, least_pixels(key, self.in_channels, self.out_channels))
 
+    def uses_fourier(self, input: Tensor) -> bool:
+        """Return whether a feature map would be convolved in the Fourier basis now; see `algorithm`.
+
+        Shape:
+            - input: ``[B, C_in, |G|, H, W]``
+
+        Example:
+            >>> import torch
+            >>> import gconv_ga.nn as gnn
+            >>> with gnn.algorithm("dense"):
+            ...     gnn.GroupConv2d(4, 4, 3, padding=1, group="C8").uses_fourier(torch.randn(1, 4, 8, 16, 16))
+            False
+        """
+        return self.fourier is not None and uses_fourier(self.fourier, input, self.weight)
+
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
 
@@ -406,7 +421,7 @@ class GroupConv2d(_Convolution):
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
         use = self.fourier
-        if use is not None and uses_fourier(use, input, self.weight):
+        if use is not None and self.uses_fourier(input):
             weight = self.weight
             numbers = self._cached(lambda: fourier_mix(weight, use.key), weight, form="fourier")
             return fourier_conv(input, numbers, self.bias, use.key, use.padding)

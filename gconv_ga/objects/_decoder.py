@@ -1,4 +1,4 @@
-"""What a decoder takes and returns. Imports nothing heavy: prediction without objects loads it too."""
+"""Options and result of a decoder. Imports nothing heavy: prediction without objects loads it too."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

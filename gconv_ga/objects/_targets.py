@@ -1,4 +1,4 @@
-"""What a network is trained to predict about objects: distances to their edges, and flows towards their middles."""
+"""Targets of networks for objects: distances to their edges, and flows towards their middles."""
 
 import numpy as np
 import scipy.ndimage as ndi

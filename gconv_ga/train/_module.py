@@ -1,6 +1,6 @@
 """The loss of a segmenter, and the Lightning module that trains it."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import pytorch_lightning as pl
 import torch
@@ -97,6 +97,8 @@ class Segmenter(pl.LightningModule):
         ICLR 2019.
     """
 
+    _default_loss: ClassVar[type[nn.Module]] = CrossEntropyDice
+
     def __init__(
         self,
         model: nn.Module,
@@ -112,7 +114,7 @@ class Segmenter(pl.LightningModule):
         self.model = model
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
-        self.loss = CrossEntropyDice() if loss is None else loss
+        self.loss = self._default_loss() if loss is None else loss
         self.steps = None if steps is None else as_int("steps", steps, minimum=1)
         self.steps_before = 0  # of a training that is resumed, for messages
 

@@ -131,18 +131,7 @@ class ObjectSegmenter(Segmenter):
         torch.Size([2, 5, 16, 20])
     """
 
-    def __init__(
-        self,
-        model: nn.Module,
-        *,
-        learning_rate: float = 1e-2,
-        weight_decay: float = 1e-2,
-        loss: nn.Module | None = None,
-        steps: int | None = None,
-    ) -> None:
-        super().__init__(
-            model, learning_rate=learning_rate, weight_decay=weight_decay, loss=loss or ObjectLoss(), steps=steps
-        )
+    _default_loss = ObjectLoss
 
     def forward(self, x: Tensor) -> Tensor:
         maps: Tensor = self.model.maps(x)  # type: ignore[operator]  # a method of the network
