@@ -5,7 +5,8 @@
 
 Trained are networks with heads for distances and flows, on 8 and on all images. Scored are average precision, panoptic
 quality and the count, and what changes when the image is rotated. An interrupted run is continued: rows that the file
-already contains are not computed again. ``--quick`` takes four steps on corners of the bundled sample.
+already contains are not computed again. ``--weights DIR`` keeps the networks as checkpoints. ``--quick`` takes four
+steps on corners of the bundled sample.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import csv
 import math
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,8 @@ from torch import nn
 from gconv_ga.evaluate import ImageObjects, evaluate_objects, mean_score
 from gconv_ga.groups import as_group
 from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, Split
-from gconv_ga.models import ObjectUNet
-from gconv_ga.objects import decode
+from gconv_ga.objects import Decoder, decode
+from gconv_ga.segmenter import SegmenterConfig, save_checkpoint
 from gconv_ga.train import ObjectSegmenter, ObjectStream, choose_decoder, fit, start_at_frequencies
 
 TASKS = ("nuclei", "histology")  # the sets whose objects are known
@@ -63,11 +65,12 @@ def sample_parts(name: str) -> dict[str, Split]:
     return cut | {"val": Split(cut["train"].images[-1:], cut["train"].masks[-1:])}
 
 
-def build(method: str, channels: int, width: int) -> ObjectUNet:
-    """Return a network that does as many multiply-adds as a plain one of ``width`` channels."""
+def describe(method: str, normalization: Normalization, width: int) -> SegmenterConfig:
+    """Describe a network that does as many multiply-adds as a plain one of ``width`` channels."""
     group = METHODS[method]
     own = width if group is None else max(1, width // as_group(group).order)
-    return ObjectUNet(channels, 2, group=group, width=own)
+    arguments = {"in_channels": len(normalization.mean), "classes": 2, "group": group, "width": own}
+    return SegmenterConfig("ObjectUNet", arguments, ("background", "object"), normalization)
 
 
 def train(model: nn.Module, name: str, split: Split, *, steps: int, seed: int, crop: int, lr: float) -> float:
@@ -79,14 +82,12 @@ def train(model: nn.Module, name: str, split: Split, *, steps: int, seed: int, c
     return time.process_time() - start
 
 
-def score(model: nn.Module, parts: dict[str, Split]) -> dict[str, Any]:
-    """Choose the decoder on the validation images and score the objects of the test images, and their changes."""
-    model.eval()
-    decoder = choose_decoder(model, parts["val"])
+def score(model: nn.Module, decoder: Decoder | None, test: Split) -> dict[str, Any]:
+    """Score the objects of the test images, and their changes."""
     start = time.process_time()
     found: list[ImageObjects] = [
         evaluate_objects(model, image, instances, decoder=decoder)
-        for image, instances in zip(parts["test"].images, parts["test"].masks, strict=True)
+        for image, instances in zip(test.images, test.masks, strict=True)
     ]
     scores = [image.scores for image in found]
     changes = [change for image in found for change in image.changes]
@@ -109,13 +110,17 @@ def run(method: str, name: str, parts: dict[str, Split], images: int, seed: int,
     labelled = Split(parts["train"].images[order], parts["train"].masks[order])
     normalize = Normalization.measure(labelled.images, KINDS[name].percentile)
     labelled = Split(normalize(labelled.images), labelled.masks)
-    torch.manual_seed(seed)
-    model = build(method, labelled.images.shape[1], args.channels)
+    config = describe(method, normalize, args.channels)
+    model = config.build(seed=seed)
     crop = 32 if args.quick else KINDS[name].crop
     seconds = train(model, name, labelled, steps=args.steps, seed=seed, crop=crop, lr=args.lr)
-    normalized = {part: Split(normalize(parts[part].images), parts[part].masks) for part in ("val", "test")}
+    val, test = (Split(normalize(parts[part].images), parts[part].masks) for part in ("val", "test"))
+    config = replace(config, decoder=choose_decoder(model.eval(), val))
+    if args.weights is not None:
+        file = f"{name}_{images or 'all'}_{method.split(',')[0]}_{seed}.safetensors"
+        save_checkpoint(args.weights / file, model, config, step=args.steps)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    return {"parameters": parameters, "train seconds": seconds} | score(model, normalized)
+    return {"parameters": parameters, "train seconds": seconds} | score(model, config.decoder, test)
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:
@@ -149,6 +154,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--channels", type=int, default=16, help="channels of the baseline at the finest level")
     parser.add_argument("--hours", type=float, default=math.inf, help="start no run after this many processor hours")
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
+    parser.add_argument("--weights", type=Path, help="folder in which the trained networks are kept")
     parser.add_argument("--table", type=Path, help="print the tables of this file and run nothing")
     parser.add_argument("--quick", action="store_true", help="four steps on small crops of the bundled sample")
     args = parser.parse_args(arguments)

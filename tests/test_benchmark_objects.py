@@ -6,6 +6,8 @@ import json
 import pytest
 from house import ROOT
 
+from gconv_ga import images, segmenter
+
 for _package in ("pytorch_lightning", "skimage", "torchmetrics", "torchvision"):
     pytest.importorskip(_package, reason=f"{_package}, from the extra train, is not installed")
 
@@ -19,7 +21,7 @@ def objects(monkeypatch):
 def test_the_study_in_short(objects, tmp_path, capsys):
     out = tmp_path / "rows.jsonl"
     methods = ["plain, augmented", "C4", "D4"]
-    call = ["--quick", "--tasks", "nuclei", "--methods", *methods, "--out", str(out)]
+    call = ["--quick", "--tasks", "nuclei", "--methods", *methods, "--out", str(out), "--weights", str(tmp_path)]
     rows = objects.main(call)
     assert [row["method"] for row in rows] == methods
     for row in rows:
@@ -35,8 +37,12 @@ def test_the_study_in_short(objects, tmp_path, capsys):
     assert [row["AP"] for row in again] == [row["AP"] for row in rows]
     assert objects.main(["--quick", "--tasks", "nuclei", "--table", str(out)]) == again
     assert json.loads(lines[0]) == rows[0]
+    kept = {path.stem: segmenter.load_checkpoint(path) for path in tmp_path.glob("*.safetensors")}
+    assert sorted(kept) == ["nuclei_2_C4_0", "nuclei_2_D4_0", "nuclei_2_plain_0"]
+    assert all(checkpoint.config.decoder.method == "watershed" for checkpoint in kept.values())
 
 
 def test_widths_match_the_multiply_adds(objects):
-    widths = {method: objects.build(method, 1, 16).body.width for method in objects.METHODS}
+    grey = images.Normalization([0.5], [0.2])
+    widths = {method: objects.describe(method, grey, 16).arguments["width"] for method in objects.METHODS}
     assert widths == {"plain, augmented": 16, "C4": 4, "D4": 2, "C8": 2}
