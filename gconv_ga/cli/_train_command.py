@@ -35,6 +35,10 @@ def train(*, context: typer.Context, **values: Any) -> None:
     validation the rules that find objects with the highest average precision are chosen and stored in the checkpoint;
     predict --objects and evaluate --instances use them.
 
+    Crops are rotated and reflected at random. --augment adds random changes: light or strong, or kinds of them: color
+    (hue and saturation, of images of three channels), contrast (and brightness, each channel on its own), scale, blur,
+    noise, elastic. Each is made in half of the crops. strong,scale,noise makes these two as large as strong does.
+
     --arch smp:NAME:ENCODER selects a network of segmentation_models_pytorch, converted so that it is exactly
     equivariant: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or Segformer, with a
     convolutional encoder such as resnet18 or tu-convnext_atto. Without --open-taps it is the group average of the

@@ -2,8 +2,9 @@
 
 An option is a field of `RunConfig`, of `Machines`, or of a dataclass below. Its metadata holds what the command line
 needs: ``help``, and where they apply ``metavar``, ``minimum``, ``maximum``, ``above`` (an exclusive lower bound),
-``choices``, ``callback``, and ``default`` and ``type`` if those of the option differ from those of the field. Options
-that several commands share are fields whose type is ``Annotated[..., typer.Option(...)]``.
+``choices``, ``check`` (a function that raises ValueError), ``callback``, and ``default`` and ``type`` if those of the
+option differ from those of the field. Options that several commands share are fields whose type is
+``Annotated[..., typer.Option(...)]``.
 """
 
 import difflib
@@ -237,17 +238,19 @@ def _parameter(option: Field[Any]) -> inspect.Parameter:
 def _limits(option: Field[Any]) -> Callable[[Any], Any] | None:
     """Return the callback that checks what Typer does not: choices with our message, and exclusive bounds."""
     about = option.metadata
-    if not {"choices", "above"} & about.keys():
+    if not {"choices", "above", "check"} & about.keys():
         return None
 
     def check(value: Any) -> Any:
         if "above" in about and not value > about["above"]:
             raise typer.BadParameter(f"{value} is not above {about['above']}")
-        if "choices" in about:
-            try:
+        try:
+            if "choices" in about:
                 one_of(option.name, value, about["choices"])
-            except ValueError as error:
-                raise typer.BadParameter(str(error)) from None
+            if "check" in about:
+                about["check"](value)
+        except ValueError as error:
+            raise typer.BadParameter(str(error)) from None
         return value
 
     return check

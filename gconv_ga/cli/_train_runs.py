@@ -118,7 +118,8 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     )
     list_classes(classes, split, scan.by_pair)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
-    config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
+    with naming("--augment"):  # all others have been checked
+        config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
     return Plan(pairs, config, machines, weights, values)
 
 

@@ -7,7 +7,7 @@ Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that 
 `OTHER_NUMBERS` (channels, pages, number types, sizes); `read_pixel_size`; `find_images`, `match_masks`, `read_table`,
 `Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`, `read_colors`;
 `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set); `PairDataset`,
-`CropStream`, `RandomSymmetry` (data sets for training).
+`CropStream`, `RandomSymmetry`, `Changes`, `RandomChanges` (data sets and augmentation for training).
 
 Example:
     >>> from gconv_ga.images import CropStream, load_sample
@@ -25,10 +25,12 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
+    from ._changes import Changes
     from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
     from ._masks import MaskEncoding, read_colors
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
     from ._pixel_size import read_pixel_size
+    from ._random_changes import RandomChanges
     from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
     from ._reading import MAX_PIXELS, OTHER_NUMBERS, Reading
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
@@ -40,6 +42,7 @@ __all__ = [
     "MAX_PIXELS",
     "OTHER_NUMBERS",
     "SAMPLES",
+    "Changes",
     "CropStream",
     "ImageFile",
     "MaskEncoding",
@@ -48,6 +51,7 @@ __all__ = [
     "PairDataset",
     "PairFiles",
     "Problem",
+    "RandomChanges",
     "RandomSymmetry",
     "Reading",
     "Sample",
@@ -72,6 +76,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
+        "_changes": ["Changes"],
         "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files"],
         "_masks": ["MaskEncoding", "read_colors"],
         "_pairs": [
@@ -86,6 +91,7 @@ __getattr__, __dir__ = lazy_names(
             "read_table",
         ],
         "_pixel_size": ["read_pixel_size"],
+        "_random_changes": ["RandomChanges"],
         "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
         "_reading": ["MAX_PIXELS", "OTHER_NUMBERS", "Reading"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],

@@ -14,8 +14,10 @@ from torchvision.transforms import v2
 from .._validate import as_int, invalid
 from ..actions import LabelMask, ScalarField
 from ..groups import Group, as_group
+from ._changes import Changes
 from ._masks import MaskEncoding
 from ._pairs import PairFiles
+from ._random_changes import RandomChanges
 from ._reader import ImageFile, MaskFile, Normalization
 from ._reading import Reading
 
@@ -179,6 +181,9 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
     that is resumed at step ``s`` sees what it would have seen, and the number of workers has no effect. Read it in
     order (``shuffle=False``). Torch's global generator is left unchanged.
 
+    For a random scale a smaller or larger window of the image is resized to a crop: the image is interpolated, after
+    smoothing if it shrinks, and each pixel of the mask has the class of the nearest one.
+
     Args:
         pairs: Data set of pairs ``(image, mask)``, such as a `Split`.
         length: Number of items: steps times batch size.
@@ -188,6 +193,8 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         seed: Random seed of the order and of all draws.
         ignore_index: Class of padded pixels: images smaller than a crop are padded by reflection, as much on either
             side, and are not refused. If None, they are.
+        augment: Random changes of colour, contrast, scale and so on, or their name as for `Changes.named`: "none",
+            "light", "strong", "color,noise" ... They are made for normalized images.
 
     Shape:
         - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
@@ -215,6 +222,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         symmetry: Group | str | None = "D4",
         seed: int = 0,
         ignore_index: int | None = None,
+        augment: Changes | str = "none",
     ) -> None:
         self.pairs = pairs
         self.length = as_int("length", length, minimum=1)
@@ -222,6 +230,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         self.seed = as_int("seed", seed, minimum=0)
         self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
         self.ignore_index = ignore_index
+        self.augment = RandomChanges(augment)
 
     def __len__(self) -> int:
         return self.length
@@ -234,26 +243,28 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
             advice = "with an ignore_index smaller images are padded"
             raise invalid("crop", f"at most {min(height, width)}, the shorter side of an image", self.crop, advice)
         with _seeded(_mix(self.seed, index)):
+            crop = max(1, round(self.crop / self.augment.zoom()))
+            if self.ignore_index is None:
+                crop = min(crop, height, width)
             # Where there is only one position, nothing is drawn, as in torchvision's RandomCrop.
-            top, left = (
-                int(torch.randint(side - self.crop + 1, ())) if side > self.crop else 0 for side in (height, width)
-            )
-            image, mask = self._padded(*window(top, left, min(self.crop, height), min(self.crop, width)))
+            top, left = (int(torch.randint(side - crop + 1, ())) if side > crop else 0 for side in (height, width))
+            image, mask = self._padded(*window(top, left, min(crop, height), min(crop, width)), crop)
+            image, mask = _resized(image, mask, self.crop)
             if self.symmetry is not None:
                 image, mask = RandomSymmetry(self.symmetry)(tv_tensors.Image(image), tv_tensors.Mask(mask))
-        return image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor)
+            return self.augment(image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor))
 
-    def _padded(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    def _padded(self, image: Tensor, mask: Tensor, crop: int) -> tuple[Tensor, Tensor]:
         """Pad a pair to the size of a crop: the image by reflection at its outer pixels, the mask by ignored ones."""
-        if mask.shape == (self.crop, self.crop):
+        if mask.shape == (crop, crop):
             return image, mask
-        lacking = [self.crop - side for side in mask.shape]
+        lacking = [crop - side for side in mask.shape]
         before = [count // 2 for count in lacking]
         rows, columns = (
             torch.from_numpy(np.pad(np.arange(side), (first, count - first), mode="reflect"))
             for side, first, count in zip(mask.shape, before, lacking, strict=True)
         )
-        wide = mask.new_full((self.crop, self.crop), int(self.ignore_index or 0))
+        wide = mask.new_full((crop, crop), int(self.ignore_index or 0))
         wide[before[0] : before[0] + mask.shape[0], before[1] : before[1] + mask.shape[1]] = mask
         return image[..., rows, :][..., columns], wide
 
@@ -273,6 +284,14 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         number, place = divmod(index, len(self.pairs))
         generator = torch.Generator().manual_seed(_mix(self.seed, number, 1))
         return int(torch.randperm(len(self.pairs), generator=generator)[place])
+
+
+def _resized(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Resize a square pair: the image by interpolation, the mask by the nearest pixel."""
+    if len(mask) == side:
+        return image, mask
+    nearest = ((torch.arange(side) + 0.5) * (len(mask) / side)).to(torch.int64)
+    return v2.functional.resize(image, [side, side], antialias=True), mask[nearest][:, nearest]
 
 
 def _mix(*numbers: int) -> int:

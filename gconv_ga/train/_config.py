@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._validate import as_int, invalid, one_of
 from ..groups import as_group
+from ..images import Changes
 from ..segmenter import PRECISIONS
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def _indices() -> "MaskEncoding":
 class RunConfig:
     """Everything that decides the result of a run, except the image files. It is converted to JSON and back.
 
-    The metadata of a field that has ``help`` describes it as an option of ``gconv-ga train``; ``minimum``, ``above``
-    and ``choices`` are also checked here.
+    The metadata of a field that has ``help`` describes it as an option of ``gconv-ga train``; ``minimum``, ``above``,
+    ``choices`` and ``check`` are also checked here.
 
     Args:
         segmenter: Network, classes and normalization.
@@ -36,7 +37,8 @@ class RunConfig:
         batch_size: Number of crops in a step, of all processes together.
         crop: Height and width of a crop in pixels.
         learning_rate: Highest learning rate of the cycle.
-        augmentation: Group from which each crop is transformed by a random element. If None, there is no augmentation.
+        augmentation: Group from which each crop is transformed by a random element. If None, crops are not moved.
+        augment: Random changes of the crops beyond that, by their name as for `gconv_ga.images.Changes.named`.
         seed: Random seed of the initial weights, the crops and their augmentation.
         mask_encoding: Encoding of the classes in mask files, and the ignored pixels.
         every: Number of steps between validations, at each of which the state is saved. If None, a tenth of all.
@@ -47,7 +49,8 @@ class RunConfig:
             the weights of an encoder, which is used with a new head. If None, the weights are random.
 
     Raises:
-        ValueError: A number is out of its range, or no image is for training.
+        ValueError: A number is out of its range, an augmentation is unknown or not for such images, or no image is for
+            training.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -69,6 +72,14 @@ class RunConfig:
         default=1e-2, metadata={"help": "Highest learning rate of the one-cycle schedule.", "above": 0}
     )
     augmentation: str | None = "D4"
+    augment: str = field(
+        default="none",
+        metadata={
+            "metavar": "NAMES",
+            "help": "Random changes of crops: none, light, strong, or kinds such as color,scale,noise; see above.",
+            "check": Changes.named,
+        },
+    )
     seed: int = field(
         default=0,
         metadata={
@@ -100,6 +111,11 @@ class RunConfig:
                 raise invalid(each.name, f"above {limits['above']}", value)
             if "choices" in limits:
                 one_of(each.name, value, limits["choices"])
+            if "check" in limits:
+                limits["check"](value)
+        channels = self.segmenter.arguments["in_channels"]
+        if "color" in self.augment.replace(" ", "").split(",") and channels != 3:
+            raise invalid("augment", f"without color for images of {channels} channels", self.augment)
         if self.augmentation is not None:
             as_group(self.augmentation, "augmentation")
         object.__setattr__(self, "split", dict(self.split))

@@ -205,6 +205,7 @@ def _train(
         stream: Dataset[Any] = CropStream(
             _instances(training) if config.finds_objects else training, length=config.steps * config.batch_size,
             crop=config.crop, symmetry=config.augmentation, seed=config.seed, ignore_index=ignored,
+            augment=config.augment,
         )  # fmt: skip
         segmenter: Segmenter
         if config.finds_objects:

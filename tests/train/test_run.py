@@ -81,6 +81,8 @@ def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
         ({"patience": 2, "split": {"a": "train"}}, "patience must be None where no image is for validation"),
         ({"seed": -1}, "seed must be an int of at least 0"),
         ({"augmentation": "E4"}, "augmentation must be a group"),
+        ({"augment": "heavy"}, "augment must be none, light, strong, or kinds among"),
+        ({"augment": "strong, color"}, "augment must be without color for images of 1 channels"),
         ({"split": {"a": "val"}}, "split must be one that has images for training"),
         ({"stepps": 3}, "text must be a configuration of a run as JSON"),
         ({"segmenter": None}, "text must be a configuration of a"),

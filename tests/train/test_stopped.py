@@ -27,7 +27,7 @@ def pairs():
 
 @pytest.fixture
 def run(config):
-    return RunConfig(config, {"00": "train", "01": "val"}, steps=5, batch_size=1, crop=16, every=5)
+    return RunConfig(config, {"00": "train", "01": "val"}, steps=5, batch_size=1, crop=16, every=5, augment="strong")
 
 
 def names(folder):
