@@ -10,6 +10,7 @@ import griffe
 from latex2mathml.converter import convert
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
+from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parent.parent
 PLAY = "rotate.html"  # the page of `gconv-ga play`
@@ -49,9 +50,22 @@ def included(name: str, heading: str | None) -> str:
     return rest.replace("](../figures/", "](figures/")
 
 
-def on_page_content(content: str, **_: Any) -> str:
-    """Turn formulas into MathML, which browsers draw without a script."""
-    return FORMULA.sub(lambda found: convert(html.unescape(found[2])), content)
+def on_page_content(content: str, *, page: Page, **_: Any) -> str:
+    """Turn formulas into MathML, which browsers draw without a script; in the table of contents they stay letters."""
+    entries = list(page.toc)
+    while entries:
+        entry = entries.pop()
+        entry.title = re.sub(r"\\\((.*?)\\\)", lambda found: found[1].replace("\\", ""), entry.title)
+        entries += entry.children
+    return FORMULA.sub(drawn, content)
+
+
+def drawn(found: re.Match[str]) -> str:
+    """Return a formula as MathML, one between lines in a block that scrolls where it is wider than the page."""
+    formula = html.unescape(found[2]).replace("{aligned}", "{align*}")  # latex2mathml knows the latter alone
+    if found[1] == "span":
+        return convert(formula)
+    return f'<div class="formula">{convert(formula, display="block")}</div>'
 
 
 class Titles(griffe.Extension):

@@ -132,7 +132,7 @@ class OrbitConvolution(KeepsKernels):
             raise invalid("group_kernel_size", f"at least {self.count}, the planes that are open", count)
         if count == self.count:
             return
-        table = [[self._neighbour(g, u) for u in elements] for g in range(self.group.order)]
+        table = [[self._neighbour(g, h) for h in elements] for g in range(self.group.order)]
         weight = self.weight.detach()
         self.neighbours = torch.tensor(table, device=weight.device)
         # Four axes: `.to(memory_format=torch.channels_last)` takes no more.
@@ -141,8 +141,8 @@ class OrbitConvolution(KeepsKernels):
             taps[: self.taps.shape[0]] = self.taps.detach()
         self.taps = nn.Parameter(taps)
 
-    def _neighbour(self, g: int, u: int) -> int:
-        """Return the orientation that plane ``u`` reads to compute orientation ``g``."""
+    def _neighbour(self, g: int, h: int) -> int:
+        """Return the orientation that plane ``h`` reads to compute orientation ``g``."""
         raise NotImplementedError
 
     def planes(self, weight: Tensor) -> Tensor:
@@ -155,7 +155,7 @@ class OrbitConvolution(KeepsKernels):
 
         Args:
             shifted: Whether plane ``h`` belongs to orientation ``h`` of the input, ``k_(g^-1 h)``, rather than to
-                ``g u``. This takes a plane for every element.
+                ``g h``. This takes a plane for every element.
             weight: The weight of this call. If None, the parameter.
         """
         tables = {name: getattr(self, name) for name in self.table_names}
@@ -198,10 +198,10 @@ class OrbitConvolution(KeepsKernels):
 
 
 class OrbitConv2d(OrbitConvolution, nn.Conv2d):
-    """`torch.nn.Conv2d` on an orbit: ``out_g = sum_u (L_g k_u) * x_(g u)``, each orientation on its own grid.
+    """`torch.nn.Conv2d` on an orbit: ``out_g = sum_h (L_g k_h) * x_(g h)``, each orientation on its own grid.
 
-    At first the identity is the only ``u`` and orientations do not mix: the layer is the plain one, conjugated.
-    `open` adds kernels ``k_u`` that start at zero.
+    At first the identity is the only ``h`` and orientations do not mix: the layer is the plain one, conjugated.
+    `open` adds kernels ``k_h`` that start at zero.
 
     Shape:
         - input: ``[B |G|, C_in, H, W]``
@@ -211,8 +211,8 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
 
     _fourier_layer: gnn.GroupConv2d | None = None
 
-    def _neighbour(self, g: int, u: int) -> int:
-        return self.group.products[g][u]
+    def _neighbour(self, g: int, h: int) -> int:
+        return self.group.products[g][h]
 
     def _kernels_by_element(self, weight: Tensor) -> Tensor:
         if not self._mixes_all:
@@ -303,8 +303,8 @@ class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
         - weight: ``[C_in, C_out / groups, kh, kw]``; taps: ``[(m - 1) C_in, C_out / groups, kh, kw]``
     """
 
-    def _neighbour(self, g: int, u: int) -> int:
-        return self.group.products[g][self.group.inverse(u)]
+    def _neighbour(self, g: int, h: int) -> int:
+        return self.group.products[g][self.group.inverse(h)]
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         extra = self.output_padding[0], self.output_padding[1]

@@ -205,8 +205,8 @@ class LiftingConv2d(_Convolution):
     r"""Lifting correlation, from an image to a feature map on the group: ``[k * f](g) = (L_g k) * f``.
 
     One free kernel, transformed by every group element, is correlated with the image. If the image is transformed by
-    ``u``, the feature map is transformed in the plane and permuted along the element axis: ``L_u f`` gives
-    ``y -> out(u^-1 y, u^-1 g)``.
+    ``h``, the feature map is transformed in the plane and permuted along the element axis: ``L_h f`` gives
+    ``y -> out(h^-1 y, h^-1 g)``.
 
     Exact for C1, C2, C4, D1, D2 and D4 at every image size, also with a stride (see ``sampling``). In other groups,
     rotations by multiples of 90 degrees and reflections are exact; at other angles kernels are rotated with the

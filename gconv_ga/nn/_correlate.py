@@ -215,8 +215,8 @@ def correlate_transposed(
         extra: Output padding of rows and columns. Each orientation adds it at the edges that its group element moves
             the lower and right edges to.
         groups: Blocks of fields.
-        sources: For kernels with ``m`` planes, the elements ``h u^-1``, that is, the input orientation that plane
-            ``u`` takes to output ``h``. If None, every input orientation contributes to every output orientation;
+        sources: For kernels with ``m`` planes, the elements ``g h^-1``, that is, the input orientation that plane
+            ``h`` takes to output ``g``. If None, every input orientation contributes to every output orientation;
             with ``elements_first`` this needs ``groups=1``.
         elements_first: Whether the element axis comes before the fields, in the input and the output.
 

@@ -224,15 +224,15 @@ def make_geometry(
 def sampling_moves(group: Group) -> tuple[GridMove, ...]:
     """Return, for each element, the index moves from the identity's sampling grid to the element's own.
 
-    Elements that map pixels to pixels have their own grid. Any other element ``g = u t`` uses the grid of ``u``, where
-    ``u`` maps pixels to pixels and ``t`` is the first element of its coset. In this way the exact elements of larger
+    Elements that map pixels to pixels have their own grid. Any other element ``g = h t`` uses the grid of ``h``, where
+    ``h`` maps pixels to pixels and ``t`` is the first element of its coset. In this way the exact elements of larger
     groups, such as the rotations of C8 by 90 degrees, stay exact.
     """
-    exact = [u for u in range(group.order) if group.is_exact(u)]
+    exact = [h for h in range(group.order) if group.is_exact(h)]
     moves: dict[int, GridMove] = {}
     for t in range(group.order):
         if t not in moves:
-            moves.update({group.products[u][t]: grid_move(group, u) for u in exact})
+            moves.update({group.products[h][t]: grid_move(group, h) for h in exact})
     return tuple(moves[g] for g in range(group.order))
 
 
@@ -398,23 +398,23 @@ def fill_absent_planes(weight: Tensor, taps: tuple[int, ...], group: Group) -> T
         return weight
     planes = dict(zip(taps, weight.unbind(2), strict=True))
     zeros = torch.zeros_like(weight[:, :, 0])
-    return torch.stack([planes.get(u, zeros) for u in range(group.order)], dim=2)
+    return torch.stack([planes.get(h, zeros) for h in range(group.order)], dim=2)
 
 
 @cache
 def neighbour_table(group: Group, taps: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the elements ``g u`` for all ``g`` and taps ``u``: what the output at ``g`` depends on."""
-    return tuple(tuple(row[u] for u in taps) for row in group.products)
+    """Return the elements ``g h`` for all ``g`` and taps ``h``: what the output at ``g`` depends on."""
+    return tuple(tuple(row[h] for h in taps) for row in group.products)
 
 
 @cache
 def source_table(group: Group, taps: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
-    """Return the elements ``h u^-1`` for all ``h`` and taps ``u``: what a transposed convolution adds up at ``h``."""
-    return neighbour_table(group, tuple(group.inverse(u) for u in taps))
+    """Return the elements ``g h^-1`` for all ``g`` and taps ``h``: what a transposed convolution adds up at ``g``."""
+    return neighbour_table(group, tuple(group.inverse(h) for h in taps))
 
 
 def gather_neighbours(f: Tensor, neighbours: Tensor) -> Tensor:
-    """Gather the maps ``f(., g u)`` at the taps ``u``, one block of channels for each orientation ``g``.
+    """Gather the maps ``f(., g h)`` at the taps ``h``, one block of channels for each orientation ``g``.
 
     Shape:
         - f: ``[B, C, |G|, H, W]``
