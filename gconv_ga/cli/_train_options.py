@@ -110,6 +110,10 @@ class DataOptions:
     percentile: float | None = field(
         default=None, metadata={"help": "Divide each image by this percentile of its own pixels, such as 99.8."}
     )
+    black: float | None = field(
+        default=None,
+        metadata={"help": "With --percentile: first subtract this percentile, the level of the background, such as 1."},
+    )
     crop: int | None = field(
         default=None,
         metadata={"help": "Side of a crop. If omitted: 128, or the smallest side of an image.", "minimum": 1},

@@ -88,6 +88,8 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     machines = _machines(values, numbers["precision"], numbers["batch_size"])
     with naming("--percentile"):
         Normalization([0.0], [1.0], data.percentile)
+    with naming("--black"):
+        Normalization([0.0], [1.0], data.percentile, data.black)
     source, encoding = _source(values), mask_encoding(data.colors, data.ignore_index)
     if data.instances is not None:
         if network.arch != "unet":
@@ -108,7 +110,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     crop = _crop(data.crop, network.depth if network.arch == "unet" else 1, scan)
     with naming(source.option):
         training = [pair for pair in pairs if split[pair.name] == "train"]
-        normalization = measure_files(training, data.percentile, reading)
+        normalization = measure_files(training, data.percentile, reading, data.black)
     if constant := [str(channel) for channel, std in enumerate(normalization.std) if std == 0]:
         print(f"constant channels, which become 0: {', '.join(constant)}", file=sys.stderr)
     classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
@@ -434,7 +436,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         "pooling": arguments.get("pooling", "max") if is_unet else None,
         "open_taps": arguments.get("open_taps", False),
         "pretrained": str(config.init).partition(":")[2] if pretrained else None,
-        "percentile": config.segmenter.normalization.percentile,
+        **{name: getattr(config.segmenter.normalization, name) for name in ("percentile", "black")},
         **{name: getattr(config.segmenter.reading, name) for name in ("page", "other_numbers", "max_pixels")},
         "crop": config.crop,
     }

@@ -87,7 +87,10 @@ class PairDataset(Dataset[tuple[Tensor, Tensor]]):
 
 
 def measure_files(
-    pairs: Sequence[PairFiles], percentile: float | None = None, reading: Reading | None = None
+    pairs: Sequence[PairFiles],
+    percentile: float | None = None,
+    reading: Reading | None = None,
+    black: float | None = None,
 ) -> Normalization:
     """Return the normalization that gives the images of these files mean zero and standard deviation one per channel.
 
@@ -97,6 +100,7 @@ def measure_files(
         pairs: Files of the training images.
         percentile: As for `Normalization`.
         reading: How the files are read. If None, as by default.
+        black: As for `Normalization`.
 
     Raises:
         ValueError: There are no files, a file is damaged, or every channel is constant.
@@ -112,9 +116,9 @@ def measure_files(
     if not pairs:
         raise invalid("pairs", "the files of at least one image", pairs)
     channels = ImageFile(pairs[0].image, None, reading).shape[0]
-    scale = Normalization([0.0] * channels, [1.0] * channels, percentile)
+    scale = Normalization([0.0] * channels, [1.0] * channels, percentile, black)
     measured = Normalization.measure(band for pair in pairs for band in ImageFile(pair.image, scale, reading).bands())
-    return Normalization(measured.mean, measured.std, percentile)
+    return Normalization(measured.mean, measured.std, percentile, black)
 
 
 class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no type hints

@@ -20,11 +20,11 @@ from ._tiff import LOSSLESS, open_tiff
 
 @dataclass(frozen=True)
 class Normalization:
-    """Normalization of an image by a percentile of its own, if asked for, and by constants of the training images.
+    """Normalization of an image by percentiles of its own, if asked for, and by constants of the training images.
 
-    ``y = (x / p(x) - mean) / std``, where ``p(x)`` is the percentile over the whole image, all channels together. It
-    does not depend on the orientation of the image, so it commutes with rotations, by multiples of 90 degrees to the
-    last bit.
+    ``y = (x / p(x) - mean) / std``, where ``p(x)`` is the percentile over the whole image, all channels together; with
+    a black level ``y = ((x - b(x)) / (p(x) - b(x)) - mean) / std``, where ``b(x)`` is a low percentile. They do not
+    depend on the orientation of the image, so it commutes with rotations, by multiples of 90 degrees to the last bit.
 
     Args:
         mean: Mean of each channel.
@@ -32,10 +32,12 @@ class Normalization:
             becomes 0 everywhere, whatever it holds.
         percentile: Percentile to scale by, above 0 and up to 100. If None, images keep their own brightness. For
             fluorescence, where one image is several times as bright as the next: 99.8.
+        black: Percentile to subtract first, such as 1: the brightness of the background, which differs between
+            cameras. It needs a higher ``percentile``. If None, nothing is subtracted.
 
     Raises:
         ValueError: There are not as many standard deviations as means, one of them is negative, all of them are zero,
-            or the percentile is out of its range; the image has other channels.
+            or a percentile is out of its range; the image has other channels.
 
     Example:
         >>> import torch
@@ -50,6 +52,7 @@ class Normalization:
     mean: Sequence[float]
     std: Sequence[float]
     percentile: float | None = None
+    black: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mean", tuple(float(value) for value in self.mean))
@@ -61,29 +64,38 @@ class Normalization:
             raise invalid("std", takes, self.std, "images in which no channel changes hold no information")
         if self.percentile is not None and not 0 < self.percentile <= 100:
             raise invalid("percentile", "above 0 and up to 100, or None", self.percentile)
+        if self.black is not None and not 0 < self.black < (self.percentile or 0):
+            takes = "None" if self.percentile is None else f"above 0 and below the percentile, {self.percentile}"
+            raise invalid("black", takes, self.black, "a black level needs a percentile that becomes white")
 
     @classmethod
-    def measure(cls, images: Iterable[Tensor] | Tensor, percentile: float | None = None) -> "Normalization":
+    def measure(
+        cls, images: Iterable[Tensor] | Tensor, percentile: float | None = None, black: float | None = None
+    ) -> "Normalization":
         """Return the normalization that gives these images mean zero and standard deviation one in each channel.
 
         Args:
             images: Training images, each ``[C, H, W]``, read one after the other; bands of images if there is no
                 percentile.
             percentile: As for the class.
+            black: As for the class.
         """
-        parts = torch.stack([_moments(_scale(image, percentile)) for image in images])
+        parts = torch.stack([_moments(_scale(image, percentile, black)) for image in images])
         count, total, squares = parts[:, :3].sum(dim=0)
         mean = total / count
         std = (squares / count - mean**2).clamp_min(0).sqrt()
         is_constant = parts[:, 3].amin(dim=0) == parts[:, 4].amax(dim=0)
-        return cls(mean.tolist(), std.masked_fill(is_constant, 0).tolist(), percentile)
+        return cls(mean.tolist(), std.masked_fill(is_constant, 0).tolist(), percentile, black)
 
     def __call__(self, image: Tensor, level: Tensor | None = None) -> Tensor:
         if image.ndim < 3 or image.shape[-3] != len(self.mean):
             raise wrong_shape("image", f"[..., C={len(self.mean)}, H, W]", image)
         divisors = [value or math.inf for value in self.std]
         mean, std = (image.new_tensor(values).view(-1, 1, 1) for values in (self.mean, divisors))
-        scaled = _scale(image, self.percentile) if level is None else _divide(image, level)
+        if level is None:
+            scaled = _scale(image, self.percentile, self.black)
+        else:
+            scaled = _stretch(image, level) if self.black is None else _stretch(image, level[1], level[0])
         return (scaled - mean) / std
 
     def level(self, pieces: Callable[[], Iterable[Tensor]]) -> Tensor | None:
@@ -95,14 +107,20 @@ class Normalization:
             pieces: Function that reads the image anew and returns parts ``[C, h, w]`` that hold each pixel once.
 
         Returns:
-            A scalar; None if images are not scaled.
+            A scalar, or with a black level ``[2]``, the brightness of black and of white; None if images are not
+            scaled.
         """
-        return None if self.percentile is None else piecewise_percentile(pieces, self.percentile)
+        if self.percentile is None:
+            return None
+        white = piecewise_percentile(pieces, self.percentile)
+        return white if self.black is None else torch.stack((piecewise_percentile(pieces, self.black), white))
 
 
-def _scale(image: Tensor, percentile: float | None) -> Tensor:
-    """Divide each image by its own percentile."""
-    return image if percentile is None else _divide(image, _level(image, percentile))
+def _scale(image: Tensor, percentile: float | None, black: float | None) -> Tensor:
+    """Scale each image by its own percentiles."""
+    if percentile is None:
+        return image
+    return _stretch(image, _level(image, percentile), None if black is None else _level(image, black))
 
 
 def _level(image: Tensor, percentile: float) -> Tensor:
@@ -111,9 +129,11 @@ def _level(image: Tensor, percentile: float) -> Tensor:
     return pixels.kthvalue(rank_of(pixels.shape[-1], percentile), dim=-1).values[..., None, None, None]
 
 
-def _divide(image: Tensor, level: Tensor) -> Tensor:
-    """Divide by the brightness; a black image stays black."""
-    return image / torch.where(level > 0, level, 1)
+def _stretch(image: Tensor, white: Tensor, black: Tensor | None = None) -> Tensor:
+    """Divide by the brightness of white, after subtracting that of black from both; a flat image becomes black."""
+    if black is not None:
+        image, white = image - black, white - black
+    return image / torch.where(white > 0, white, 1)
 
 
 def _moments(image: Tensor) -> Tensor:

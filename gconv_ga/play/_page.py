@@ -189,6 +189,7 @@ def _normalization(config: SegmenterConfig) -> dict[str, Any]:
         "mean": [value / factor for value in normalization.mean],
         "std": [value / factor for value in normalization.std],
         "percentile": normalization.percentile,
+        "black": normalization.black,
     }
 
 

@@ -14,18 +14,17 @@ const Engine = (() => {
 
   // Pixels -------------------------------------------------------------------------------------------------------
 
-  /** (x / p(x) - mean) / std with a percentile p of the image, as gconv_ga.images.Normalization does. */
-  function normalize(raw, channels, { mean, std, percentile }) {
-    let level = 1;
-    if (percentile !== null) {
-      const sorted = Float32Array.from(raw).sort();
-      level = sorted[Math.max(1, Math.ceil((percentile / 100) * sorted.length)) - 1];
-      if (!(level > 0)) level = 1;
-    }
+  /** ((x - b(x)) / (p(x) - b(x)) - mean) / std with percentiles of the image, as gconv_ga.images.Normalization does. */
+  function normalize(raw, channels, { mean, std, percentile, black = null }) {
+    const sorted = Float32Array.from(raw).sort();
+    const at = (rank) => sorted[Math.max(1, Math.ceil((rank / 100) * sorted.length)) - 1];
+    const dark = black === null ? 0 : at(black);
+    let level = percentile === null ? 1 : at(percentile) - dark;
+    if (!(level > 0)) level = 1;
     const area = raw.length / channels;
     return Float32Array.from(raw, (value, at) => {
       const channel = Math.floor(at / area);
-      return std[channel] === 0 ? 0 : (value / level - mean[channel]) / std[channel];
+      return std[channel] === 0 ? 0 : ((value - dark) / level - mean[channel]) / std[channel];
     });
   }
 

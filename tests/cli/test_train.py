@@ -100,6 +100,7 @@ WRONG = {
     "--batch-size": [["--batch-size", "0"]],
     "--learning-rate": [["--learning-rate", "0"], ["--learning-rate", "nan"]],
     "--percentile": [["--percentile", "101"]],
+    "--black": [["--black", "1"], ["--percentile", "99", "--black", "99"]],
     "--split": [["--split", "{tmp}/nowhere.csv"]],
     "--device": [["--device", "abacus"]],
     "--out": [["--out", "{tmp}/file"], ["--resume"]],

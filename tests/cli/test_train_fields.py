@@ -58,6 +58,7 @@ SEEN = {
     "other_numbers": ("scale", lambda call: call.config.segmenter.reading.other_numbers, "scale"),
     "max_pixels": ("20000", lambda call: call.config.segmenter.reading.max_pixels, 20000),
     "percentile": ("99.5", lambda call: call.config.segmenter.normalization.percentile, 99.5),
+    "black": ("1", lambda call: call.config.segmenter.normalization.black, 1.0),
     "crop": ("24", lambda call: call.config.crop, 24),
     "arch": ("smp:PSPNet:tu-test_resnet", lambda call: arguments_of(call)["encoder"], "tu-test_resnet"),
     "group": ("D4", lambda call: arguments_of(call)["group"], "D4"),
@@ -162,6 +163,7 @@ def test_what_is_typed_arrives_in_the_run(name, invoke, started, given, data, tm
     typed = [f"--{name.replace('_', '-')}", *([] if typed is None else [given(typed)])]
     typed += ["--batch-size", "2"] if name in ("devices", "nodes") else []
     typed += ["--masks", tmp_path / "suffixed"] if name == "mask_suffix" else []
+    typed += ["--percentile", "99"] if name == "black" else []
     result = invoke("train", *options, *typed, code=130 if look else 2)
     if look is None:
         assert expected in result.stderr

@@ -19,10 +19,38 @@ def test_it_is_its_formula(generator):
             assert torch.allclose(got[channel], (image[channel] / level - mean) / std, rtol=1e-12)
 
 
-@pytest.mark.parametrize("percentile", [None, 50, 99.8])
-def test_it_commutes_with_a_quarter_turn(percentile, generator):
+def test_a_black_level_is_subtracted_first(generator):
+    x = torch.rand(2, 2, 5, 10, generator=generator, dtype=torch.float64)
+    normalize = Normalization([1.0, 2.0], [3.0, 4.0], percentile=90, black=20)
+    for image, got in zip(x, normalize(x), strict=True):
+        ordered = sorted(image.flatten().tolist())
+        black, white = ordered[19], ordered[89]
+        for channel, (mean, std) in enumerate([(1, 3), (2, 4)]):
+            expected = ((image[channel] - black) / (white - black) - mean) / std
+            assert torch.allclose(got[channel], expected, rtol=1e-12)
+
+
+def test_a_black_level_makes_the_offset_of_a_camera_irrelevant(generator):
+    images = torch.rand(3, 1, 8, 8, generator=generator, dtype=torch.float64)
+    gain, offset = (torch.tensor(each, dtype=torch.float64).view(3, 1, 1, 1) for each in ([1, 0.3, 40], [0, 5, -2]))
+    alone, moved = (Normalization.measure(each, 99, 1)(each) for each in (images, images * gain + offset))
+    assert torch.allclose(alone, moved)
+    without = Normalization.measure(images, 99)
+    assert not torch.allclose(without(images), without(images * gain + offset), atol=0.1)
+
+
+def test_windows_have_the_black_level_of_the_whole_image(generator):
+    image = torch.rand(1, 6, 8, generator=generator)
+    normalize = Normalization([0.5], [2.0], 99, 10)
+    level = normalize.level(lambda: image.split(3, dim=-1))
+    assert level.shape == (2,)
+    assert torch.equal(normalize(image[..., 2:5], level), normalize(image)[..., 2:5])
+
+
+@pytest.mark.parametrize("percentiles", [(None,), (50,), (99.8,), (99.8, 1)])
+def test_it_commutes_with_a_quarter_turn(percentiles, generator):
     x = torch.rand(3, 7, 12, generator=generator)
-    normalize = Normalization([0.1, 0.2, 0.3], [1.0, 2.0, 3.0], percentile)
+    normalize = Normalization([0.1, 0.2, 0.3], [1.0, 2.0, 3.0], *percentiles)
     assert torch.equal(normalize(x.rot90(1, (-2, -1))), normalize(x).rot90(1, (-2, -1)))
 
 
@@ -43,6 +71,7 @@ def test_a_percentile_makes_brightness_irrelevant(generator):
 
 def test_a_black_image_stays_finite():
     assert Normalization([0.5], [1.0], 99.8)(torch.zeros(1, 4, 4)).eq(-0.5).all()
+    assert Normalization([0.5], [1.0], 99.8, 1)(torch.full((1, 4, 4), 7.0)).eq(-0.5).all()
 
 
 NUMBERS = [0.0, -0.0, 2.0**-149, -(2.0**-149), 2.0**127, -(2.0**127), math.inf, -math.inf, 1.0, -1.0]
@@ -83,6 +112,9 @@ def test_the_percentile_is_the_same_in_every_number_type(values, dtype, percenti
         (([0.0], [float("nan")]), "^std must be positive"),
         (([0.0], [1.0], 0), "^percentile must be above 0 and up to 100, or None, but got percentile=0"),
         (([0.0], [1.0], 100.1), "^percentile must be above 0"),
+        (([0.0], [1.0], None, 1), "^black must be None, but got black=1"),
+        (([0.0], [1.0], 50, 50), "^black must be above 0 and below the percentile, 50, but got black=50"),
+        (([0.0], [1.0], 50, float("nan")), "^black must be above 0"),
     ],
 )
 def test_wrong_numbers_are_refused(arguments, message):
