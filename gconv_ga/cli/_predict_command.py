@@ -5,8 +5,9 @@ import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +30,12 @@ from ._options import (
     refuse,
     run_encoding,
 )
+from ._predict_slides import ENDING, AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
     from ..objects import Decoder
-    from ..predict import ObjectFiles
+    from ..predict import ObjectFiles, SlideJob
 
 SETTINGS = "predict.json"
 LONGEST = "_objects.geojson"  # ending of the files about objects
@@ -97,6 +99,10 @@ def predict(
     coco: Annotated[
         bool, typer.Option("--coco", help="Write objects as NAME_coco.json too, with run lengths.")
     ] = False,
+    slides: Slides = None,
+    level: Level = None,
+    mpp: Mpp = None,
+    all_tiles: AllTiles = False,
     channels: Channels = None,
     page: Page = None,
     other_numbers: OtherNumbers = None,
@@ -117,6 +123,11 @@ def predict(
     pixel, if the network or --average is equivariant. NAME_objects.csv has the class, area, centroid, axes,
     orientation, mean probability and mean intensities of each object, in micrometres too where the side of a pixel is
     known. Objects are found in the whole image at once, with about 100 bytes of memory a pixel.
+
+    Whole slides (SVS, NDPI, SCN, MRXS, VMS, BIF, OME-Zarr, TIFF of several levels) are read at the size of pixels of
+    the training images, or at --mpp or --level. Where a slide in colours has no tissue, tiles are skipped and their
+    class is 0; NAME_tissue.png shows where. The prediction is NAME.ome.tif, in tiles and levels, with NAME_preview.png;
+    an interrupted command continues within the slide.
 
     With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
     over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
@@ -148,10 +159,15 @@ def predict(
     if sought is not None and sought.decoder.needs_maps and where.type == "mps":
         where = as_device("cpu")  # MPS has no float64
     reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
+    about_slides = SlideOptions(slides, level, mpp, all_tiles)
     with naming("--images"):
-        files = find_images(images, recursive=recursive, note=note)
+        files = find_images(images, recursive=recursive, slides=slides is not False, note=note)
+    found_slides = set(about_slides.are_among(files))
+    if found_slides:
+        about_slides.check(config, probabilities=probabilities, overlay=overlay, objects=sought is not None)
     root = images if recursive and images.is_dir() else None
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
+    names |= {file: slide_name(names[file]) for file in found_slides}
     endings = [".png", *([".npy"] if probabilities else []), *(["_overlay.png"] if overlay else [])]
     _refuse_names(list(names.values()), endings if sought is None else [*endings, LONGEST])
     if out.exists() and any(out.samefile(file.parent) for file in files):
@@ -166,16 +182,23 @@ def predict(
         out,
         {
             "checkpoint": checkpoint, "tile": tile, "average": average, **kinds, **described,
-            **_differences(reading, config.reading),
+            **_differences(reading, config.reading), **about_slides.differences(),
         },
     )  # fmt: skip
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
     encoding = run_encoding(run)
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
     named = None if sought is None else replace(sought, names=config.classes)
+    jobs = {
+        file: partial(
+            open_job, about_slides, network, config, reading, file, out / f"{names[file]}{ENDING}", tile=tile,
+            device=where, colors=colors,
+        )
+        for file in files if file in found_slides
+    }  # fmt: skip
     _predict(
-        network, config.normalization, reading, names, out, objects=named, tile=tile, device=where, colors=colors,
-        **kinds,
+        network, config.normalization, reading, names, out, jobs=jobs, objects=named, tile=tile, device=where,
+        colors=colors, **kinds,
     )  # fmt: skip
 
 
@@ -246,6 +269,7 @@ def _predict(
     names: Mapping[Path, str],
     out: Path,
     *,
+    jobs: Mapping[Path, Callable[[], "SlideJob"]],
     objects: "ObjectFiles | None",
     tile: int,
     device: Any,
@@ -253,10 +277,10 @@ def _predict(
 ) -> None:
     """Predict the images that are not done; list those that cannot be read at the end."""
     from ..images import ImageFile, Problem, read_pixel_size
-    from ..predict import predict_to_file
+    from ..predict import predict_slide, predict_to_file
     from ._progress import progress_bars
 
-    targets = {file: out / f"{name}.png" for file, name in names.items()}
+    targets = {file: out / f"{name}{ENDING if file in jobs else '.png'}" for file, name in names.items()}
     waiting = [file for file, target in targets.items() if not target.exists()]
     for folder in {target.parent for target in targets.values()}:
         remove_unfinished(folder)
@@ -268,6 +292,12 @@ def _predict(
             bars.update(task, note=names[file])
             sought = objects
             try:
+                if file in jobs:
+                    predict_slide(
+                        jobs[file](), progress=lambda done, total: bars.update(tiles, completed=done, total=total)
+                    )
+                    bars.advance(task)
+                    continue
                 if sought is not None and sought.pixel_size is None:
                     sought = replace(sought, pixel_size=read_pixel_size(file))
                 image = ImageFile(file, normalization, reading)

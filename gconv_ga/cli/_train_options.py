@@ -114,6 +114,13 @@ class DataOptions:
         default=None,
         metadata={"help": "With --percentile: first subtract this percentile, the level of the background, such as 1."},
     )
+    pixel_size: float | None = field(
+        default=None,
+        metadata={
+            "metavar": "MICROMETRES",
+            "help": "Side of a pixel, to which predict scales slides. If omitted: as the images state it.",
+        },
+    )
     crop: int | None = field(
         default=None,
         metadata={"help": "Side of a crop. If omitted: 128, or the smallest side of an image.", "minimum": 1},

@@ -76,7 +76,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     Raises:
         typer.BadParameter: An option or a file is wrong.
     """
-    from ..images import Normalization, Reading, measure_files
+    from ..images import Normalization, Reading, common_pixel_size, measure_files
 
     values = {name: context.params[name] for name in recorded_options()}
     values |= {name: path_in(call.data, name, values[name]) for name in path_options() if is_in_file(context, name)}
@@ -115,9 +115,12 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         print(f"constant channels, which become 0: {', '.join(constant)}", file=sys.stderr)
     classes = encoding.names or names or ("background", *(f"class {index}" for index in range(1, scan.classes)))
     finds_objects = data.instances is not None
-    segmenter = replace(
-        _segmenter(network, scan.channels, classes, normalization, finds_objects=finds_objects), reading=reading
-    )
+    segmenter = _segmenter(network, scan.channels, classes, normalization, finds_objects=finds_objects)
+    with naming("--pixel-size"):
+        pixel_size = (
+            common_pixel_size([pair.image for pair in training]) if data.pixel_size is None else data.pixel_size
+        )
+        segmenter = replace(segmenter, reading=reading, pixel_size=pixel_size)
     list_classes(classes, split, scan.by_pair)
     init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
     with naming("--augment"):  # all others have been checked
@@ -439,6 +442,7 @@ def _settings(config: RunConfig) -> dict[str, Any]:
         **{name: getattr(config.segmenter.normalization, name) for name in ("percentile", "black")},
         **{name: getattr(config.segmenter.reading, name) for name in ("page", "other_numbers", "max_pixels")},
         "crop": config.crop,
+        "pixel_size": config.segmenter.pixel_size,
     }
 
 

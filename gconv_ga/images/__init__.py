@@ -4,8 +4,9 @@ Images are float ``[C, H, W]``, masks are class indices ``[H, W]``. Needs the ex
 
 Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that come with the package); `ImageFile`,
 `MaskFile`, `read_image`, `read_mask`, `FORMATS` (files of any size, whole or by window); `Reading`, `MAX_PIXELS`,
-`OTHER_NUMBERS` (channels, pages, number types, sizes); `read_pixel_size`; `find_images`, `match_masks`, `read_table`,
-`Table`, `PairFiles`, `draw_split`, `read_split` (which files belong together); `MaskEncoding`, `read_colors`;
+`OTHER_NUMBERS` (channels, pages, number types, sizes); `read_pixel_size`, `common_pixel_size`; `Slide`, `SlideImage`,
+`is_slide` (whole slides); `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`, `draw_split`, `read_split`
+(which files belong together); `MaskEncoding`, `read_colors`;
 `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set); `PairDataset`,
 `CropStream`, `RandomSymmetry`, `Changes`, `RandomChanges` (data sets and augmentation for training).
 
@@ -29,12 +30,13 @@ if TYPE_CHECKING:
     from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
     from ._masks import MaskEncoding, read_colors
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
-    from ._pixel_size import read_pixel_size
+    from ._pixel_size import common_pixel_size, read_pixel_size
     from ._random_changes import RandomChanges
     from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
     from ._reading import MAX_PIXELS, OTHER_NUMBERS, Reading
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
     from ._scan import EMPTY_CLASS, Scan, scan_pairs
+    from ._slides import Slide, SlideImage, is_slide
 
 __all__ = [
     "EMPTY_CLASS",
@@ -56,10 +58,14 @@ __all__ = [
     "Reading",
     "Sample",
     "Scan",
+    "Slide",
+    "SlideImage",
     "Split",
     "Table",
+    "common_pixel_size",
     "draw_split",
     "find_images",
+    "is_slide",
     "load_sample",
     "match_masks",
     "measure_files",
@@ -90,12 +96,13 @@ __getattr__, __dir__ = lazy_names(
             "read_split",
             "read_table",
         ],
-        "_pixel_size": ["read_pixel_size"],
+        "_pixel_size": ["common_pixel_size", "read_pixel_size"],
         "_random_changes": ["RandomChanges"],
         "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
         "_reading": ["MAX_PIXELS", "OTHER_NUMBERS", "Reading"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],
         "_scan": ["EMPTY_CLASS", "Scan", "scan_pairs"],
+        "_slides": ["Slide", "SlideImage", "is_slide"],
     },
     extra="train",
 )

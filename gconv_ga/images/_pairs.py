@@ -24,6 +24,8 @@ FORMATS = {
 }
 """Formats of image files, and the endings of their names."""
 
+OPENSLIDE = (".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")  # read by OpenSlide, as slides
+ZARR = ".zarr"  # of a folder
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -80,7 +82,9 @@ def composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
-def find_images(path: str | Path, *, recursive: bool = False, note: Callable[[str], Any] | None = None) -> list[Path]:
+def find_images(
+    path: str | Path, *, recursive: bool = False, slides: bool = False, note: Callable[[str], Any] | None = None
+) -> list[Path]:
     """Return the image files of a folder (`FORMATS`), sorted by name, or a single file.
 
     Hidden files, such as ``._a.png`` that macOS writes, and files with other endings are left out. A link that leads
@@ -89,6 +93,7 @@ def find_images(path: str | Path, *, recursive: bool = False, note: Callable[[st
     Args:
         path: The folder or the file.
         recursive: Whether to go through the folders in it too; links to folders are followed.
+        slides: Whether to look for formats of whole slides only too, such as MRXS, and for folders of OME-Zarr.
         note: Called with a line about what is left out, if anything is.
 
     Raises:
@@ -106,12 +111,12 @@ def find_images(path: str | Path, *, recursive: bool = False, note: Callable[[st
         (['a.TIF', 'b.png'], ': 2 left out: 1 .txt, 1 hidden')
     """
     place = Path(path)
-    if place.is_file():
+    if place.is_file() or (slides and _is_zarr(place)):
         return [place]
     if not place.is_dir():
         raise invalid("path", "a folder of images or an image file", str(path), "there is no such file or folder")
     try:
-        files, left_out = _listing(place, recursive=recursive)
+        files, left_out = _listing(place, recursive=recursive, slides=slides)
     except OSError as error:
         raise invalid("path", "a folder that can be read", str(path), f"the system says: {error}") from None
     counts = ", ".join(f"{count} {kind}" for kind, count in sorted(left_out.items()))
@@ -123,8 +128,14 @@ def find_images(path: str | Path, *, recursive: bool = False, note: Callable[[st
     return sorted(files)
 
 
-def _listing(folder: Path, *, recursive: bool) -> tuple[list[Path], Counter[str]]:
+def _is_zarr(place: Path) -> bool:
+    """True for the folder of an OME-Zarr."""
+    return place.suffix.lower() == ZARR and place.is_dir()
+
+
+def _listing(folder: Path, *, recursive: bool, slides: bool) -> tuple[list[Path], Counter[str]]:
     """Image files of a folder, and the number of other entries of each kind."""
+    suffixes = (*SUFFIXES, *OPENSLIDE) if slides else SUFFIXES
     files, left_out = [], Counter[str]()
     waiting, seen = [folder], set[Path]()
     while waiting:
@@ -136,10 +147,12 @@ def _listing(folder: Path, *, recursive: bool) -> tuple[list[Path], Counter[str]
             suffix = entry.suffix.lower()
             if entry.name.startswith("."):
                 left_out["hidden"] += 1
+            elif slides and _is_zarr(entry):
+                files.append(entry)
             elif entry.is_dir():
                 waiting += [entry] if recursive else []
                 left_out["in folders (see --recursive)"] += 0 if recursive else _count(entry)
-            elif suffix not in SUFFIXES:
+            elif suffix not in suffixes:
                 left_out[suffix or "without an ending"] += 1
             elif entry.exists() and not entry.is_file():
                 left_out["no files"] += 1

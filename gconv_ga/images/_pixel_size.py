@@ -1,6 +1,7 @@
 """The size of a pixel, as image files state it."""
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -45,6 +46,25 @@ def read_pixel_size(path: str | Path) -> float | None:
     if sides is None or abs(sides[0] - sides[1]) > 1e-3 * sides[0] or not 0 < sides[0] <= LARGEST:
         return None
     return sides[0]
+
+
+def common_pixel_size(paths: Iterable[str | Path]) -> float | None:
+    """Return the side of a pixel in micrometres that images state, if they agree to 5 %: the middle one; else None.
+
+    Images that state nothing are left out of account.
+
+    Args:
+        paths: The image files.
+
+    Example:
+        >>> from gconv_ga.images import common_pixel_size
+        >>> common_pixel_size(["a.png", "b.png"]) is None
+        True
+    """
+    sizes = sorted(size for size in map(read_pixel_size, paths) if size is not None)
+    if not sizes or sizes[-1] > sizes[0] * 1.05:
+        return None
+    return sizes[len(sizes) // 2]
 
 
 def _ome(file: tifffile.TiffFile) -> tuple[float, float] | None:

@@ -265,6 +265,7 @@ class ImageFile:
         path: The file.
         normalization: Normalization of the pixels. If None, windows are in the units of the file.
         reading: Channels, page, number type and largest size. If None, those of `Reading`.
+        raster: The pixels, if they are open already; for `SlideImage`.
 
     Shape:
         - a window: ``[C, height, width]``, float32
@@ -284,11 +285,16 @@ class ImageFile:
     """
 
     def __init__(
-        self, path: str | Path, normalization: Normalization | None = None, reading: Reading | None = None
+        self,
+        path: str | Path,
+        normalization: Normalization | None = None,
+        reading: Reading | None = None,
+        *,
+        raster: Raster | None = None,
     ) -> None:
         self.path = Path(path)
         how = Reading() if reading is None else reading
-        self.raster: Raster = open_raster(self.path, how)
+        self.raster: Raster = open_raster(self.path, how) if raster is None else raster
         self.normalization = normalization
         self.factor = how.factor(self.numbers, self.path)
         self._level: Tensor | None = None
@@ -332,7 +338,7 @@ class ImageFile:
         if raw.is_floating_point() and not bool(pixels.isfinite().all()):
             self._refuse_values()
         if self.factor != 1:
-            if raw.is_floating_point() and (pixels.min() < 0 or pixels.max() > 1):
+            if self.numbers.startswith("float") and (pixels.min() < 0 or pixels.max() > 1):
                 takes = "an image of values from 0 to 1, which are scaled to those of the training images"
                 raise invalid("path", takes, str(self.path), f"it holds {float(pixels.min())} .. {float(pixels.max())}")
             pixels = pixels * self.factor

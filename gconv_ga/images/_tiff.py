@@ -40,6 +40,7 @@ SHOWN_AS_THEY_ARE = (1, 2, MASK, 34892, 51177)  # black is zero, RGB, a mask, li
 OLD_JPEG, JPEGS = 6, (7, 34892, 33007)  # compressions
 DESCRIPTION = 270  # tag
 LOSSY = (OLD_JPEG, *JPEGS)
+LARGEST_SEGMENT = 2**28  # values of a tile or strip of a slide
 # Formats of slide scanners, whose first series is the slide; the others are its label and previews.
 SLIDES = ("svs", "ndpi", "scn", "qpi", "bif", "philips", "avs")
 
@@ -182,19 +183,64 @@ def open_tiff(path: Path, reading: Reading, *, palette: bool, mask: bool) -> Ras
             raise refused(path, LOSSLESS, "this one has been compressed as JPEG, which changes values")
         if _is_left_to_pillow(page):
             return None
-        if page.photometric not in (*SHOWN_AS_THEY_ARE, WHITE_IS_ZERO, PALETTE, INKS, YCBCR):
-            name = getattr(page.photometric, "name", page.photometric)
-            raise refused(path, "an image in grey, RGB, CMYK or YCbCr", f"its colours are {name}; convert it to RGB")
-        numbers = _numbers(path, page)
         planes = _planes_of(path, image, plane, split=reading.channels is not None and reading.page is None)
         channels = len(planes) * math.prod(page.shape) // (page.imagelength * page.imagewidth)
         reading.check_size(path, channels, page.imagelength, page.imagewidth)
-        limit = 4 * reading.max_pixels
-        if math.prod(page.chunks) > limit:
-            raise refused(path, f"a file of tiles of at most {limit} values", f"they have {math.prod(page.chunks)}")
-        pages = tuple(_plane(path, file, image, index, numbers, limit) for index in planes)
-        raster = pages[0] if len(pages) == 1 else Stacked(pages)
-        return oriented(_as_shown(path, raster, page, palette=palette), page.tags.valueof("Orientation"))
+        raster = _opened(path, file, image, planes, 4 * reading.max_pixels, palette=palette)
+        return oriented(raster, page.tags.valueof("Orientation"))
+
+
+def open_levels(path: Path, reading: Reading) -> list[Raster]:
+    """Open all levels of the image in a TIFF, the finest first; they are as large as they like.
+
+    Args:
+        path: The file.
+        reading: Page and channels, of which several planes are chosen.
+
+    Raises:
+        ValueError: As for `open_tiff`, except for the size; or its pixels are not in tiles or strips of a known kind.
+    """
+    with open_file(path) as file:
+        image, plane = _chosen(path, _images(path, file), reading, mask=False)
+        levels: list[Raster] = []
+        for level in image.levels:
+            page = level.keyframe
+            if _is_left_to_pillow(page):
+                raise refused(path, "a slide of pixels compressed as JPEG, JPEG 2000, deflate or LZW", "convert it")
+            planes = _planes_of(path, level, plane, split=reading.channels is not None and reading.page is None)
+            raster = _opened(path, file, level, planes, LARGEST_SEGMENT, palette=False)
+            levels.append(oriented(raster, page.tags.valueof("Orientation")))
+        return levels
+
+
+def count_levels(path: Path) -> int:
+    """Return the number of levels of the first image in a TIFF; 0 for other files.
+
+    Args:
+        path: The file.
+    """
+    try:
+        with open_file(path) as file:
+            return len(file.series[0].levels)
+    except Exception:  # noqa: BLE001 - tifffile raises errors of many types
+        return 0
+
+
+def _opened(path: Path, file: Any, image: Any, planes: Sequence[int], limit: int, *, palette: bool) -> Raster:
+    """Open some planes of one level of an image, as its channels.
+
+    Raises:
+        ValueError: Its colours are unknown, its segments are larger than ``limit`` values, or one is missing.
+    """
+    page = image.keyframe
+    if page.photometric not in (*SHOWN_AS_THEY_ARE, WHITE_IS_ZERO, PALETTE, INKS, YCBCR):
+        name = getattr(page.photometric, "name", page.photometric)
+        raise refused(path, "an image in grey, RGB, CMYK or YCbCr", f"its colours are {name}; convert it to RGB")
+    numbers = _numbers(path, page)
+    if math.prod(page.chunks) > limit:
+        raise refused(path, f"a file of tiles of at most {limit} values", f"they have {math.prod(page.chunks)}")
+    pages = tuple(_plane(path, file, image, index, numbers, limit) for index in planes)
+    return _as_shown(path, pages[0] if len(pages) == 1 else Stacked(pages), page, palette=palette)
 
 
 def _check_pages(file: Any) -> None:

@@ -30,7 +30,7 @@ class Decisive(nn.Module):
         model: Network that returns logits, in float32.
 
     Shape:
-        - input: ``[B, C, H, W]``
+        - input: ``[B, C, H, W]``, and, if not all of them count, the rows and columns whose classes do
         - output: ``[B, classes, H, W]``, float64
     """
 
@@ -39,12 +39,13 @@ class Decisive(nn.Module):
         self.model = model
         self._exact: list[nn.Module] = []  # not registered as a part: it is there only once it is needed
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, inside: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
         with _without_tf32():
             logits: Tensor = self.model(x)
         device = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
         best = logits.topk(min(2, logits.shape[1]), dim=1).values
-        if bool((best[:, 0] - best[:, -1] > DOUBT * best.abs().amax().clamp_min(1)).all()):
+        margins = (best[:, 0] - best[:, -1])[..., inside[0], inside[1]]
+        if bool((margins > DOUBT * best.abs().amax().clamp_min(1)).all()):
             return logits.to(device).to(torch.float64)
         if not self._exact:
             self._exact.append(copy.deepcopy(self.model).to(device).to(torch.float64))

@@ -75,7 +75,7 @@ def predict_labels(
         raise wrong_shape("images", "[N, C, H, W]", images)
     with torch.no_grad(), evaluating(model.to(device)):
         parts = images.split(as_int("batch_size", batch_size, minimum=1))
-        return torch.cat([_finite(model(part.to(device)), "images").argmax(dim=1).cpu() for part in parts])
+        return torch.cat([finite(model(part.to(device)), "images").argmax(dim=1).cpu() for part in parts])
 
 
 def predict_image(
@@ -139,10 +139,10 @@ def logit_bands(
     tiled = Tiled(model, tile, device=device, progress=progress)
     with torch.no_grad(), evaluating(model.to(device)):
         for band in tiled.bands(image.unsqueeze(0) if isinstance(image, Tensor) else image):
-            yield _finite(band[0], "image")
+            yield finite(band[0], "image")
 
 
-def _finite(logits: Tensor, argument: str) -> Tensor:
+def finite(logits: Tensor, argument: str) -> Tensor:
     """Return the logits if all are finite: the largest of a pixel is no class where one of them is NaN."""
     if not bool(logits.isfinite().all()):
         text = f"{argument} must be such that the network's output is finite, but some of it is NaN or infinite. "

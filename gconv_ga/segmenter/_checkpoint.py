@@ -46,10 +46,13 @@ class SegmenterConfig:
         reading: How image files are read, with the number type of the training images.
         decoder: Rules by which objects are found, those of the best average precision on the validation images. If
             None, the usual ones.
+        pixel_size: Side of a pixel of the training images in micrometres, to which slides are scaled. None if it is
+            unknown.
 
     Raises:
         ValueError: The architecture is not one of these, an argument is unknown or missing, the number of class names
-            differs from the number of classes, two classes have one name, or a mean is not finite.
+            differs from the number of classes, two classes have one name, a mean is not finite, or the size of a
+            pixel is not positive.
 
     Example:
         >>> from gconv_ga.segmenter import SegmenterConfig
@@ -68,6 +71,7 @@ class SegmenterConfig:
     normalization: Normalization
     reading: Reading = field(default_factory=Reading)
     decoder: Decoder | None = None
+    pixel_size: float | None = None
 
     def __post_init__(self) -> None:
         network = ARCHITECTURES[one_of("architecture", self.architecture, tuple(ARCHITECTURES))]
@@ -88,6 +92,8 @@ class SegmenterConfig:
             raise invalid("classes", "different names", self.classes)
         if not all(math.isfinite(value) for value in self.normalization.mean):
             raise invalid("normalization", "one whose means are finite", self.normalization)
+        if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
+            raise invalid("pixel_size", "a positive number of micrometres", self.pixel_size)
 
     def build(self, *, seed: int = 0, verify: bool = False) -> nn.Module:
         """Build the network with new weights. Torch's global generator is left unchanged, and nothing is downloaded.

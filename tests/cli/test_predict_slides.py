@@ -1,0 +1,129 @@
+"""``gconv-ga predict`` on whole slides: which files are slides, at which resolution, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+import torch
+from PIL import Image
+from slide_files import moved_slides, stained
+
+from gconv_ga.images import Normalization, read_image
+from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
+
+PIXELS = stained((151, 108), scale=2.0)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Checkpoints by the size of the pixels of their training images."""
+    folder, arguments = tmp_path_factory.mktemp("runs"), {"in_channels": 3, "classes": 2, "width": 1, "depth": 2}
+    normalization = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0])
+    found = {}
+    for size in (None, 0.5, 1.0):
+        config = SegmenterConfig(
+            "EquivariantUNet", {**arguments, "group": "C4"}, ("glass", "cell"), normalization, pixel_size=size
+        )
+        model = config.build(seed=0).eval()
+        with torch.no_grad():
+            other, cell = model(normalization(torch.from_numpy(PIXELS).permute(2, 0, 1).float())[None])[0]
+            model.segmentation_head.bias[1] -= (cell - other).median()
+        found[size] = save_checkpoint(folder / f"{size}.safetensors", model, config)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A slide, the same rotated, and an image that is none."""
+    (tmp_path / "slides").mkdir()
+    moved_slides(tmp_path / "slides", PIXELS, ["upright", "rotated"])
+    Image.fromarray(PIXELS[:40, :30]).save(tmp_path / "slides" / "small.png")
+    return tmp_path / "slides"
+
+
+def test_slides_and_images_are_told_apart(invoke, runs, folder, tmp_path):
+    result = invoke("predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out", "--tile", 64)
+    assert "3 images done" in result.stdout
+    written = sorted(path.name for path in (tmp_path / "out").iterdir() if not path.name.endswith((".json", ".jsonl")))
+    slides = [
+        f"{name}{ending}" for name in ("rotated", "upright") for ending in (".ome.tif", "_preview.png", "_tissue.png")
+    ]
+    assert written == sorted(["small.png", *slides])
+    upright, rotated = (tifffile.imread(tmp_path / f"out/{name}.ome.tif") for name in ("upright", "rotated"))
+    assert upright.shape == (151, 108)
+    assert 0 < upright.mean() < 1
+    assert np.array_equal(np.rot90(upright), rotated)
+    again = invoke("predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out", "--tile", 64)
+    assert "0 images done, 3 skipped" in again.stdout
+
+
+def test_the_resolution_is_that_of_the_training_or_chosen(invoke, runs, folder, tmp_path):
+    typed = ["--images", folder / "upright.tif", "--tile", 64]
+    shapes = {}
+    for name, options in (
+        ("run", ["--run", runs[1.0]]),
+        ("mpp", ["--run", runs[None], "--mpp", 0.8]),
+        ("level", ["--run", runs[0.5], "--level", 2]),
+    ):
+        invoke("predict", *options, *typed, "--out", tmp_path / name)
+        with tifffile.TiffFile(tmp_path / name / "upright.ome.tif") as file:
+            shapes[name] = file.pages.first.shape
+    assert shapes == {"run": (75, 54), "mpp": (94, 68), "level": (37, 27)}
+    assert json.loads((tmp_path / "level" / "predict.json").read_text())["level"] == 2
+
+
+def test_a_slide_is_an_image_where_that_is_asked_for(invoke, runs, folder, tmp_path):
+    invoke("predict", "--run", runs[None], "--images", folder / "upright.tif", "--out", tmp_path / "out", "--no-slides")
+    with Image.open(tmp_path / "out" / "upright.png") as file:
+        assert file.size == (108, 151)
+
+
+def test_an_image_is_a_slide_where_that_is_asked_for(invoke, runs, tmp_path):
+    tifffile.imwrite(tmp_path / "a.ome.tif", PIXELS, photometric="rgb")
+    typed = ["--images", tmp_path / "a.ome.tif", "--out", tmp_path / "out", "--slides", "--level", 0]
+    invoke("predict", "--run", runs[None], *typed)
+    assert tifffile.imread(tmp_path / "out" / "a.ome.tif").shape == (151, 108)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ([], "the run does not say how large the pixels of its training images are"),
+        (["--mpp", 0.5, "--level", 0], "give --level or --mpp"),
+        (["--mpp", 0.5, "--overlay"], "it is not for whole slides"),
+        (["--mpp", 0], "is not a positive number"),
+        (["--no-slides", "--level", 1], "there are none; see --slides"),
+    ],
+)
+def test_what_is_not_for_slides_is_refused(options, said, invoke, runs, folder, tmp_path):
+    typed = ["--images", folder / "upright.tif", "--out", tmp_path / "out", *options]
+    result = invoke("predict", "--run", runs[None], *typed, code=2)
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_slide_that_is_too_coarse_is_listed(invoke, runs, folder, tmp_path):
+    typed = ["--images", folder / "upright.tif", "--out", tmp_path / "out", "--mpp", 0.25]
+    result = invoke("predict", "--run", runs[None], *typed, code=1)
+    assert "no larger than" in " ".join(result.stderr.replace("│", " ").split())
+    assert not (tmp_path / "out" / "upright.ome.tif").exists()
+
+
+def test_training_keeps_the_size_of_the_pixels(invoke, tmp_path):
+    for kind in ("images", "masks"):
+        (tmp_path / kind).mkdir()
+    for number in range(3):
+        pixels = PIXELS[number : number + 40, :40]
+        per_centimeter = 1e4 / (0.5 + number / 100)
+        tifffile.imwrite(tmp_path / f"images/{number}.tif", pixels, photometric="rgb", resolutionunit="CENTIMETER",
+                         resolution=(per_centimeter, per_centimeter))  # fmt: skip
+        Image.fromarray((pixels[..., 0] < 150).astype(np.uint8)).save(tmp_path / f"masks/{number}.png")
+    typed = ["--images", tmp_path / "images", "--masks", tmp_path / "masks", "--steps", 1, "--width", 1, "--depth", 2,
+             "--crop", 32, "--batch-size", 2, "--device", "cpu"]  # fmt: skip
+    for name, options, size in (("stated", [], 0.5), ("typed", ["--pixel-size", 0.4], 0.4)):
+        invoke("train", *typed, "--out", tmp_path / name, *options)
+        _, config, _ = load_checkpoint(tmp_path / name / "model.safetensors")
+        assert config.pixel_size == pytest.approx(size, rel=0.05)
+    invoke("train", "--out", tmp_path / "typed", "--resume", "--steps", 2, "--pixel-size", 0.3, code=2)
+    assert read_image(tmp_path / "images/0.tif").shape == (3, 40, 40)
