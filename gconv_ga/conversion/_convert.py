@@ -21,6 +21,7 @@ from ._layers import (
     grid_moves,
 )
 from ._network import REQUESTED, ConversionReport, ConvertedNetwork, NotConvertible, Row, check_in_action
+from ._parting import Place
 from ._verify import MOST_SUSPECTS_NAMED, Unequal, Verification
 
 Action = Literal["keep", "swap", "conjugate", "refuse"]
@@ -129,7 +130,12 @@ def convert(
     except NotImplementedError as error:
         raise NotConvertible(f"{name} cannot be converted: {error}.") from error
 
-    def attempt(more: tuple[str, ...] = (), swap_computed: bool = True, compare: bool = verify) -> ConvertedNetwork:
+    def attempt(
+        more: tuple[str, ...] = (),
+        swap_computed: bool = True,
+        compare: bool = verify,
+        upright: Place | None = None,
+    ) -> ConvertedNetwork:
         conjugated = (*requests[0], *more)
         converter = ModuleConverter(symmetry, conjugated, requests[1], dropout == "tied", swap_computed)
 
@@ -139,7 +145,7 @@ def convert(
             net.training = plain.training
             return net
 
-        lifting = Verification(model, inputs, convert_in_place).run(compare, tolerance)
+        lifting = Verification(model, inputs, convert_in_place, upright).run(compare, tolerance)
         net = convert_in_place(copy_network(model))
         for path, module in net.convolutions().items():
             module.lifts = path in lifting
@@ -155,23 +161,32 @@ def convert(
             return attempt(swap_computed=False)
         except Unequal as error:
             first = error
-    advice = _tried_advice(first.suspects, lambda more: attempt(more, False, True))
+    advice = _tried_advice(first, lambda more, upright: attempt(more, False, True, upright))
     raise NotConvertible(f"{first} {advice}", first.report) from first
 
 
-def _tried_advice(suspects: list[str], attempt: Callable[[tuple[str, ...]], Any]) -> str:
-    """Return what to do about modules at fault, after trying it.
+def _tried_advice(error: Unequal, attempt: Callable[[tuple[str, ...], Place | None], Any]) -> str:
+    """Return what to do about a difference, after trying it.
 
     Args:
-        suspects: Their paths.
-        attempt: A function that converts with further modules conjugated, or raises.
+        error: The difference.
+        attempt: A function that converts with further modules conjugated, and the function called at one place run on
+            upright images, or raises.
     """
     average = "GroupAverage(model, group) is exact for any network."
-    named = [path for path in suspects if path]
-    if not suspects:
-        return average
+    named = [path for path in error.suspects if path]
+    place = error.parting.place if error.parting else None
+    if not named and place is not None:
+        try:
+            attempt((), place)
+        except (TypeError, ValueError, RuntimeError):
+            return f"No block contains the fault, so that there is none to conjugate. {average}"
+        return (
+            f"{place[0]}() on that line, moved to a module of its own that is named in conjugate, makes it exact: it "
+            f"was tried. Or: {average}"
+        )
     if not named:
-        return f"A line of the model's own forward is at fault: move it into a module and conjugate that, or: {average}"
+        return average
     candidates = [tuple(named)] if len(named) <= MOST_SUSPECTS_NAMED else []
     path = named[0]
     while "." in path and len(candidates) < MOST_ADVICE_TRIED:
@@ -179,7 +194,7 @@ def _tried_advice(suspects: list[str], attempt: Callable[[tuple[str, ...]], Any]
         candidates.append((path,))
     for candidate in candidates:
         try:
-            attempt(candidate)
+            attempt(candidate, None)
         except (TypeError, ValueError, RuntimeError):
             continue
         return f"conjugate={list(candidate)} makes it exact: it was tried. Or: {average}"
@@ -273,7 +288,10 @@ _PADS = (nn.ZeroPad2d, nn.ConstantPad2d, nn.ReflectionPad2d, nn.ReplicationPad2d
 _ADAPTIVE_POOLS = (nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
 # Modules of torch's activations, and of the activations of timm.
 _ACTIVATIONS = ("torch.nn.modules.activation", "timm.layers.activations", "timm.layers.activations_me")
-_COMMUTING_NAMES = ("Permute", "StochasticDepth", "DropPath")
+_COMMUTING_NAMES = (
+    "Permute", "StochasticDepth", "DropPath", "FastAdaptiveAvgPool", "FastAdaptiveMaxPool", "FastAdaptiveAvgMaxPool",
+    "FastAdaptiveCatAvgMaxPool",
+)  # fmt: skip
 # Sub-pixel shuffles by reshaping, around a convolution (MONAI).
 _SHUFFLING_NAMES = ("SubpixelUpsample",)
 # With tied dropout, these have one mask for all orientations; the others add something to it and cannot be tied.

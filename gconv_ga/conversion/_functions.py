@@ -58,7 +58,8 @@ class OrbitMode(TorchFunctionMode):
         moves: The index moves of each element.
         length: The orbit's length, ``B |G|``.
         tied: Whether dropout draws once for all orientations of a sample.
-        observe: A function that is told every function and what it has returned.
+        observe: A function that is told every function, its arguments and what it has returned.
+        is_upright: A function that is asked of every function whether to run it on upright images.
     """
 
     def __init__(
@@ -66,23 +67,29 @@ class OrbitMode(TorchFunctionMode):
         moves: Sequence[GridMove],
         length: int,
         tied: bool,
-        observe: Callable[[Any, Any], None] | None = None,
+        observe: Callable[[Any, Any, Any], None] | None = None,
+        is_upright: Callable[[Any], bool] | None = None,
     ) -> None:
         super().__init__()
         self.moves = moves
         self.length = length
         self.tied = tied
         self.observe = observe
+        self.is_upright = is_upright
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = self._call(func, args, kwargs or {})
         if self.observe is not None:
-            self.observe(func, output)
+            self.observe(func, args, output)
         return output
 
     def _call(self, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self.is_upright is not None and self.is_upright(func) and any(map(self._is_image, args)):
+            output = conjugate(lambda nest: func(*nest[0], **nest[1]), (args, kwargs), self.moves)
+            self._label(func, args, kwargs, output)
+            return output
         handle = _HANDLERS.get(func)
         if handle is None:
             output = func(*args, **kwargs)
@@ -101,6 +108,10 @@ class OrbitMode(TorchFunctionMode):
                 output = self._with_orientations_last(handle, func, x, layout, rest, named)
         self._label(func, args, kwargs, output)
         return output
+
+    def _is_image(self, x: Any) -> bool:
+        layout = self._layout(x)
+        return layout is not None and layout.axes == (2, 3) and x.ndim == 4
 
     def _layout(self, x: Any) -> Layout | None:
         """Return the layout of an orbit, None for anything else. Where it was lost, images have their usual one."""

@@ -1,5 +1,6 @@
 """The converted network: it runs the plain network's ``forward`` on all orientations at once and averages."""
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -145,8 +146,10 @@ class ConvertedNetwork(nn.Module):
         torch.Size([2, 3, 8, 3, 4])
     """
 
-    # A function that is told every function that runs and what it has returned; for `convert` itself.
-    observe: Callable[[Any, Any], None] | None = None
+    # A function that is told every function that runs, its arguments and what it has returned; for `convert` itself.
+    observe: Callable[[Any, Any, Any], None] | None = None
+    # A function that is asked of every function whether to run it on upright images; for `convert` itself.
+    is_upright: Callable[[Any], bool] | None = None
 
     def __init__(
         self,
@@ -189,7 +192,7 @@ class ConvertedNetwork(nn.Module):
         leaves = pair_inputs(inputs, self.in_action)
         batch = _common_batch(leaves)
         orbit = (_mark_input(_input_orbit(leaf, self.group)) for leaf in leaves)
-        with OrbitMode(self.orientation_moves, batch * self.group.order, self.tied, self.observe):
+        with OrbitMode(self.orientation_moves, batch * self.group.order, self.tied, self.observe, self.is_upright):
             output = self.model(*rebuild_nest(inputs, orbit))
         leaves = pair_leaves(output, self.out_action, "output", "out_action")
         return rebuild_nest(output, self._reduced(leaves, batch))
@@ -305,7 +308,7 @@ def _remove_prefix(module: nn.Module, state: dict[str, Any], prefix: str, local:
 
 def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: Any) -> None:
     _rename_keys(state, prefix, prefix + "model.")
-    versions = getattr(state, "_metadata", None)
+    versions = getattr(state, "_metadata", None) or _versions_being_loaded()
     if versions is not None:
         # The dict is the caller's: it is as before when the parts have read their versions.
         original = dict(versions)
@@ -313,6 +316,20 @@ def _add_prefix(module: nn.Module, state: dict[str, Any], prefix: str, *rest: An
         for path, version in original.items():
             if f"{path}.".startswith(prefix):
                 versions[f"{prefix}model.{path[len(prefix) :]}".rstrip(".")] = version
+
+
+def _versions_being_loaded() -> dict[str, Any] | None:
+    """Return the versions that torch's `load_state_dict` is looking up, which it hands to no module but the outermost.
+
+    Inside of another module, a network that finds none would read the state of a plain one as that of no version.
+    """
+    frame = sys._getframe(2)  # noqa: SLF001  torch passes the dict to nobody
+    while frame is not None:
+        if frame.f_code.co_filename == nn.Module.load_state_dict.__code__.co_filename and "metadata" in frame.f_locals:
+            versions: dict[str, Any] | None = frame.f_locals["metadata"]
+            return versions
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
 
 
 def _restore_versions(module: nn.Module, incompatible_keys: Any) -> None:

@@ -3,7 +3,7 @@
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +15,8 @@ from torch.overrides import TorchFunctionMode
 from ..actions import GridMove, move_grid, nest_leaves
 from ._layers import Layout, layout_of, mark
 from ._network import ConvertedNetwork
+
+Place = tuple[str, str, int]  # name of a function, file, line
 
 _OWN_FOLDER = f"{Path(__file__).parents[1]}{os.sep}"
 _TORCH_FOLDER = f"{Path(torch.__file__).parent}{os.sep}"
@@ -29,6 +31,7 @@ class Call(NamedTuple):
         line: Its line.
         path: The path of the module that calls.
         output: The first tensor that came out.
+        reads_table: Whether an operand is a table that does not depend on the input.
     """
 
     name: str
@@ -36,15 +39,41 @@ class Call(NamedTuple):
     line: int
     path: str
     output: Tensor
+    reads_table: bool = False
 
     @property
-    def place(self) -> tuple[str, str, int]:
+    def place(self) -> Place:
         """Return what the same call of the two networks has in common."""
         return self.name, self.file, self.line
 
 
-def find_parting(net: ConvertedNetwork, plain: nn.Module, plain_inputs: list[Any], inputs: Any) -> str | None:
-    """Return a description of the first call at which the two networks differ, None if none is found.
+class Parting(NamedTuple):
+    """The first call at which the two networks differ.
+
+    Args:
+        text: Its description.
+        place: Its place, if it is the call of a function.
+    """
+
+    text: str
+    place: Place | None
+
+
+# Reasons, by the name of the function.
+_REASONS = {
+    "add": "a table that has numbers of its own for each place, such as a position embedding",
+    "linear": "a linear layer along an axis of places has weights of its own for each",
+    "scaled_dot_product_attention": "attention within windows or with a bias for pairs of places knows directions",
+    "__getitem__": "a cut of an axis of places, as windows are cut, starts at one end",
+    "cumsum": "a sum along rows or columns starts at one end",
+    "arange": "numbers that count rows or columns start at one end",
+    "roll": "it shifts rows or columns in one direction",
+}
+_REASONS |= {"__add__": _REASONS["add"], "__iadd__": _REASONS["add"], "add_": _REASONS["add"]}
+
+
+def find_parting(net: ConvertedNetwork, plain: nn.Module, plain_inputs: list[Any], inputs: Any) -> Parting | None:
+    """Return the first call at which the two networks differ, None if none is found.
 
     Args:
         net: The converted network.
@@ -54,33 +83,57 @@ def find_parting(net: ConvertedNetwork, plain: nn.Module, plain_inputs: list[Any
     """
     single = {row.path for row in net.report.rows if row.action in ("swap", "conjugate")}
     ours = _record(net, net.model, single, inputs)
-    order = net.group.order
+    order, batch = net.group.order, inputs[0].shape[0]
     best: tuple[int, Call] | None = None
     for g in range(order):
         theirs = _record(plain, plain, single, plain_inputs[g])
         for i, (a, b) in enumerate(zip(ours, theirs, strict=False)):
             if a.place != b.place:
                 break
-            if not _agree(a.output, b.output, g, order, net.orientation_moves[g]):
+            if not _agree(a.output, b.output, g, batch, net.orientation_moves):
                 if best is None or i < best[0]:
                     best = i, a
                 break
-    return None if best is None else _describe(best[1], plain)
-
-
-def _describe(call: Call, plain: nn.Module) -> str:
-    kind = type(plain.get_submodule(call.path)).__name__
-    where = f"{call.path or '(model)'} ({kind})"
+    if best is None:
+        return None
+    call = best[1]
+    where = f"{call.path or '(model)'} ({type(plain.get_submodule(call.path)).__name__})"
     if not call.file:
-        return where
-    source = linecache.getline(call.file, call.line).strip()
-    quoted = f": {source}" if source else ""
-    return f"{call.name}() in {where}, {Path(call.file).name}:{call.line}{quoted}"
+        return Parting(where, None)
+    is_known = call.name in _REASONS and (call.reads_table or _REASONS[call.name] != _REASONS["add"])
+    reason = f" ({_REASONS[call.name]})" if is_known else ""
+    return Parting(f"{call.name}() in {where}, {quote(call.file, call.line)}{reason}", call.place)
 
 
-def _agree(y: Tensor, plain: Tensor, g: int, order: int, move: GridMove) -> bool:
-    layout = layout_of(y) or Layout()
+def quote(file: str, line: int) -> str:
+    """Return a source line with its place."""
+    source = linecache.getline(file, line).strip()
+    return f"{Path(file).name}:{line}" + (f": {source}" if source else "")
+
+
+def place_of(func: Any) -> Place:
+    """Return the place from which a function is being called."""
+    return getattr(func, "__name__", str(func)), *_caller()
+
+
+def failing_line(error: BaseException) -> str:
+    """Return the innermost line of the network's own code that an error came through, with its place; "" if none."""
+    found, step = "", error.__traceback__
+    while step is not None:
+        file = step.tb_frame.f_code.co_filename
+        if not file.startswith((_OWN_FOLDER, _TORCH_FOLDER, "<")):
+            found = quote(file, step.tb_lineno)
+        step = step.tb_next
+    return found
+
+
+def _agree(y: Tensor, plain: Tensor, g: int, batch: int, moves: Sequence[GridMove]) -> bool:
+    layout, order, move = layout_of(y) or Layout(), len(moves), moves[g]
     inner = layout.inner
+    if inner == 1 and y.ndim and plain.ndim and y.shape[0] == order * plain.shape[0] and plain.shape[0] % batch == 0:
+        inner = plain.shape[0] // batch  # windows, for example, of which nothing is noted
+    if not layout.is_orbit or (y.shape == plain.shape and torch.equal(y, plain)):
+        return True  # it does not depend on the input
     if y.ndim == 0 or y.shape[0] % (order * inner):
         return True  # nothing that belongs to an orientation
     own = y.unflatten(0, (-1, order, inner))[:, g].flatten(0, 1)
@@ -108,13 +161,13 @@ class _Recorder:
         self.calls: list[Call] = []
         self.running: list[str] = []
 
-    def observe(self, func: Any, output: Any) -> None:
+    def observe(self, func: Any, args: tuple[Any, ...], output: Any) -> None:
         """Record the call of a function."""
         if not self.running or any(path in self.single for path in self.running):
             return
-        file, line = _caller()
+        name, file, line = place_of(func)
         if file:
-            self._add(getattr(func, "__name__", str(func)), file, line, output)
+            self._add(name, file, line, output, any(map(_is_table, args)))
 
     def hooks(self, path: str, module: nn.Module) -> list[Any]:
         """Follow a module, and return the handles of the hooks for it."""
@@ -131,7 +184,7 @@ class _Recorder:
 
         return [module.register_forward_pre_hook(enter), module.register_forward_hook(leave)]
 
-    def _add(self, name: str, file: str, line: int, output: Any) -> None:
+    def _add(self, name: str, file: str, line: int, output: Any, reads_table: bool = False) -> None:
         tensor = next((x for _, x in nest_leaves(output, "") if isinstance(x, Tensor)), None)
         if tensor is None or isinstance(tensor, nn.Parameter):
             return
@@ -139,7 +192,16 @@ class _Recorder:
         # A copy, since what follows may write into it, and one that is no call of the network's.
         with torch._C.DisableTorchFunction():  # noqa: SLF001  torch has no public name
             copied = tensor.detach().clone()
-        self.calls.append(Call(name, file, line, self.running[-1], mark(copied, layout) if layout else copied))
+        copied = mark(copied, layout) if layout else copied
+        self.calls.append(Call(name, file, line, self.running[-1], copied, reads_table))
+
+
+def _is_table(x: Any) -> bool:
+    """Return whether an argument is a tensor with places that does not depend on the input."""
+    if not isinstance(x, Tensor) or x.ndim < 2:
+        return False
+    layout = layout_of(x)
+    return layout is None or not layout.is_orbit
 
 
 @torch.no_grad()
@@ -175,7 +237,7 @@ def _caller() -> tuple[str, int]:
 
 
 class _Watch(TorchFunctionMode):
-    def __init__(self, observe: Callable[[Any, Any], None]) -> None:
+    def __init__(self, observe: Callable[[Any, Any, Any], None]) -> None:
         super().__init__()
         self.observe = observe
 
@@ -183,12 +245,12 @@ class _Watch(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         output = func(*args, **(kwargs or {}))
-        self.observe(func, output)
+        self.observe(func, args, output)
         return output
 
 
 @contextmanager
-def _observed(network: nn.Module, observe: Callable[[Any, Any], None]) -> Iterator[None]:
+def _observed(network: nn.Module, observe: Callable[[Any, Any, Any], None]) -> Iterator[None]:
     if not isinstance(network, ConvertedNetwork):
         with _Watch(observe):
             yield

@@ -13,7 +13,8 @@ from ..averaging import GroupAverage
 from ._copying import copy_network, unreadable_class
 from ._layers import OrbitConv2d, conjugate, is_image
 from ._network import REQUESTED, ConversionReport, ConvertedNetwork, NotConvertible, Row
-from ._parting import find_parting
+from ._parting import Parting, Place, failing_line, find_parting, place_of
+from ._precision import StaysDouble
 
 # How many suspects a message lists; the report has them all.
 MOST_SUSPECTS_NAMED = 5
@@ -35,10 +36,15 @@ class Verification:
         model: The plain network.
         example: Its arguments.
         convert_in_place: A function that converts a plain network in place.
+        upright: The place of a function that is to run on upright images, to try what that would mend.
     """
 
     def __init__(
-        self, model: nn.Module, example: tuple[Any, ...], convert_in_place: Callable[[nn.Module], ConvertedNetwork]
+        self,
+        model: nn.Module,
+        example: tuple[Any, ...],
+        convert_in_place: Callable[[nn.Module], ConvertedNetwork],
+        upright: Place | None = None,
     ) -> None:
         self.name = type(model).__name__
         self.example = as_doubles(example)
@@ -54,6 +60,8 @@ class Verification:
             raise NotConvertible(text) from error
         self.net = convert_in_place(copy_network(self.plain)).eval()
         self.net.reduce = "none"
+        if upright is not None:
+            self.net.is_upright = lambda func: place_of(func) == upright
 
     @torch.no_grad()
     def run(self, verify: bool, tolerance: float) -> set[str]:
@@ -64,7 +72,7 @@ class Verification:
             ValueError: ``out_action`` does not fit, or the model's output does not depend on the image.
         """
         devices = {x.device for _, x in nest_leaves(self.example, "") if isinstance(x, Tensor)}
-        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]):
+        with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), StaysDouble():
             if not verify:
                 return self._run_converted(self.example)[0]
             sensitivity = self._sensitivity()
@@ -153,17 +161,20 @@ class Verification:
     def _run_converted(self, inputs: Any) -> tuple[set[str], list[Any]]:
         """Return the convolutions whose input is the same for every orientation, and the leaves of the output."""
         running: list[str] = []
+        given: list[Any] = []
         same: dict[str, bool] = {}
         paths = {module: path for path, module in self.net.model.named_modules()}
 
         def enter(module: nn.Module, inputs: tuple[Any, ...]) -> None:
             running.append(paths[module])
-            if isinstance(module, OrbitConv2d):
+            given.append(inputs)
+            if isinstance(module, OrbitConv2d) and _is_orbit_of(inputs, self.net.group.order):
                 maps = inputs[0].unflatten(0, (-1, self.net.group.order))
                 same[running[-1]] = same.get(running[-1], True) and bool((maps == maps[:, :1]).all())
 
         def leave(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
             running.pop()
+            given.pop()
 
         hooks = [module.register_forward_pre_hook(enter) for module in paths]
         hooks += [module.register_forward_hook(leave) for module in paths]
@@ -173,10 +184,19 @@ class Verification:
             if not running:
                 raise
             kind = type(self.plain.get_submodule(running[-1])).__name__
-            text = f"the converted {self.name} fails{self._at(inputs)} at {running[-1] or '(model)'} ({kind}): {error}"
+            where = f"{running[-1] or '(model)'} ({kind})"
+            line = failing_line(error)
+            text = f"the converted {self.name} fails{self._at(inputs)} at {where}" + (f", {line}" if line else "")
             parting = self._parting(inputs)
-            text = f"{text.rstrip('.')}." + (f" The maps part at {parting}." if parting else "")
-            raise Unequal(text, self.net.report, [running[-1]], self.net.report.rows) from error
+            if given and not _is_orbit_of(given[-1], self.net.group.order * inputs[0].shape[0]):
+                text += (
+                    f": it is given maps {_shapes(given[-1])} that are not computed from the image, but from its size "
+                    "alone, such as a position embedding; they have no orientations."
+                )
+            else:
+                text += f": {str(error).rstrip('.')}."
+            text += f" The maps part at {parting.text}." if parting else ""
+            raise Unequal(text, self.net.report, [running[-1]], self.net.report.rows, parting) from error
         finally:
             for hook in hooks:
                 hook.remove()
@@ -188,7 +208,7 @@ class Verification:
         batch, _, height, width = inputs[0].shape
         return f" at another size, {height} x {width} with a batch of {batch},"
 
-    def _parting(self, inputs: Any) -> str | None:
+    def _parting(self, inputs: Any) -> Parting | None:
         leaves = pair_inputs(inputs, self.net.in_action)
         group = self.net.group
         moved = []
@@ -218,7 +238,7 @@ class Verification:
         more = f" and {len(named) - MOST_SUSPECTS_NAMED} more" if len(named) > MOST_SUSPECTS_NAMED else ""
         where = f"Suspects: {', '.join(named[:MOST_SUSPECTS_NAMED])}{more}." if named else NOBODY_AT_FAULT
         if parting:
-            where += f" The maps part at {parting}."
+            where += f" The maps part at {parting.text}."
         if ends:
             where += f" Images become something else at {', '.join(ends)}."
         if defect <= SINGLE_PRECISION:
@@ -239,16 +259,37 @@ class Verification:
             report,
             list(suspects),
             rows,
+            parting,
         )
 
 
 class Unequal(NotConvertible):
-    """Raised by `Verification` for a network that is not equal to its average; ``suspects`` are paths of modules."""
+    """Raised by `Verification` for a network that is not equal to its average.
 
-    def __init__(self, message: str, report: ConversionReport, suspects: list[str], rows: list[Row]) -> None:
+    Args:
+        message: The message.
+        report: The report.
+        suspects: Paths of the modules at fault.
+        rows: The report's rows before any was refused.
+        parting: The first call at which the two networks differ.
+    """
+
+    def __init__(
+        self, message: str, report: ConversionReport, suspects: list[str], rows: list[Row], parting: Parting | None
+    ) -> None:
         super().__init__(message, report)
         self.suspects = suspects
         self.rows = rows
+        self.parting = parting
+
+
+def _is_orbit_of(inputs: Any, length: int) -> bool:
+    """Return whether all images among a module's inputs have a multiple of so many rows."""
+    return all(x.shape[0] % length == 0 for _, x in nest_leaves(inputs, "") if is_image(x))
+
+
+def _shapes(inputs: Any) -> str:
+    return ", ".join(str(list(x.shape)) for _, x in nest_leaves(inputs, "") if is_image(x))
 
 
 def as_doubles(nest: Any) -> Any:

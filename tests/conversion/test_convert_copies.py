@@ -50,6 +50,21 @@ def test_versions_are_kept_and_found():
     nn.ModuleDict({"net": inner}).load_state_dict(outer.state_dict())
 
 
+def test_a_plain_state_keeps_its_versions_in_a_converted_network_inside_of_another_module():
+    inner = nn.Sequential(nn.Sequential(nn.Conv2d(3, 4, 3), Versioned(4)), nn.Conv2d(4, 2, 1)).double()
+    state = nn.ModuleDict({"net": inner, "head": nn.Linear(2, 2)}).state_dict()
+    outer = nn.ModuleDict({"net": convert(inner, "C4", X), "head": nn.Linear(2, 2)})
+    versions = dict(state._metadata)
+    with torch.no_grad():
+        outer["net"].model[0][0].weight.zero_()
+    outer.load_state_dict(state)
+    assert state._metadata == versions
+    assert torch.equal(outer["net"].model[0][0].weight, inner[0][0].weight)
+    del state._metadata["net.0.1"]
+    with pytest.raises(ValueError, match="version should be 7"):
+        outer.load_state_dict(state)
+
+
 class Broken(nn.Sequential):
     """Comes back from copying in training mode and without hooks, as a graph of torch.fx does."""
 

@@ -162,6 +162,84 @@ def test_positions_in_a_forward_are_seen(fault):
         convert(Called(FAULTS[fault]).double(), "C4", image(1, 3, 16, 16))
 
 
+def test_a_line_of_the_models_own_is_mended_on_trial():
+    model, x = Called(FAULTS["roll"]).double(), image(1, 3, 16, 16)
+    with pytest.raises(
+        NotConvertible, match=r"roll\(\) on that line, moved to a module of its own that is named in conj"
+    ):
+        convert(model, "C4", x)
+
+    class Roll(nn.Module):
+        def forward(self, y):
+            return y.roll(1, -1)
+
+    assert convert(nn.Sequential(conv(padding=1), Roll()), "C4", x, conjugate=Roll).report.defect < 1e-12
+    twice = Called(lambda m, y: y.roll(1, -1).softmax(-1)).double()
+    with pytest.raises(NotConvertible, match="No block contains the fault, so that there is none to conjugate"):
+        convert(twice, "C4", x)
+
+
+class Positions(nn.Module):
+    """Makes a map of the image's size from nothing but that."""
+
+    def __init__(self, table) -> None:
+        super().__init__()
+        self.first, self.project, self.table = conv(padding=1), nn.Conv2d(1, 4, 1).double(), table
+
+    def forward(self, x):
+        y = self.first(x)
+        return y + self.project(self.table(y))
+
+
+def test_maps_that_are_not_computed_from_the_image_are_told_so():
+    def rows(y):
+        return torch.linspace(0, 1, y.shape[-1]).to(y).expand(1, 1, y.shape[-2], -1)
+
+    with pytest.raises(NotConvertible, match=r"The maps part at linspace\(\) in \(model\) \(Positions\)"):
+        convert(Positions(rows), "C4", X)
+    model = Positions(rows)
+    model.project = nn.Conv2d(1, 4, 3, padding=1).double()
+    with pytest.raises(NotConvertible) as caught:
+        convert(model, "C4", X)
+    message = str(caught.value)
+    assert "the converted Positions fails at project (Conv2d), test_convert_refusals.py:" in message
+    assert "return y + self.project(self.table(y))" in message
+    assert "it is given maps [1, 1, 16, 20] that are not computed from the image, but from its size alone" in message
+
+
+def test_a_position_embedding_is_named_as_one():
+    with pytest.raises(NotConvertible) as caught:
+        convert(Called(FAULTS["a table of positions that starts at zero"]).double(), "C4", image(1, 3, 16, 16))
+    assert "lambda m, y: y + m.own, (a table that has numbers of its own for each place" in str(caught.value)
+    mixed = nn.Sequential(conv(), Called(lambda m, y: y + y.flatten(2).transpose(1, 2).reshape(y.shape)).double())
+    mixed[1].conv = nn.Identity()
+    with pytest.raises(NotConvertible) as caught:
+        convert(mixed, "C4", X)
+    assert "position embedding" not in str(caught.value)
+
+
+class Single(nn.Module):
+    """Computes in float32, whatever it is given."""
+
+    def __init__(self, inside) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x):
+        y = self.inside(x.float())
+        return y.to(x.dtype) * torch.sigmoid(x.to(torch.float32).type(torch.float64))
+
+
+@pytest.mark.parametrize("conjugate", [(), Single])
+def test_parts_in_float32_are_compared_in_float64(conjugate):
+    model = nn.Sequential(conv(), Single(nn.Softmax(1)), nn.Conv2d(4, 2, 3).double())
+    assert convert(model, "C4", X, conjugate=conjugate).report.defect < 1e-12
+    blind = nn.Sequential(conv(), Single(nn.Softmax(3)))
+    assert convert(blind, "C4", X, conjugate=Single).report.defect < 1e-12
+    with pytest.raises(NotConvertible, match=r"Suspects: 1.inside \(Softmax, "):
+        convert(blind, "C4", X, keep=Single)
+
+
 def test_what_one_orientation_fails_at_is_named():
     """Sizes that come out of a block have to fit."""
 
