@@ -8,7 +8,7 @@ Names: `load_sample`, `write_sample`, `Sample`, `Split`, `SAMPLES` (images that 
 `is_slide` (whole slides); `find_images`, `match_masks`, `read_table`, `Table`, `PairFiles`, `draw_split`, `read_split`
 (which files belong together); `MaskEncoding`, `read_colors`;
 `Normalization`, `measure_files`; `scan_pairs`, `Scan`, `Problem`, `EMPTY_CLASS` (faults of a data set); `PairDataset`,
-`CropStream`, `RandomSymmetry`, `Changes`, `RandomChanges` (data sets and augmentation for training).
+`CropStream`, `RandomSymmetry`, `rare_places`, `Changes`, `RandomChanges` (data sets and augmentation for training).
 
 Example:
     >>> from gconv_ga.images import CropStream, load_sample
@@ -27,7 +27,7 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._changes import Changes
-    from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files
+    from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files, rare_places
     from ._masks import MaskEncoding, read_colors
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
     from ._pixel_size import common_pixel_size, read_pixel_size
@@ -69,6 +69,7 @@ __all__ = [
     "load_sample",
     "match_masks",
     "measure_files",
+    "rare_places",
     "read_colors",
     "read_image",
     "read_mask",
@@ -83,7 +84,7 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "_changes": ["Changes"],
-        "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files"],
+        "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files", "rare_places"],
         "_masks": ["MaskEncoding", "read_colors"],
         "_pairs": [
             "FORMATS",

@@ -1,6 +1,6 @@
 """Data sets for training: pairs of an image and its mask, random crops of them, and augmentation by a group."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -199,6 +199,9 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
             side, and are not refused. If None, they are.
         augment: Random changes of colour, contrast, scale and so on, or their name as for `Changes.named`: "none",
             "light", "strong", "color,noise" ... They are made for normalized images.
+        places: Pixels of rare classes, as `rare_places` returns them. Half of the crops then hold one of these pixels:
+            class, image and pixel are drawn one after the other, each choice as likely as the others. If None, crops
+            lie anywhere, in each image in turn.
 
     Shape:
         - item: image ``[C, crop, crop]``, mask ``[crop, crop]``
@@ -227,6 +230,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         seed: int = 0,
         ignore_index: int | None = None,
         augment: Changes | str = "none",
+        places: Mapping[int, Tensor] | None = None,
     ) -> None:
         self.pairs = pairs
         self.length = as_int("length", length, minimum=1)
@@ -235,6 +239,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         self.symmetry = None if symmetry is None else as_group(symmetry, "symmetry")
         self.ignore_index = ignore_index
         self.augment = RandomChanges(augment)
+        self.places = list((places or {}).values())
 
     def __len__(self) -> int:
         return self.length
@@ -242,7 +247,8 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(index)
-        height, width, window = self._open(self._source(index))
+        source, *place = self._place(index) or (self._source(index), None, None)
+        height, width, window = self._open(source)
         if min(height, width) < self.crop and self.ignore_index is None:
             advice = "with an ignore_index smaller images are padded"
             raise invalid("crop", f"at most {min(height, width)}, the shorter side of an image", self.crop, advice)
@@ -250,13 +256,27 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
             crop = max(1, round(self.crop / self.augment.zoom()))
             if self.ignore_index is None:
                 crop = min(crop, height, width)
-            # Where there is only one position, nothing is drawn, as in torchvision's RandomCrop.
-            top, left = (int(torch.randint(side - crop + 1, ())) if side > crop else 0 for side in (height, width))
+            top, left = (_draw_start(side, crop, at) for side, at in zip((height, width), place, strict=True))
             image, mask = self._padded(*window(top, left, min(crop, height), min(crop, width)), crop)
             image, mask = _resized(image, mask, self.crop)
             if self.symmetry is not None:
                 image, mask = RandomSymmetry(self.symmetry)(tv_tensors.Image(image), tv_tensors.Mask(mask))
             return self.augment(image.as_subclass(torch.Tensor), mask.as_subclass(torch.Tensor))
+
+    def _place(self, index: int) -> tuple[int, int, int] | None:
+        """Draw whether an item holds a pixel of a rare class, and which: its image, row and column."""
+        generator = torch.Generator().manual_seed(_mix(self.seed, index, 2))
+        if not self.places or torch.rand((), generator=generator) < 0.5:
+            return None
+
+        def draw(count: int) -> int:
+            return int(torch.randint(count, (), generator=generator))
+
+        chosen = self.places[draw(len(self.places))]
+        images = chosen[:, 0].unique()
+        chosen = chosen[chosen[:, 0] == images[draw(len(images))]]
+        image, row, column = chosen[draw(len(chosen))].tolist()
+        return image, row, column
 
     def _padded(self, image: Tensor, mask: Tensor, crop: int) -> tuple[Tensor, Tensor]:
         """Pad a pair to the size of a crop: the image by reflection at its outer pixels, the mask by ignored ones."""
@@ -288,6 +308,55 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         number, place = divmod(index, len(self.pairs))
         generator = torch.Generator().manual_seed(_mix(self.seed, number, 1))
         return int(torch.randperm(len(self.pairs), generator=generator)[place])
+
+
+def rare_places(pairs: Pairs, *, ignore_index: int | None = None, most: int = 1000) -> dict[int, Tensor]:
+    """Return where the classes are in the masks of a data set, for crops that hold rare ones.
+
+    Args:
+        pairs: The data set; of files no more than a band of a mask is held.
+        ignore_index: Class that is left out. If None, none is.
+        most: Number of pixels of a class that are kept in each band of a mask, evenly spread over its pixels there.
+
+    Returns:
+        For each class but the most frequent one: index of the image, row and column of pixels, ``[N, 3]``.
+
+    Raises:
+        ValueError: ``most`` is not a positive int.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.images import Split, rare_places
+        >>> masks = torch.zeros(2, 4, 5, dtype=torch.int64)
+        >>> masks[1, 2, 3] = 1
+        >>> rare_places(Split(torch.rand(2, 1, 4, 5), masks))
+        {1: tensor([[1, 2, 3]])}
+    """
+    as_int("most", most, minimum=1)
+    found: dict[int, list[Tensor]] = {}
+    counts: dict[int, int] = {}
+    for index in range(len(pairs)):
+        top = 0
+        for band in pairs.files(index)[1].bands() if isinstance(pairs, PairDataset) else [pairs[index][1]]:
+            for value in band.unique().tolist():
+                rows, columns = torch.nonzero(band == value, as_tuple=True)
+                spread = torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().to(torch.int64)
+                kept = torch.stack((torch.full_like(spread, index), rows[spread] + top, columns[spread]), dim=1)
+                found.setdefault(value, []).append(kept)
+                counts[value] = counts.get(value, 0) + len(rows)
+            top += len(band)
+    counts = {value: count for value, count in counts.items() if value != ignore_index}
+    frequent = max(counts, key=lambda value: counts[value], default=None)
+    return {value: torch.cat(found[value]) for value in sorted(counts) if value != frequent}
+
+
+def _draw_start(side: int, crop: int, at: int | None) -> int:
+    """Draw where a crop starts on one axis, so that it holds a pixel if one is given.
+
+    Where there is only one position, nothing is drawn, as in torchvision's RandomCrop.
+    """
+    first, last = (0, side - crop) if at is None else (max(0, at - crop + 1), min(at, side - crop))
+    return first + int(torch.randint(last - first + 1, ())) if last > first else max(0, min(first, side - crop))
 
 
 def _resized(image: Tensor, mask: Tensor, side: int) -> tuple[Tensor, Tensor]:

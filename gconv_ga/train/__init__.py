@@ -4,8 +4,8 @@ Needs the extra ``train``.
 
 Names: `train_run`, `read_run`, `RunConfig` (a training in a folder); `fit`, `Segmenter`, `CrossEntropyDice`,
 `ReportSteps`, `SaveCheckpoints` (training with Lightning on any stream of crops); `initial_weights`,
-`pretrained_weights`, `start_at_frequencies` (initial weights); `ObjectSegmenter`, `ObjectLoss`, `ObjectStream`,
-`choose_decoder` (objects); `is_main_process`.
+`pretrained_weights`, `start_at_frequencies` (initial weights); `class_weights` (rare classes); `ObjectSegmenter`,
+`ObjectLoss`, `ObjectStream`, `choose_decoder` (objects); `is_main_process`.
 
 Example:
     >>> from gconv_ga.evaluate import orientation_scores
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, choose_decoder
     from ._processes import is_main_process
     from ._run import read_run, train_run
-    from ._start import initial_weights, pretrained_weights, start_at_frequencies
+    from ._start import class_weights, initial_weights, pretrained_weights, start_at_frequencies
 
 __all__ = [
     "CrossEntropyDice",
@@ -47,6 +47,7 @@ __all__ = [
     "SaveCheckpoints",
     "Segmenter",
     "choose_decoder",
+    "class_weights",
     "fit",
     "initial_weights",
     "is_main_process",
@@ -65,7 +66,7 @@ __getattr__, __dir__ = lazy_names(
         "_objects": ["ObjectLoss", "ObjectSegmenter", "ObjectStream", "choose_decoder"],
         "_processes": ["is_main_process"],
         "_run": ["read_run", "train_run"],
-        "_start": ["initial_weights", "pretrained_weights", "start_at_frequencies"],
+        "_start": ["class_weights", "initial_weights", "pretrained_weights", "start_at_frequencies"],
     },
     extra="train",
 )

@@ -1,6 +1,7 @@
 """The configuration of a training run. Imports nothing heavy, so that the command line can read the options."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from ..images import MaskEncoding
     from ..segmenter import SegmenterConfig
 
+BALANCES = ("none", "crops", "weights")
 OLD_NAMES = {"mask_code": "mask_encoding"}  # of fields in run.json
 
 
@@ -21,6 +23,11 @@ def _indices() -> "MaskEncoding":
     from ..images import MaskEncoding
 
     return MaskEncoding()
+
+
+def _not_negative(boundary: float) -> None:
+    if not 0 <= boundary < math.inf:
+        raise invalid("boundary", "a number of at least 0", boundary)
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,9 @@ class RunConfig:
         learning_rate: Highest learning rate of the cycle.
         augmentation: Group from which each crop is transformed by a random element. If None, crops are not moved.
         augment: Random changes of the crops beyond that, by their name as for `gconv_ga.images.Changes.named`.
+        balance: What rare classes are given: "crops", half of which then hold one; "weights" in the cross-entropy,
+            those of `class_weights`; or "none".
+        boundary: What is added to the weight 1 of pixels near a boundary between classes, as for `CrossEntropyDice`.
         seed: Random seed of the initial weights, the crops and their augmentation.
         mask_encoding: Encoding of the classes in mask files, and the ignored pixels.
         every: Number of steps between validations, at each of which the state is saved. If None, a tenth of all.
@@ -79,6 +89,17 @@ class RunConfig:
             "help": "Random changes of crops: none, light, strong, or kinds such as color,scale,noise; see above.",
             "check": Changes.named,
         },
+    )
+    balance: str = field(
+        default="none",
+        metadata={
+            "help": "For rare classes: crops (half of them hold one), weights (in the loss), or none.",
+            "choices": BALANCES,
+        },
+    )
+    boundary: float = field(
+        default=0.0,
+        metadata={"help": "Weight added to pixels near a boundary between classes.", "check": _not_negative},
     )
     seed: int = field(
         default=0,

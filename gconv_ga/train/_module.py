@@ -1,5 +1,6 @@
 """The loss of a segmenter, and the Lightning module that trains it."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import pytorch_lightning as pl
@@ -12,6 +13,8 @@ from .._validate import as_int, invalid, wrong_shape
 from ..conversion import ConvertedNetwork
 from ._processes import gather
 
+NEAR = 2  # pixels from a boundary
+
 
 class CrossEntropyDice(nn.Module):
     """Cross-entropy plus the soft Dice loss, equally weighted.
@@ -20,6 +23,9 @@ class CrossEntropyDice(nn.Module):
 
     Args:
         ignore_index: Pixels of this class are excluded from both terms. If None, all pixels count.
+        class_weights: Weight of each class in the cross-entropy, such as those of `class_weights`. If None, all are 1.
+        boundary: What is added to the weight 1 of pixels from which another class is at most two pixels away, along
+            rows and columns, in the cross-entropy.
 
     Shape:
         - logits: ``[B, classes, H, W]``
@@ -27,7 +33,7 @@ class CrossEntropyDice(nn.Module):
         - output: a scalar
 
     Raises:
-        ValueError: The shape of the masks does not fit that of the logits.
+        ValueError: The shape of the masks does not fit that of the logits, or ``boundary`` is negative.
 
     Example:
         >>> import torch
@@ -43,9 +49,22 @@ class CrossEntropyDice(nn.Module):
         segmentation_models_pytorch.
     """
 
-    def __init__(self, ignore_index: int | None = None) -> None:
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        ignore_index: int | None = None,
+        *,
+        class_weights: Sequence[float] | None = None,
+        boundary: float = 0.0,
+    ) -> None:
         super().__init__()
+        if not boundary >= 0:
+            raise invalid("boundary", "at least 0", boundary)
         self.ignore_index = ignore_index
+        self.boundary = boundary
+        weights = None if class_weights is None else torch.tensor(class_weights)
+        self.register_buffer("class_weights", weights, persistent=False)
         self.dice = DiceLoss("multiclass", ignore_index=ignore_index)
 
     def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
@@ -56,10 +75,26 @@ class CrossEntropyDice(nn.Module):
 
     def _cross_entropy(self, logits: Tensor, masks: Tensor) -> Tensor:
         """Return the mean over the pixels that are not ignored, or zero if all are, for which torch returns NaN."""
-        if self.ignore_index is None:
+        ignored = -100 if self.ignore_index is None else self.ignore_index  # -100 is torch's own default
+        weights = None if self.class_weights is None else self.class_weights.to(logits)
+        if self.boundary:
+            errors = F.cross_entropy(logits, masks, weights, ignore_index=ignored, reduction="none")
+            of_pixels = (1 + self.boundary * _near_boundary(masks, ignored)) * (masks != ignored)
+            return (errors * of_pixels).sum() / of_pixels.sum().clamp_min(1)
+        if self.ignore_index is None and weights is None:
             return F.cross_entropy(logits, masks)
-        total = F.cross_entropy(logits, masks, ignore_index=self.ignore_index, reduction="sum")
-        return total / (masks != self.ignore_index).sum().clamp_min(1)
+        total = F.cross_entropy(logits, masks, weights, ignore_index=ignored, reduction="sum")
+        return total / (masks != ignored).sum().clamp_min(1)
+
+
+def _near_boundary(masks: Tensor, ignored: int) -> Tensor:
+    """Return True for pixels with two classes in the square of five pixels around them; ignored pixels have none."""
+    side, is_ignored = 2 * NEAR + 1, masks == ignored
+    highest, lowest = (
+        F.max_pool2d((sign * masks).double().masked_fill(is_ignored, -torch.inf), side, stride=1, padding=NEAR)
+        for sign in (1, -1)
+    )
+    return highest > -lowest
 
 
 class Segmenter(pl.LightningModule):

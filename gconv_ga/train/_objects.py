@@ -1,6 +1,6 @@
 """Training on objects: targets of random crops, the loss of all heads, and the rules that find objects best."""
 
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from typing import cast
 
 import torch
@@ -70,6 +70,8 @@ class ObjectLoss(nn.Module):
 
     Args:
         ignore_index: As for `CrossEntropyDice`.
+        class_weights: As for `CrossEntropyDice`.
+        boundary: As for `CrossEntropyDice`.
 
     Shape:
         - maps: ``[B, classes + 3, H, W]``, as `gconv_ga.models.ObjectUNet.maps` returns them
@@ -89,10 +91,16 @@ class ObjectLoss(nn.Module):
         0.0
     """
 
-    def __init__(self, ignore_index: int | None = None) -> None:
+    def __init__(
+        self,
+        ignore_index: int | None = None,
+        *,
+        class_weights: Sequence[float] | None = None,
+        boundary: float = 0.0,
+    ) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        self.classes = CrossEntropyDice(ignore_index)
+        self.classes = CrossEntropyDice(ignore_index, class_weights=class_weights, boundary=boundary)
 
     def forward(self, maps: Tensor, targets: Tensor) -> Tensor:
         batch, _, height, width = maps.shape

@@ -2,7 +2,7 @@
 
 import functools
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch.utils.data import Dataset, Subset
 from .._files import alone_in, remove_unfinished, write_atomically
 from .._validate import argument_of, invalid, missing_extra, not_finite
 from ..evaluate import dice
-from ..images import CropStream, MaskFile, PairDataset, PairFiles
+from ..images import CropStream, MaskFile, PairDataset, PairFiles, rare_places
 from ..plots import learning_curves, save_figure
 from ..predict import predict_image
 from ..segmenter import Machines, load_checkpoint, save_checkpoint
@@ -30,7 +30,7 @@ from ._module import CrossEntropyDice, Segmenter
 from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, choose_decoder
 from ._processes import is_main_process, process_count, process_rank
 from ._signals import StopSignals
-from ._start import start_at_frequencies
+from ._start import class_weights, start_at_frequencies
 from ._state import CsvLog, LogRow, TrainingState, best_row, read_log, read_state
 
 CONFIG, INIT, LOG, CURVES = "run.json", "init.safetensors", "log.csv", "curves.png"
@@ -206,16 +206,18 @@ def _train(
             _instances(training) if config.finds_objects else training, length=config.steps * config.batch_size,
             crop=config.crop, symmetry=config.augmentation, seed=config.seed, ignore_index=ignored,
             augment=config.augment,
+            places=rare_places(training, ignore_index=own) if config.balance == "crops" else None,
         )  # fmt: skip
+        weights = _class_weights(config, training) if config.balance == "weights" else None
         segmenter: Segmenter
+        loss: nn.Module
         if config.finds_objects:
             stream = ObjectStream(stream, ignore_index=ignored)
-            loss = ObjectLoss(ignored)
+            loss = ObjectLoss(ignored, class_weights=weights, boundary=config.boundary)
             segmenter = ObjectSegmenter(model, learning_rate=config.learning_rate, loss=loss, steps=config.steps)
         else:
-            segmenter = Segmenter(
-                model, learning_rate=config.learning_rate, loss=CrossEntropyDice(ignored), steps=config.steps
-            )
+            loss = CrossEntropyDice(ignored, class_weights=weights, boundary=config.boundary)
+            segmenter = Segmenter(model, learning_rate=config.learning_rate, loss=loss, steps=config.steps)
         segmenter.steps_before = step
         with StopSignals() as signals:
             callback = RunCallback(place, config, state, rows, validation, log, report, signals)
@@ -276,10 +278,18 @@ def _record_config(folder: Path, config: RunConfig, init: Mapping[str, Tensor] |
 
 def _fit_head(model: nn.Module, config: RunConfig, training: PairDataset) -> None:
     """Initialize the bias of a new head from the frequencies of the classes in the training images."""
-    masks = (
-        band for pair in training.pairs for band in MaskFile(pair.mask, config.mask_encoding, training.reading).bands()
-    )
-    start_at_frequencies(model, masks, ignore_index=config.mask_encoding.ignore_index)
+    start_at_frequencies(model, _masks(config, training), ignore_index=config.mask_encoding.ignore_index)
+
+
+def _class_weights(config: RunConfig, training: PairDataset) -> tuple[float, ...]:
+    """Return the weights of the classes in the loss, from their frequencies in the training images."""
+    classes = len(config.segmenter.classes)
+    return class_weights(_masks(config, training), classes, ignore_index=config.mask_encoding.ignore_index)
+
+
+def _masks(config: RunConfig, training: PairDataset) -> Iterator[Tensor]:
+    for pair in training.pairs:
+        yield from MaskFile(pair.mask, config.mask_encoding, training.reading).bands()
 
 
 def _tensorboard(folder: Path, step: int) -> TensorBoardLogger:

@@ -55,18 +55,55 @@ def start_at_frequencies(
     if not biases:
         raise invalid("model", f"a network whose {HEAD} has a bias", type(model).__name__)
     bias = biases[-1]
-    # One pixel is added for each class: a class that no mask has is rare, not impossible.
-    counts = torch.ones(len(bias), dtype=torch.float64)
-    for mask in masks:
-        classes = mask.flatten().to(torch.int64)
-        classes = classes if ignore_index is None else classes[classes != ignore_index]
-        found = classes.bincount(minlength=len(bias)).cpu()
-        if len(found) > len(bias):
-            takes = f"class indices below {len(bias)}, as the network has classes"
-            raise invalid("masks", takes, int(classes.max()), "use ignore_index if it is to be ignored")
-        counts += found
+    frequencies = _frequencies(masks, len(bias), ignore_index)
     with torch.no_grad():
-        bias.copy_((counts / counts.sum()).log())
+        bias.copy_(frequencies.log())
+
+
+def class_weights(
+    masks: Iterable[Tensor] | Tensor, classes: int, *, ignore_index: int | None = None
+) -> tuple[float, ...]:
+    """Return weights of the classes for `CrossEntropyDice`: the inverse square roots of their frequencies.
+
+    They are scaled so that the mean over the pixels is 1.
+
+    Args:
+        masks: As for `start_at_frequencies`.
+        classes: Number of classes.
+        ignore_index: As for `start_at_frequencies`.
+
+    Shape:
+        - masks: each ``[..., H, W]``, class indices
+
+    Raises:
+        ValueError: A mask has a class beyond their number.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.train import class_weights
+        >>> masks = torch.zeros(1, 10, 10, dtype=torch.int64)
+        >>> masks[:, :2, :5] = 1  # 10 of 100 pixels
+        >>> [round(weight, 2) for weight in class_weights(masks, 2)]
+        [0.8, 2.36]
+    """
+    frequencies = _frequencies(masks, classes, ignore_index)
+    weights = frequencies.rsqrt()
+    return tuple((weights / (frequencies * weights).sum()).tolist())
+
+
+def _frequencies(masks: Iterable[Tensor] | Tensor, classes: int, ignore_index: int | None) -> Tensor:
+    """Return the share of each class in the pixels that count."""
+    # One pixel is added for each class: a class that no mask has is rare, not impossible.
+    counts = torch.ones(classes, dtype=torch.float64)
+    for mask in masks:
+        indices = mask.flatten().to(torch.int64)
+        indices = indices if ignore_index is None else indices[indices != ignore_index]
+        found = indices.bincount(minlength=classes).cpu()
+        if len(found) > classes:
+            takes = f"class indices below {classes}, as the network has classes"
+            raise invalid("masks", takes, int(indices.max()), "use ignore_index if it is to be ignored")
+        counts += found
+    return counts / counts.sum()
 
 
 def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tensor]:

@@ -72,6 +72,8 @@ SEEN = {
     "batch_size": ("3", lambda call: call.config.batch_size, 3),
     "learning_rate": ("0.5", lambda call: call.config.learning_rate, 0.5),
     "augment": ("strong,scale", lambda call: call.config.augment, "strong,scale"),
+    "balance": ("crops", lambda call: call.config.balance, "crops"),
+    "boundary": ("2.5", lambda call: call.config.boundary, 2.5),
     "seed": ("5", lambda call: call.config.seed, 5),
     "every": ("2", lambda call: call.config.every, 2),
     "patience": ("6", lambda call: call.config.patience, 6),
