@@ -137,7 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         parser.error("give --out FILE or --table FILE")
     torch.set_num_threads(1)
     if args.quick:
-        args.tasks, args.images, args.seeds, args.steps, args.channels = ["nuclei"], 2, 1, 20, 8
+        args.tasks, args.images, args.seeds, args.steps, args.channels = ["histology"], 2, 1, 20, 8
     setting = {"steps": args.steps, "images": args.images, "channels": args.channels, "quick": args.quick}
     if args.table is None:
         fill(setting, args)

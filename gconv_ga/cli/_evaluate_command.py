@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from .._files import printable, write_atomically
+from ..groups import DihedralGroup, as_group
 from ..images import MAX_PIXELS
 from ._options import (
     Debug,
@@ -99,8 +100,9 @@ def evaluate(
 
     With --instances it also compares objects, found as by predict --objects, with the true ones: average precision at
     IoU 0.5, 0.55, ..., 0.9, panoptic quality, the error of the count with its sign; and with those of the image rotated
-    by 90, 180 and 270 degrees: the share of objects without a partner, and of pixels in another object. Objects of all
-    classes are compared together. Without --masks, the class of all objects is 1.
+    by 90, 180 and 270 degrees, and reflected if the group of a network is D4 or D8: the share of objects without a
+    partner, and of pixels in another object. Objects of all classes are compared together. Without --masks, the class
+    of all objects is 1.
 
     Without --colors and --ignore-index, masks are read as they were for the training.
 
@@ -151,10 +153,11 @@ def evaluate(
     make_folder(out, "--out")
     options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
     scored = []
+    moves = "D4" if any(each is not None and _reflects(each) for each in (first, second)) else "C4"
     for checkpoint, name in ((second, against), (first, run)):
         if checkpoint is not None and name is not None:
             dataset = PairDataset(pairs, checkpoint.config.normalization, encoding, reading)
-            scored.append((checkpoint, name, *_scores(checkpoint, dataset, true, options)))
+            scored.append((checkpoint, name, *_scores(checkpoint, dataset, true, moves, options)))
     failed = {name: problem for *_, found in scored for name, problem in found.items()}
     if len(failed) == len(pairs):
         refuse_files(source.option, list(failed.values()), "no image has a score")
@@ -241,6 +244,7 @@ def _scores(
     checkpoint: "Checkpoint",
     dataset: "PairDataset",
     true: Sequence["MaskFile"] | None,
+    moves: str,
     options: dict[str, Any],
 ) -> "tuple[dict[str, ImageScores], dict[str, ImageObjects] | None, dict[str, Problem]]":
     """Return the scores of each image, those of its objects, and why some images have none, with a progress bar."""
@@ -261,12 +265,20 @@ def _scores(
                 scores[name] = evaluate_image(checkpoint.model, image, mask, classes=classes, **options)
                 if true is not None:
                     objects[name] = evaluate_objects(
-                        checkpoint.model, image, _whole(true[index]), decoder=checkpoint.config.decoder, **where
-                    )
+                        checkpoint.model, image, _whole(true[index]), decoder=checkpoint.config.decoder, group=moves,
+                        **where,
+                    )  # fmt: skip
             except ValueError as error:
                 failed[name] = Problem(pair.image.name, str(error))
             bars.advance(task)
     return scores, None if true is None else objects, failed
+
+
+def _reflects(checkpoint: "Checkpoint") -> bool:
+    """Return True if the group of a network contains rotations by 90 degrees and reflections."""
+    name = checkpoint.config.arguments.get("group", "C1" if checkpoint.config.architecture == "UNet" else "C4")
+    group = as_group(name or "C1")
+    return isinstance(group, DihedralGroup) and group.n % 4 == 0
 
 
 def _whole(file: "MaskFile") -> "Tensor":

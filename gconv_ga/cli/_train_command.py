@@ -28,7 +28,7 @@ def train(*, context: typer.Context, **values: Any) -> None:
     images then stay in the same part of the split. Its paths are relative to its own folder and must lie in it.
 
     RUN/model.safetensors is the last checkpoint, RUN/best.safetensors the one with the best validation score, which
-    other commands take for --run RUN.
+    other commands take for --run RUN: Dice, and of objects their average precision.
 
     --instances in place of --masks trains a network for objects: beside the class of each pixel it predicts the
     distance to the edge of its object and a flow towards the middle, whose components rotate with the image. At each
@@ -38,6 +38,10 @@ def train(*, context: typer.Context, **values: Any) -> None:
     Crops are rotated and reflected at random. --augment adds random changes: light or strong, or kinds of them: color
     (hue and saturation, of images of three channels), contrast (and brightness, each channel on its own), scale, blur,
     noise, elastic. Each is made in half of the crops. strong,scale,noise makes these two as large as strong does.
+
+    --balance crops: half of the crops hold a pixel of a class other than the most frequent one. --balance weights: in
+    the cross-entropy a class weighs the inverse square root of its frequency. --boundary 2 gives three times the weight
+    of others to pixels near a boundary between classes.
 
     --arch smp:NAME:ENCODER selects a network of segmentation_models_pytorch, converted so that it is exactly
     equivariant: Unet, UnetPlusPlus, Linknet, FPN, PSPNet, DeepLabV3, DeepLabV3Plus, UPerNet or Segformer, with a

@@ -1,4 +1,4 @@
-"""Scores of the objects in an image, as it is and rotated by multiples of 90 degrees."""
+"""Scores of the objects in an image, as it is, rotated by multiples of 90 degrees, and reflected."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .._validate import wrong_shape
+from .._validate import invalid, wrong_shape
 from ..actions import ScalarField
+from ..groups import Group, as_group
 from ..objects import Decoder, ObjectChanges, ObjectScores, changed_objects, object_scores
 from ..predict import predict_objects
 from ._scores import mean_score
 
-ROTATIONS = (1, 2, 3)  # elements of C4
+MOVES = ("C4", "D4")
 
 
 class ImageObjects(NamedTuple):
@@ -20,7 +21,8 @@ class ImageObjects(NamedTuple):
 
     Args:
         scores: Comparison with the true objects.
-        changes: Comparison with the objects of the image rotated by 90, 180 and 270 degrees.
+        changes: Comparison with the objects of the image rotated by 90, 180 and 270 degrees; of the group D4 also with
+            those of the image reflected, and then rotated by 0, 90, 180 and 270 degrees.
 
     Example:
         >>> from gconv_ga.evaluate import ImageObjects
@@ -40,16 +42,18 @@ def evaluate_objects(
     instances: Tensor,
     *,
     decoder: Decoder | None = None,
+    group: Group | str = "C4",
     tile: int = 256,
     device: str | torch.device = "cpu",
 ) -> ImageObjects:
-    """Score the objects that are predicted in an image, whatever their class, and their changes under rotations.
+    """Score the objects that are predicted in an image, whatever their class, and their changes when it is moved.
 
     Args:
         model: Network that returns logits.
         image: Image, normalized as in training.
         instances: Numbers of the true objects, 0 where there is none.
         decoder: As for `gconv_ga.predict.predict_objects`.
+        group: Group by whose elements the image is moved, C4 or D4, or its name.
         tile: As for `gconv_ga.predict.predict_image`.
         device: Device to compute on.
 
@@ -58,7 +62,8 @@ def evaluate_objects(
         - instances: ``[H, W]``, integers
 
     Raises:
-        ValueError: The true objects do not have the size of the image, or are no numbers of objects.
+        ValueError: The true objects do not have the size of the image, or are no numbers of objects; or the group is
+            another one.
 
     Example:
         >>> import torch
@@ -78,12 +83,17 @@ def evaluate_objects(
     if instances.shape != image.shape[-2:]:
         raise wrong_shape("instances", f"[H, W] = {tuple(image.shape[-2:])}, as the image is", instances)
 
+    moves = as_group(group)
+    if moves.name not in MOVES:
+        raise invalid("group", f"one of {', '.join(MOVES)}, whose elements move pixels to pixels", group)
+
     def labels(moved: Tensor) -> Tensor:
         return predict_objects(model, moved, decoder=decoder, tile=tile, device=device).objects.labels
 
     found = labels(image)
     changes = [
-        changed_objects(found, labels(ScalarField()(image, "C4", element)), "C4", element) for element in ROTATIONS
+        changed_objects(found, labels(ScalarField()(image, moves, element)), moves, element)
+        for element in range(1, moves.order)
     ]
     return ImageObjects(object_scores(found, instances), tuple(changes))
 
@@ -109,7 +119,7 @@ MEANS = (
 
 
 def image_objects_report(image: ImageObjects) -> dict[str, Any]:
-    """Return what ``report.json`` holds about the objects of one image. Changes are means over the rotations."""
+    """Return what ``report.json`` holds about the objects of one image. Changes are means over all moves."""
     scores, changes = image
 
     def mean(values: Sequence[float]) -> float:

@@ -42,12 +42,15 @@ def chart(
     return figure, axes
 
 
-def learning_curves(losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]]) -> Figure:
-    """Draw the loss of each step, its running mean, and the Dice scores on the validation images.
+def learning_curves(
+    losses: Sequence[tuple[int, float]], scores: Sequence[tuple[int, float]], score: str = "Dice"
+) -> Figure:
+    """Draw the loss of each step, its running mean, and the scores on the validation images.
 
     Args:
         losses: Steps and their losses.
-        scores: Steps and the scores after them. May be empty.
+        scores: Steps and the scores after them, from 0 to 1. May be empty.
+        score: Name of the score.
 
     Example:
         >>> from gconv_ga.plots import learning_curves
@@ -65,7 +68,7 @@ def learning_curves(losses: Sequence[tuple[int, float]], scores: Sequence[tuple[
     if scores:
         right = axes.twinx()
         right.plot([step for step, _ in scores], [score for _, score in scores], "o-", color=PALETTE[5], markersize=3)
-        right.set_ylabel("validation Dice", color=PALETTE[5])
+        right.set_ylabel(f"validation {score}", color=PALETTE[5])
         right.set_ylim(0, 1)
         right.spines[["top", "left"]].set_visible(False)
     axes.yaxis.label.set_color(PALETTE[0])

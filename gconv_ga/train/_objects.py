@@ -1,6 +1,7 @@
 """Training on objects: targets of random crops, the loss of all heads, and the rules that find objects best."""
 
-from collections.abc import Sequence, Sized
+import math
+from collections.abc import Iterable, Sequence, Sized
 from typing import cast
 
 import torch
@@ -176,23 +177,58 @@ def choose_decoder(
         >>> choose_decoder(ObjectUNet(1, 2, width=2, depth=2), nothing) is None
         True
     """
-    scores: dict[Decoder, list[float]] = {rules: [] for rules in CANDIDATES}
+    indices = range(len(cast(Sized, images)))
+    chosen = best_rules(candidate_scores(model, images, indices, ignore_index=ignore_index, device=device))
+    return None if chosen is None else chosen[0]
+
+
+def candidate_scores(
+    model: nn.Module,
+    images: Dataset[tuple[Tensor, Tensor]],
+    indices: Iterable[int],
+    *,
+    ignore_index: int | None,
+    device: str | torch.device,
+) -> Tensor:
+    """Return the average precision of all rules, NaN where an image has no objects; zero for images that are left out.
+
+    Args:
+        model: As for `choose_decoder`.
+        images: As for `choose_decoder`.
+        indices: Indices of the images to score.
+        ignore_index: As for `choose_decoder`.
+        device: As for `choose_decoder`.
+
+    Shape:
+        - output: ``[images, rules]``, float64
+    """
+    scores = torch.zeros(len(cast(Sized, images)), len(CANDIDATES), dtype=torch.float64)
     tiled = Tiled(model.maps, 256, device=device)  # type: ignore[arg-type]  # a method of the network
     was_training = model.training
     model.eval()
     try:
-        for index in range(len(cast(Sized, images))):
+        for index in indices:
             image, instances = images[index]
             with torch.no_grad():
                 maps = tiled(image[None])[0].to(torch.float64)
             ignored = _ignored(instances, ignore_index)
             classes, instances = (each.masked_fill(ignored, 0) for each in (maps[:-3].argmax(dim=0), instances))
-            for rules, found in scores.items():
+            for place, rules in enumerate(CANDIDATES):
                 score = object_scores(decode(classes, rules, maps[-3:]).labels, instances).mean_average_precision
-                if score is not None:
-                    found.append(score)
+                scores[index, place] = math.nan if score is None else score
     finally:
         model.train(was_training)
-    if not any(scores.values()):
+    return scores
+
+
+def best_rules(scores: Tensor) -> tuple[Decoder, float] | None:
+    """Return the rules of the highest mean score and that score; None if there are no scores.
+
+    Args:
+        scores: Result of `candidate_scores`.
+    """
+    means = scores.nanmean(dim=0).tolist()
+    if all(math.isnan(mean) for mean in means):
         return None
-    return max(CANDIDATES, key=lambda rules: sum(scores[rules]) / len(scores[rules]))
+    best = max(range(len(CANDIDATES)), key=lambda place: -1.0 if math.isnan(means[place]) else means[place])
+    return CANDIDATES[best], means[best]

@@ -21,13 +21,14 @@ from .._files import alone_in, remove_unfinished, write_atomically
 from .._validate import argument_of, invalid, missing_extra, not_finite
 from ..evaluate import dice
 from ..images import CropStream, MaskFile, PairDataset, PairFiles, rare_places
+from ..objects import Decoder
 from ..plots import learning_curves, save_figure
 from ..predict import predict_image
 from ..segmenter import Machines, load_checkpoint, save_checkpoint
 from ._config import RunConfig
 from ._fit import fit
 from ._module import CrossEntropyDice, Segmenter
-from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, choose_decoder
+from ._objects import ObjectLoss, ObjectSegmenter, ObjectStream, best_rules, candidate_scores
 from ._processes import is_main_process, process_count, process_rank
 from ._signals import StopSignals
 from ._start import class_weights, start_at_frequencies
@@ -87,7 +88,7 @@ def train_run(
 
     If the network has heads for objects and the masks hold the numbers of objects, all heads are trained, on targets
     that are computed from the objects in each crop, and a checkpoint holds the rules of `choose_decoder`. The
-    validation score is the Dice score of the classes there too.
+    validation score is the average precision of the objects that these rules find.
 
     The bias of a new head is initialized by `start_at_frequencies` from the masks of the training images.
 
@@ -234,8 +235,9 @@ def _train(
         if config.finds_objects and (place / MODEL).exists():  # with the rules that were chosen at the last step
             described = load_checkpoint(place / MODEL).config
         save_checkpoint(place / MODEL, model, described, step=rows[-1].step)
-        scores = [(row.step, row.dice) for row in rows if row.dice is not None]
-        save_figure(learning_curves([(row.step, row.loss) for row in rows], scores), place / CURVES)
+        scores = [(row.step, row.score) for row in rows if row.score is not None]
+        name = "mean AP" if config.finds_objects else "Dice"
+        save_figure(learning_curves([(row.step, row.loss) for row in rows], scores, name), place / CURVES)
     return model.eval()
 
 
@@ -373,31 +375,38 @@ class RunCallback(pl.Callback):
         is_last = self.signals.reached_any(pl_module.device)
         if (is_due or is_last) and (name := not_finite(pl_module.model.state_dict())):
             raise FloatingPointError(f"after step {step} the weights {name} have NaN or infinity in them")
-        row = LogRow(step, loss, self._validate(pl_module, step) if is_due else None)
+        rules, precision = self._choose_rules(pl_module) if is_due or is_last else (None, None)
+        row = LogRow(step, loss, self._validate(pl_module, step), precision) if is_due else LogRow(step, loss, None)
         self.rows.append(row)
         if trainer.logger is not None:
-            scores = {} if row.dice is None else {"dice": row.dice}
+            known = {"dice": row.dice, "average_precision": row.average_precision}
+            scores = {name: score for name, score in known.items() if score is not None}
             trainer.logger.log_metrics({"loss": loss, **scores}, step)
         if self.csv_log is not None:
             self.csv_log.add(row)
             if is_due or is_last:
-                self._save(row, pl_module, trainer)
+                self._save(row, rules, pl_module, trainer)
             if self.report is not None:
                 self.report(step, loss)
         trainer.should_stop = trainer.should_stop or is_last or (is_due and is_finished(self.rows, self.config))
 
-    def _save(self, row: LogRow, segmenter: Segmenter, trainer: pl.Trainer) -> None:
+    def _save(self, row: LogRow, rules: Decoder | None, segmenter: Segmenter, trainer: pl.Trainer) -> None:
         """Save checkpoints and state. The state comes last: everything that it counts as done is then on disk."""
-        described = self.config.segmenter
-        if self.config.finds_objects:
-            rules = choose_decoder(
-                segmenter.model, _instances(self.validation), ignore_index=self.config.mask_encoding.ignore_index,
-                device=segmenter.device,
-            )  # fmt: skip
-            described = replace(described, decoder=rules)
+        described = replace(self.config.segmenter, decoder=rules)
         for name in (BEST, MODEL) if row == best_row(self.rows) else (MODEL,):
             save_checkpoint(self.folder / name, segmenter.model, described, step=row.step)
         TrainingState.capture(row.step, segmenter.model, trainer).write(self.folder / STATE)
+
+    def _choose_rules(self, segmenter: Segmenter) -> tuple[Decoder | None, float | None]:
+        """Return the rules that find objects best in the validation images, and their average precision."""
+        if not self.config.finds_objects:
+            return self.config.segmenter.decoder, None
+        own = range(process_rank(), len(self.validation), process_count())
+        ignored, device = self.config.mask_encoding.ignore_index, segmenter.device
+        images = _instances(self.validation)
+        scores = candidate_scores(segmenter.model, images, own, ignore_index=ignored, device=device)
+        chosen = best_rules(_sum_over_processes(scores, device))
+        return (None, None) if chosen is None else chosen
 
     def _validate(self, segmenter: Segmenter, step: int) -> float | None:
         """Return the mean Dice score of the validation images; None if there are none, or they show no class.
@@ -416,8 +425,14 @@ class RunCallback(pl.Callback):
                     raise
                 raise FloatingPointError(f"at the validation after step {step} its output is not finite") from None
             scores[index] = dice(labels[None], mask[None], classes=classes, ignore_index=ignored)
-        if process_count() > 1:
-            everywhere = scores.to(segmenter.device)
-            dist.all_reduce(everywhere)  # the scores of other processes are zero here
-            scores = everywhere.cpu()
+        scores = _sum_over_processes(scores, segmenter.device)
         return None if bool(scores.isnan().all()) else scores.nanmean().item()
+
+
+def _sum_over_processes(scores: Tensor, device: torch.device) -> Tensor:
+    """Return the scores of all processes; those of images that another process has evaluated are zero here."""
+    if process_count() == 1:
+        return scores
+    everywhere = scores.to(device)
+    dist.all_reduce(everywhere)
+    return everywhere.cpu()

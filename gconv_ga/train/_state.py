@@ -17,15 +17,24 @@ from torch.optim import Optimizer
 from .._files import naming_file, write_atomically
 from .._validate import invalid, not_finite
 
-COLUMNS = ("step", "loss", "dice")
+COLUMNS = ("step", "loss", "dice", "average_precision")
 
 
 class LogRow(NamedTuple):
-    """One step: its loss, and the Dice score on the validation images if they were evaluated then."""
+    """One step: its loss, and the scores on the validation images if they were evaluated then.
+
+    They are Dice and, of a network for objects, the average precision of the objects at IoU 0.5 to 0.9.
+    """
 
     step: int
     loss: float
     dice: float | None
+    average_precision: float | None = None
+
+    @property
+    def score(self) -> float | None:
+        """The score by which the best weights are chosen: of objects if there are any, else Dice."""
+        return self.dice if self.average_precision is None else self.average_precision
 
 
 def read_log(path: Path) -> list[LogRow]:
@@ -36,17 +45,17 @@ def read_log(path: Path) -> list[LogRow]:
     with path.open(newline="", encoding="utf-8") as file:
         for cells in list(csv.reader(file))[1:]:
             try:
-                step, loss, dice = cells
-                rows.append(LogRow(int(step), float(loss), float(dice) if dice else None))
-            except ValueError:
+                step, loss, *scores = cells
+                rows.append(LogRow(int(step), float(loss), *(float(score) if score else None for score in scores)))
+            except (ValueError, TypeError):
                 break
     return rows
 
 
 def best_row(rows: Sequence[LogRow]) -> LogRow | None:
     """Return the first of the rows with the highest score; None if no row has a score."""
-    scored = [row for row in rows if row.dice is not None]
-    return max(scored, key=lambda row: row.dice or 0.0, default=None)
+    scored = [row for row in rows if row.score is not None]
+    return max(scored, key=lambda row: row.score or 0.0, default=None)
 
 
 class CsvLog:
@@ -76,7 +85,7 @@ class CsvLog:
 
 
 def _cells(row: LogRow) -> tuple[object, ...]:
-    return row.step, row.loss, "" if row.dice is None else row.dice
+    return tuple("" if value is None else value for value in row)
 
 
 class TrainingState(NamedTuple):

@@ -44,7 +44,7 @@ def test_a_run_holds_what_was_said(trained, data):
     assert (run.steps, run.batch_size, run.crop, run.seed) == (4, 2, 32, 0)
     assert sorted(run.split.values()) == ["train", "train", "train", "val"]
     rows = (trained / "log.csv").read_text().splitlines()
-    assert rows[0] == "step,loss,dice"
+    assert rows[0] == "step,loss,dice,average_precision"
     assert [row.split(",")[0] for row in rows[1:]] == ["1", "2", "3", "4"]
     with Image.open(trained / "curves.png") as file:
         assert file.format == "PNG"

@@ -52,6 +52,16 @@ def test_a_network_that_is_not_equivariant_is_seen():
     assert min(change.partnerless for change in changes) > 0.1
 
 
+def test_reflections_are_compared_where_the_group_has_them():
+    """A network that is blind on the left is so upside down too, and in no other position."""
+    _, changes = evaluate_objects(Pointwise(), IMAGE, true_objects(), group="D4")
+    assert [change.pixels for change in changes] == [0] * 7
+    _, changes = evaluate_objects(Lopsided(), IMAGE, true_objects(), group="D4")
+    assert [change.pixels > 0.1 for change in changes] == [True, True, True, True, True, False, True]
+    with pytest.raises(ValueError, match="group must be one of C4, D4"):
+        evaluate_objects(Pointwise(), IMAGE, true_objects(), group="C8")
+
+
 def test_the_rules_are_those_that_are_asked_for():
     scores, _ = evaluate_objects(Pointwise(), IMAGE, true_objects(), decoder=Decoder(smallest=100))
     assert scores.found == 2

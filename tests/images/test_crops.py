@@ -9,7 +9,7 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from gconv_ga.actions import LabelMask, ScalarField
-from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split
+from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split, rare_places
 from gconv_ga.images._dataset import _mix, _seeded
 from gconv_ga.images._rasters import Uncompressed
 
@@ -183,3 +183,60 @@ def test_the_symmetry_is_the_action_of_one_element(group, generator):
 def test_what_is_no_group_is_refused():
     with pytest.raises(ValueError, match=r"^group must be a group or its name"):
         RandomSymmetry(4)
+
+
+@pytest.fixture
+def spotted():
+    """Masks of class 1 with a little of class 0, and one pixel of class 2 in one of the three images."""
+    masks = torch.ones(3, 40, 48, dtype=torch.int64)
+    masks[:, 5:9, 30:33] = 0
+    masks[1, 39, 0] = 2
+    return Split(torch.arange(3 * 40 * 48.0).view(3, 1, 40, 48), masks)
+
+
+def test_rare_places_are_pixels_of_all_classes_but_the_most_frequent(spotted, tmp_path):
+    places = rare_places(spotted)
+    assert list(places) == [0, 2]
+    assert places[2].tolist() == [[1, 39, 0]]
+    assert sorted(places[0].tolist()) == torch.nonzero(spotted.masks == 0).tolist()
+    assert list(rare_places(spotted, ignore_index=1)) == [2], "of the classes that count, 0 is the most frequent"
+    some = rare_places(spotted, most=5)[0]
+    assert some[:, 0].tolist() == [0] * 5 + [1] * 5 + [2] * 5
+    assert len(some.unique(dim=0)) == 15
+    assert all(spotted.masks[tuple(place)] == 0 for place in some.tolist())
+    pairs = []
+    for index, (image, mask) in enumerate(zip(spotted.images, spotted.masks, strict=True)):
+        np.save(tmp_path / f"{index}.npy", image[0].numpy())
+        np.save(tmp_path / f"{index}_mask.npy", mask.numpy().astype(np.uint8))
+        pairs.append(PairFiles(tmp_path / f"{index}.npy", tmp_path / f"{index}_mask.npy"))
+    of_files = rare_places(PairDataset(pairs))
+    assert all(torch.equal(of_files[value], places[value]) for value in (0, 2))
+
+
+@pytest.mark.parametrize("augment", ["none", "scale"])
+def test_half_of_the_crops_hold_a_rare_class(spotted, augment):
+    options = {"length": 200, "crop": 8, "seed": 3, "augment": augment, "ignore_index": -1}
+    plain = CropStream(spotted, **options)
+    balanced = CropStream(spotted, places=rare_places(spotted), **options)
+
+    def shares(stream):
+        return [sum(bool((mask == value).any()) for _, mask in stream) / 200 for value in (0, 2)]
+
+    before, after = shares(plain), shares(balanced)
+    assert before[0] < 0.15
+    assert before[1] < 0.02
+    assert after[0] > 0.27
+    assert 0.18 < after[1] < 0.32, "a class in one pixel is in as many crops"
+    again = CropStream(spotted, places=rare_places(spotted), **{**options, "length": 2000})
+    assert all(torch.equal(balanced[index][0], again[index][0]) for index in (0, 7, 199))
+    without = [index for index in range(200) if torch.equal(plain[index][0], balanced[index][0])]
+    assert 70 < len(without) < 130, "the other half is as it was"
+
+
+def test_the_place_of_a_rare_pixel_in_the_crop_is_drawn(spotted):
+    stream = CropStream(
+        spotted, length=600, crop=8, symmetry=None, places={0: torch.tensor([[0, 20, 24]])}, seed=1, ignore_index=-1
+    )
+    value = spotted.images[0, 0, 20, 24]
+    found = {tuple(torch.nonzero(image[0] == value)[0].tolist()) for image, _ in stream if (image == value).any()}
+    assert len(found) == 64

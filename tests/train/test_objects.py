@@ -1,5 +1,7 @@
 """Training on objects: targets of crops, the loss of all heads, the rules that are chosen, and a run that has them."""
 
+import dataclasses
+
 import pytest
 import torch
 from object_images import blobs
@@ -9,7 +11,8 @@ from gconv_ga.images import CropStream, MaskEncoding, Normalization, PairFiles, 
 from gconv_ga.models import ObjectUNet
 from gconv_ga.objects import Decoder, decode, object_targets
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint
-from gconv_ga.train import ObjectLoss, ObjectSegmenter, ObjectStream, RunConfig, choose_decoder, train_run
+from gconv_ga.train import ObjectLoss, ObjectSegmenter, ObjectStream, RunConfig, _objects, choose_decoder, train_run
+from gconv_ga.train._state import read_log
 
 INSTANCES = torch.stack([decode(blobs((40, 40), seed, scale=2.5), Decoder(rise=0.5)).labels for seed in range(2)])
 IMAGES = torch.stack([ScalarField()(torch.rand(1, 40, 40), "C4", 0) + (labels > 0) for labels in INSTANCES])
@@ -144,6 +147,19 @@ def test_a_run_trains_all_heads_and_keeps_the_rules(run, tmp_path):
     assert all(
         torch.equal(one, two) for one, two in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
+
+
+def test_the_weights_of_the_highest_average_precision_are_kept(run, tmp_path, monkeypatch):
+    """Dice says that the first ones are the best, average precision the second ones."""
+    config, pairs = run
+    precisions, dices = iter([0.25, 0.5, 0.125, 0.125]), iter([0.9, 0.3, 0.2, 0.1])
+    tables = (torch.full((1, len(_objects.CANDIDATES)), value) for value in precisions)
+    monkeypatch.setattr("gconv_ga.train._run.candidate_scores", lambda *arguments, **options: next(tables))
+    monkeypatch.setattr("gconv_ga.train._run.dice", lambda *arguments, **options: next(dices))
+    train_run(tmp_path / "run", dataclasses.replace(config, every=1, patience=2), pairs)
+    log = read_log(tmp_path / "run/log.csv")
+    assert [(row.dice, row.average_precision) for row in log] == [(0.9, 0.25), (0.3, 0.5), (0.2, 0.125), (0.1, 0.125)]
+    assert load_checkpoint(tmp_path / "run/best.safetensors").step == 2
 
 
 def test_a_segmenter_on_instances_is_trained_on_classes(run, tmp_path):

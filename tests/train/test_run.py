@@ -145,7 +145,7 @@ def test_a_checkpoint_is_no_state_and_a_state_no_checkpoint(run, pairs, tmp_path
 
 
 def test_a_log_loses_what_came_after_the_saved_step(tmp_path):
-    rows = [LogRow(1, 0.5, None), LogRow(2, 0.25, 0.125), LogRow(3, 0.1, None)]
+    rows = [LogRow(1, 0.5, None), LogRow(2, 0.25, 0.125, 0.5), LogRow(3, 0.1, None)]
     log = CsvLog(tmp_path / "log.csv", 0)
     for row in rows:
         log.add(row)
