@@ -46,3 +46,20 @@ def test_widths_match_the_multiply_adds(objects):
     grey = images.Normalization([0.5], [0.2])
     widths = {method: objects.describe(method, grey, 16).arguments["width"] for method in objects.METHODS}
     assert widths == {"plain, augmented": 16, "C4": 4, "D4": 2, "C8": 2}
+
+
+def test_exactness_in_short(objects, tmp_path, capsys):
+    out, module = tmp_path / "rows.jsonl", importlib.import_module("objects_exact")
+    rows = module.main(["--quick", "--out", str(out)])
+    assert [(row["method"], row["tiled"]) for row in rows] == [
+        (method, tiled) for method in ("C4", "D4", "plain, augmented") for tiled in (False, True)
+    ]
+    for row in rows:
+        assert row["objects"] > row["images"] == 2
+        assert row["comparisons"] == 2 * (7 if row["method"] == "D4" else 3)
+        exact = row["method"] != "plain, augmented"
+        assert (row["moved pixels"], row["changed images"]) == (0, 0) if exact else row["moved pixels"] > 100
+    assert capsys.readouterr().out.count("\n| histology |") == 6
+    lines = out.read_text().splitlines()
+    out.write_text("\n".join(lines[:-1]) + "\n" + lines[-1][:20])
+    assert module.main(["--quick", "--out", str(out)]) == rows
