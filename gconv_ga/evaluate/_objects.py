@@ -109,6 +109,7 @@ def objects_report(images: Mapping[str, ImageObjects]) -> dict[str, Any]:
             for threshold in single[0]["average_precision"]
         },
         **{name: mean_score([image[name] for image in single]) for name in MEANS},
+        "moves": max(len(image.changes) for image in images.values()),
         "absolute_count_error": mean_score([abs(image["count_error"]) for image in single]),
     }
 

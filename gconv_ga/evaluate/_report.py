@@ -220,8 +220,8 @@ def _summary(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
         ("objects: panoptic quality", ("objects", "panoptic_quality"), 1),
         ("objects: precision", ("objects", "precision"), 1), ("objects: recall", ("objects", "recall"), 1),
         ("objects: found less true, per image", ("objects", "count_error"), 1),
-        ("objects: without a partner after a rotation, %", ("objects", "partnerless"), 100),
-        ("pixels in another object after a rotation, %", ("objects", "changed_pixels"), 100),
+        ("objects: without a partner after a move, %", ("objects", "partnerless"), 100),
+        ("pixels in another object after a move, %", ("objects", "changed_pixels"), 100),
     )  # fmt: skip
     reports = [report, *([report["against"]] if "against" in report else [])]
     shown = [kind for kind in kinds if kind[1][0] in report]

@@ -94,6 +94,7 @@ def test_objects_are_means_over_the_images_that_have_some():
     assert (about["precision"], about["recall"], about["panoptic_quality"]) == pytest.approx((0.7, 0.5, 0.5))
     assert about["count_error"] == pytest.approx((-3 + 0 + 1) / 3)
     assert about["absolute_count_error"] == pytest.approx((3 + 0 + 1) / 3)
+    assert about["moves"] == 3
     assert about["partnerless"] == pytest.approx((0.6 / 3 + 0 + 0.2) / 3)
     assert about["changed_pixels"] == pytest.approx((0.3 / 3 + 0 + 0.2) / 3)
     assert report["by_image"]["a"]["objects"]["changed_pixels"] == pytest.approx(0.1)
