@@ -34,7 +34,7 @@ def bump(size: int = 9) -> Tensor:
 
 def draw(panels: list[list[Panel]], labels: list[str]) -> Image.Image:
     """Return one frame of the animation."""
-    canvas = FigureCanvasAgg(panel_figure(panels, labels=labels, colour_bars=False, dpi=80))
+    canvas = FigureCanvasAgg(panel_figure(panels, labels=labels, dpi=80))
     canvas.draw()
     width, height = canvas.get_width_height()
     pixels = torch.frombuffer(bytearray(canvas.buffer_rgba()), dtype=torch.uint8).view(height, width, 4)
@@ -69,7 +69,7 @@ def main(path: Path) -> None:
         image_panel = Panel(view, rf"$L_h f$, $h = {15 * step}^\circ$")
         pictures.append(draw([[image_panel, *top], [Panel(kernel[0], "$k$", "signed"), *below]], ["", "rotated back"]))
         durations.append(AT_REST if rests else MOVING)
-    palette = pictures[0].quantize(112, method=Image.Quantize.MEDIANCUT)
+    palette = pictures[0].quantize(255, method=Image.Quantize.MEDIANCUT)
     small = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in pictures]
     small[0].save(path, save_all=True, append_images=small[1:], duration=durations, loop=0, optimize=True)
     print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")

@@ -44,14 +44,22 @@ def trained(train: Split) -> nn.Module:
 
 def draw_frame(panels: list[list[Panel]], curves: dict[str, list[float]], highest: float) -> Image.Image:
     """Return one frame of the animation."""
-    figure = Figure(figsize=(8.6, 5.9), dpi=DPI, facecolor="white")
+    figure = Figure(figsize=(9.5, 5.9), dpi=DPI, facecolor="white")
     for r, row in enumerate(panels):
         for c, panel in enumerate(row, start=r):
-            axes = figure.add_axes((0.01 + 0.335 * c, 0.49 - 0.49 * r, 0.31, 0.44))
+            axes = figure.add_axes((0.01 + 0.303 * c, 0.49 - 0.49 * r, 0.281, 0.44))
             axes.imshow(panel.pixels(), interpolation="nearest")
             axes.axis("off")
             axes.set_title(panel.title, fontsize=TEXT, pad=4)
-    axes = figure.add_axes((0.075, 0.1, 0.225, 0.28))
+        limit = row[-1].limit
+        ramp = Panel(torch.linspace(limit, -limit, 101).unsqueeze(1), "logit", "signed", limit)
+        axes = figure.add_axes((0.92, 0.55 - 0.49 * r, 0.018, 0.29))
+        axes.imshow(ramp.pixels(), extent=(0, 1, -limit, limit), aspect="auto")
+        axes.set(xticks=[], yticks=[-limit, 0, limit])
+        axes.yaxis.tick_right()
+        axes.tick_params(labelsize=TEXT - 3)
+        axes.set_title(ramp.title, fontsize=TEXT - 2, pad=8)
+    axes = figure.add_axes((0.068, 0.1, 0.204, 0.28))
     for colour, (name, values) in zip((PALETTE[1], PALETTE[0]), curves.items(), strict=True):
         axes.plot([15 * g for g in range(len(values))], values, color=colour, linewidth=2.5, label=name)
     axes.set(xlim=(0, 360), ylim=(0, highest), xticks=[0, 90, 180, 270, 360])

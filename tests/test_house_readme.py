@@ -9,7 +9,7 @@ import pytest
 from house import PROJECT, ROOT, inside
 
 PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md")]
-PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md"))]
+PAGES += [*sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("docs/*.md")), *sorted(ROOT.glob("docs/how_to/*.md"))]
 README = PAGES[0].read_text(encoding="utf-8")
 
 

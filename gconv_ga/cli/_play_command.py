@@ -1,5 +1,6 @@
 """``gconv-ga play``: a page for a browser in which an image rotates and predictions do, or do not, rotate with it."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +9,8 @@ import typer
 from .._files import write_atomically
 from .._validate import argument_of
 from ._options import Debug, checkpoint_file, load_run, make_folder, naming, refuse
+
+LARGE = 2_000_000  # bytes; the page of the package has 0.4 MB
 
 
 def play(
@@ -31,7 +34,8 @@ def play(
     The page is one file that needs no other and no server; open it in a browser, where it computes everything itself.
     It shows how many labels change at each angle, the rotated kernels and the lifted maps, and what happens when the
     rule of the group convolution is broken. It has three images of the package, and takes your own, which do not leave
-    the browser.
+    the browser. Weights are part of the page, 5.3 bytes each: above 2 MB it is written with a warning, since a browser
+    takes seconds for each angle of so large a network.
 
     Example: gconv-ga play --out play.html
 
@@ -54,3 +58,9 @@ def play(
         refuse("--out", f"{out} is a folder; name a file, such as {out / 'play.html'}")
     write_atomically(out, page)
     print(f"{out}: {len(page) / 1e6:.1f} MB; open it in a browser")
+    if len(page) > LARGE:
+        print(
+            f"gconv-ga: {out} has more than {LARGE / 1e6:.0f} MB, nearly all of it weights, and a browser may take "
+            "seconds for each angle. Show a network of fewer weights: train with a smaller --width.",
+            file=sys.stderr,
+        )

@@ -36,3 +36,12 @@ def test_wrong_input_is_refused(arguments, option, invoke, balanced, tmp_path):
 
 def test_folder_in_place_of_the_file_is_refused(invoke, tmp_path):
     assert "is a folder" in invoke("play", "--out", tmp_path, code=2).stderr
+
+
+def test_large_page_is_written_with_a_warning(invoke, tmp_path, monkeypatch):
+    assert invoke("play", "--out", tmp_path / "play.html").stderr == ""
+    monkeypatch.setattr("gconv_ga.cli._play_command.LARGE", 300_000)
+    said = invoke("play", "--out", tmp_path / "play.html").stderr
+    assert "more than 0 MB" in said
+    assert "train with a smaller --width" in said
+    assert (tmp_path / "play.html").stat().st_size > 300_000
