@@ -17,6 +17,7 @@ FOLDER = Path(__file__).parent.parent / "notebooks"
 HEADING = re.compile(r"^#+ (.*)$", re.MULTILINE)
 NOTEBOOK = re.compile(r"\[(?:(\d), )?([^]]+)\]\((\w+)\.ipynb\)")
 FORMULA = re.compile(r"^(\$\$.*?\$\$)$", re.DOTALL | re.MULTILINE)
+OUR_NAME = re.compile(r"`(gconv_ga(?:\.\w+)*\.(\w+))`")
 NUMBERS = re.compile(r" \(\d(?:, \d)*\)(?= \|$)", re.MULTILINE)  # the notebooks of a row of the glossary
 
 
@@ -32,15 +33,21 @@ def on_files(files: Files, *, config: MkDocsConfig) -> None:
     index = (FOLDER / "README.md").read_text(encoding="utf-8").partition("\n# Glossary\n")[0]
     files.append(File.generated(config, "notebooks/index.md", content=site_links(index.replace("\n# ", "\n## "))))
     slides = (FOLDER / "slides.md").read_text(encoding="utf-8")
-    files.append(File.generated(config, "notebooks/slides.md", content=site_links(slides)))
+    files.append(File.generated(config, "notebooks/slides.md", content=link_names(site_links(slides))))
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """Link the numbers of notebooks in the tables of the glossary to their pages."""
+    """Link the numbers of notebooks and the names of the library in the tables of the glossary."""
     if "\n## The bridge\n" not in markdown:
         return markdown
     pages = {path.stem[1]: f"notebooks/{path.stem}.md" for path in FOLDER.glob("*.ipynb")}
-    return NUMBERS.sub(lambda found: re.sub(r"\d", lambda n: f"[{n[0]}]({pages[n[0]]})", found[0]), markdown)
+    markdown = NUMBERS.sub(lambda found: re.sub(r"\d", lambda n: f"[{n[0]}]({pages[n[0]]})", found[0]), markdown)
+    return link_names(markdown)
+
+
+def link_names(text: str) -> str:
+    """Let names of the library lead to the reference, and show their last part, which breaks at its underscores."""
+    return OUR_NAME.sub(lambda found: f"[<code>{found[2].replace('_', '_<wbr>')}</code>][{found[1]}]", text)
 
 
 def site_links(text: str) -> str:

@@ -135,3 +135,9 @@ def test_rows_of_the_glossary_link_to_the_notebooks(pages):
     linked = pages.on_page_markdown(f"{row}## The bridge\n")
     assert "[1](notebooks/01_group_averaging.md), [2](notebooks/02_" in linked
     assert pages.on_page_markdown(row) == row  # another page
+
+
+def test_names_of_the_library_lead_to_the_reference(pages):
+    linked = pages.link_names("`gconv_ga.identities.kernel_rotation`, `gconv_ga`, `torch.nn.Conv2d`")
+    name = "gconv_ga.identities.kernel_rotation"
+    assert linked == f"[<code>kernel_<wbr>rotation</code>][{name}], `gconv_ga`, `torch.nn.Conv2d`"
