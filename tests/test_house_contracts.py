@@ -20,7 +20,7 @@ def lint(folder, *files):
         (folder / "gconv_ga" / room).mkdir(parents=True)
         (folder / "gconv_ga" / room / "__init__.py").touch()
         (folder / "gconv_ga" / room / "_file.py").touch()
-    for path in ("__init__.py", "_files.py", "_lazy.py", "_validate.py"):
+    for path in ("__init__.py", "_files.py", "_journal.py", "_lazy.py", "_validate.py"):
         (folder / "gconv_ga" / path).touch()
     for path, source in files:
         (folder / "gconv_ga" / path).write_text(source + "\n")

@@ -1,17 +1,21 @@
 """``gconv-ga evaluate``: scores by class, by image and by angle, as JSON and as a page."""
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from .._files import printable, write_atomically
-from ..groups import DihedralGroup, as_group
+from .._journal import Journal
 from ..images import MAX_PIXELS
+from ._evaluate_scores import Scorer, whole_mask
+from ._machines import Devices, Nodes, Strategy, find_machines, working
 from ._options import (
     Debug,
     Device,
@@ -26,6 +30,7 @@ from ._options import (
     refuse,
     refuse_files,
     run_encoding,
+    silent,
 )
 from ._sources import (
     Channels,
@@ -45,11 +50,10 @@ from ._sources import (
 )
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from ..evaluate import ImageObjects, ImageScores
-    from ..images import MaskFile, PairDataset, PairFiles, Problem, Reading
+    from ..images import MaskFile, PairFiles, Problem, Reading
     from ..segmenter import Checkpoint
+
+JOURNAL = "evaluate.jsonl"  # scores of the images that are done, until the report is written
 
 
 def evaluate(
@@ -90,6 +94,9 @@ def evaluate(
     max_pixels: MaxPixels = MAX_PIXELS,
     tile: Tile = 256,
     device: Device = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
     debug: Debug = False,
 ) -> None:
     """Compare predictions with masks, for the images as they are and rotated by multiples of 45 degrees.
@@ -106,6 +113,14 @@ def evaluate(
 
     Without --colors and --ignore-index, masks are read as they were for the training.
 
+    Until the report is written, OUT/evaluate.jsonl holds the scores of the images that are done, and the same command,
+    after it was interrupted, does what is missing: images or masks that were replaced meanwhile, and everything if a
+    checkpoint or an option is another one. Devices may differ.
+
+    With --devices and --nodes several processes share the images, and the report is that of one, to the byte if each
+    has as many threads (OMP_NUM_THREADS). On several machines --out must be a folder that all of them see. If one of
+    the processes dies, the others finish the image they are at, and the command ends with an error that names it.
+
     Example: gconv-ga evaluate --run run --images images --masks masks --out report
 
     Example: gconv-ga evaluate --run run --table data/table.csv --part test --out report
@@ -121,19 +136,17 @@ def evaluate(
     source = Source(images, instances if masks is None else masks, table, mask_suffix, recursive)
     from ..evaluate import Picture, evaluation_report
     from ..evaluate import page as page_of
-    from ..images import PairDataset
-    from ..segmenter import as_device
 
-    with naming("--device"):
-        where = as_device(device)
-    first = load_run(run)
-    second = None if against is None else load_run(against, "--against")
+    machines, is_main = find_machines(device, devices, nodes, strategy)
+    say = note if is_main else silent
+    first = load_run(run, say=say)
+    second = None if against is None else load_run(against, "--against", say=say)
     classes, encoding = len(first.config.classes), mask_encoding(colors, ignore_index, run_encoding(run))
     if table is None:
         own = {"colors": None, "values": None} if masks is None else {}
         encoding = replace(encoding, instances=masks is None, **own)
     reading = choose_reading(first.config.reading, channels, page, other_numbers, max_pixels)
-    pairs, problems = _part(source, part, split)
+    pairs, problems = _part(source, part, split, say)
     if encoding.colors is not None and len(encoding.names) != classes:
         refuse("--colors", f"the network has {classes} classes, but {len(encoding.names)} have a colour")
     if encoding.instances and classes != 2:
@@ -144,22 +157,37 @@ def evaluate(
         "classes": classes, "channels": first.config.arguments["in_channels"], "reading": reading,
         "absent_classes": True,
     }  # fmt: skip
-    encoding = scan_files(pairs, problems, source.option, encoding=encoding, **scan).encoding
+    if is_main:  # the other processes need not read all files
+        encoding = scan_files(pairs, problems, source.option, encoding=encoding, **scan).encoding
     true = (
         None
         if instances is None
-        else _true_objects(source, pairs, instances, reading, scan, scanned=encoding.instances)
+        else _true_objects(
+            source, pairs, instances, reading, scan if is_main else None, scanned=encoding.instances, say=say
+        )
     )
-    make_folder(out, "--out")
-    options: dict[str, Any] = {"tile": tile, "device": where, "ignore_index": encoding.ignore_index}
-    scored = []
-    moves = "D4" if any(each is not None and _reflects(each) for each in (first, second)) else "C4"
-    for checkpoint, name in ((second, against), (first, run)):
-        if checkpoint is not None and name is not None:
-            dataset = PairDataset(pairs, checkpoint.config.normalization, encoding, reading)
-            scored.append((checkpoint, name, *_scores(checkpoint, dataset, true, moves, options)))
+    options: dict[str, Any] = {"tile": tile, "ignore_index": encoding.ignore_index}
+    runs = {name: found for name, found in (("against", second), ("run", first)) if found is not None}
+    scorer = Scorer(runs, pairs, true, encoding, reading, options)
+    with working(machines) as team:
+        options["device"] = team.device
+        if not team.is_main:
+            team.serve(scorer.score)
+            return
+        make_folder(out, "--out")
+        files = {"run": run, **({} if against is None else {"against": against})}
+        settings = {
+            "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding), "reading": asdict(reading),
+            "objects": true is not None, "classes": first.config.classes,
+            "checkpoints": {
+                name: hashlib.sha256(checkpoint_file(file).read_bytes()).hexdigest() for name, file in files.items()
+            },
+        }  # fmt: skip
+        journal = Journal(out / JOURNAL, settings)
+        scored = [(runs[name], files[name], *scorer.all_scores(name, team, journal)) for name in runs]
     failed = {name: problem for *_, found in scored for name, problem in found.items()}
     if len(failed) == len(pairs):
+        journal.remove()
         refuse_files(source.option, list(failed.values()), "no image has a score")
     reports: list[dict[str, Any]] = []
     for checkpoint, name, scores, objects, _ in scored:
@@ -176,12 +204,13 @@ def evaluate(
     write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
     places = {printable(pair.name): place for place, pair in enumerate(pairs)}
     pictures = {
-        name: Picture(*dataset[places[name]], None if true is None else _whole(true[places[name]]))
+        name: Picture(*scorer.datasets["run"][places[name]], None if true is None else whole_mask(true[places[name]]))
         for name in report["pictures"]
     }
     write_atomically(
         out / "report.html", page_of(report, first.model, pictures, decoder=first.config.decoder, **options).encode()
     )
+    journal.remove()
     upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
     print(f"Dice {upright} upright, {rotated} rotated; {changed}.")
@@ -212,11 +241,12 @@ def _true_objects(
     pairs: Sequence["PairFiles"],
     folder: Path,
     reading: "Reading",
-    scan: dict[str, Any],
+    scan: dict[str, Any] | None,
     *,
     scanned: bool,
+    say: Callable[[str], None],
 ) -> list["MaskFile"]:
-    """Return the open files of the true objects of each image, checked unless they were scanned as masks.
+    """Return the open files of the true objects of each image, checked with ``scan`` unless scanned as masks.
 
     Raises:
         typer.BadParameter: An image has none, or something is wrong with one.
@@ -226,7 +256,7 @@ def _true_objects(
     if scanned:
         return [MaskFile(pair.mask, None, reading) for pair in pairs]
     with naming("--instances"):
-        files = find_images(folder, recursive=source.recursive, note=note)
+        files = find_images(folder, recursive=source.recursive, note=say)
     root = source.images if source.recursive else None
     names = [name_in(pair.image, root) for pair in pairs]
     by_name = {name_in(file, None if root is None else folder): file for file in files}
@@ -236,66 +266,24 @@ def _true_objects(
     problems += [Problem(file.name, "the name of several files") for file in files if file not in by_name.values()]
     refuse_files("--instances", problems)
     found = [PairFiles(pair.image, by_name[name], pair.name) for pair, name in zip(pairs, names, strict=True)]
-    scan_files(found, [], "--instances", encoding=MaskEncoding(instances=True), **{**scan, "classes": 2})
+    if scan is not None:
+        scan_files(found, [], "--instances", encoding=MaskEncoding(instances=True), **{**scan, "classes": 2})
     return [MaskFile(pair.mask, None, reading) for pair in found]
 
 
-def _scores(
-    checkpoint: "Checkpoint",
-    dataset: "PairDataset",
-    true: Sequence["MaskFile"] | None,
-    moves: str,
-    options: dict[str, Any],
-) -> "tuple[dict[str, ImageScores], dict[str, ImageObjects] | None, dict[str, Problem]]":
-    """Return the scores of each image, those of its objects, and why some images have none, with a progress bar."""
-    from ..evaluate import evaluate_image, evaluate_objects
-    from ..images import Problem
-    from ._progress import progress_bars
-
-    scores, objects, failed = {}, {}, {}
-    where = {name: options[name] for name in ("tile", "device")}
-    with progress_bars() as bars:
-        task = bars.add_task("images", total=len(dataset), note="")
-        for index, pair in enumerate(dataset.pairs):
-            name = printable(pair.name)
-            bars.update(task, note=pair.name)
-            try:
-                image, mask = dataset[index]
-                classes = len(checkpoint.config.classes)
-                scores[name] = evaluate_image(checkpoint.model, image, mask, classes=classes, **options)
-                if true is not None:
-                    objects[name] = evaluate_objects(
-                        checkpoint.model, image, _whole(true[index]), decoder=checkpoint.config.decoder, group=moves,
-                        **where,
-                    )  # fmt: skip
-            except ValueError as error:
-                failed[name] = Problem(pair.image.name, str(error))
-            bars.advance(task)
-    return scores, None if true is None else objects, failed
-
-
-def _reflects(checkpoint: "Checkpoint") -> bool:
-    """Return True if the group of a network contains rotations by 90 degrees and reflections."""
-    name = checkpoint.config.arguments.get("group", "C1" if checkpoint.config.architecture == "UNet" else "C4")
-    group = as_group(name or "C1")
-    return isinstance(group, DihedralGroup) and group.n % 4 == 0
-
-
-def _whole(file: "MaskFile") -> "Tensor":
-    return file.window(0, 0, *file.shape)
-
-
-def _part(source: Source, part: str, split_file: Path | None) -> tuple[list["PairFiles"], list["Problem"]]:
+def _part(
+    source: Source, part: str, split_file: Path | None, say: Callable[[str], None]
+) -> tuple[list["PairFiles"], list["Problem"]]:
     """Return the pairs to score, and the problems with their names."""
     from ..images import read_split
 
-    pairs, problems, table = source.read()
+    pairs, problems, table = source.read(say)
     split = None if table is None else table.split
     if split_file is not None:
         if table is not None:
             refuse("--split", "the table of --table gives the split, in a column named split")
         with naming("--split"):
-            split = read_split(split_file, [pair.name for pair in pairs], note=note)
+            split = read_split(split_file, [pair.name for pair in pairs], note=say)
     if split is None or part == "all":
         return list(pairs), list(problems)
     chosen = [pair for pair in pairs if split[pair.name] == part]

@@ -5,7 +5,7 @@ Nothing here loads torch: rooms are imported inside functions, so that ``--help`
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -68,6 +68,10 @@ def list_problems(problems: Sequence["Problem"]) -> None:
 def note(text: str) -> None:
     """Print one line on the standard error."""
     print(f"gconv-ga: {printable(text)}", file=sys.stderr, flush=True)
+
+
+def silent(text: str) -> None:
+    """Print nothing, in a process beside the main one, which prints it."""
 
 
 def make_folder(folder: Path, option: str) -> Path:
@@ -139,12 +143,13 @@ def checkpoint_file(run: Path) -> Path:
     return best if best.exists() else run / "model.safetensors"
 
 
-def load_run(run: Path, option: str = "--run") -> "Checkpoint":
+def load_run(run: Path, option: str = "--run", *, say: Callable[[str], None] = note) -> "Checkpoint":
     """Load the network of a run, and of a folder say which of its checkpoints that is.
 
     Args:
         run: Folder of the run, or a checkpoint.
         option: Option that names it.
+        say: Function that prints a line.
 
     Raises:
         typer.BadParameter: There is no checkpoint of ours.
@@ -156,7 +161,7 @@ def load_run(run: Path, option: str = "--run") -> "Checkpoint":
         checkpoint = load_checkpoint(file)
     if run.is_dir():
         kind = "best validation score" if file.name == "best.safetensors" else "last"
-        note(f"{file} ({kind}, step {checkpoint.step})")
+        say(f"{file} ({kind}, step {checkpoint.step})")
     return checkpoint
 
 

@@ -1,20 +1,18 @@
 """``gconv-ga predict``: the class of every pixel, for images of any size."""
 
 import hashlib
-import json
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._files import remove_unfinished, write_atomically
 from ..images import MAX_PIXELS, Reading
+from ._machines import Devices, Nodes, Strategy, find_machines, working
 from ._options import (
     Debug,
     Device,
@@ -22,23 +20,22 @@ from ._options import (
     Tile,
     check_group,
     checkpoint_file,
-    list_problems,
     load_run,
     make_folder,
     naming,
     note,
     refuse,
     run_encoding,
+    silent,
 )
-from ._predict_slides import ENDING, AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
+from ._predict_files import Predictions, endings, keep_settings
+from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
     from ..objects import Decoder
     from ..predict import ObjectFiles, SlideJob
 
-SETTINGS = "predict.json"
-LONGEST = "_objects.geojson"  # ending of the files about objects
 NAME_BYTES = 255  # of a file, in the usual file systems
 
 
@@ -107,14 +104,29 @@ def predict(
     page: Page = None,
     other_numbers: OtherNumbers = None,
     max_pixels: MaxPixels = MAX_PIXELS,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace predictions in --out by another checkpoint or with other options."),
+    ] = False,
     device: Device = "auto",
+    devices: Devices = 1,
+    nodes: Nodes = 1,
+    strategy: Strategy = "auto",
     debug: Debug = False,
 ) -> None:
     """Predict the class of every pixel and write it as NAME.png in the folder --out.
 
     The pixel values of NAME.png are class indices; viewers show them in the colours of its colour map. Images are cut
-    into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size. Images
-    that have their NAME.png already are skipped: repeat an interrupted command to continue it.
+    into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size.
+
+    Repeat an interrupted command to continue it: it does what is missing. OUT/predict.json holds the checkpoint and the
+    options, OUT/predict.jsonl size and date of each image that is done; an image that is another one by now, or whose
+    NAME.png is gone, is predicted again. Where the checkpoint or an option is another one the command is refused, or
+    with --overwrite the old predictions are removed and all are made again. Devices may differ.
+
+    With --devices and --nodes several processes share the images and write the same files as one, to the byte if each
+    has as many threads (OMP_NUM_THREADS). On several machines --out must be a folder that all of them see. If one of
+    the processes dies, the others finish the image they are at, and the command ends with an error that names it.
 
     Objects (--objects) are found in the region of each class by a watershed: the height of a pixel is its distance to
     the edge of the region, smoothed a little; summits that rise --rise above the pass to a higher one are seeds; a
@@ -146,60 +158,61 @@ def predict(
     (nothing is written), 130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     from ..averaging import GroupAverage
-    from ..images import find_images
-    from ..segmenter import as_device
+    from ..images import ImageFile, find_images, read_pixel_size
+    from ..predict import predict_to_file
 
-    with naming("--device"):
-        where = as_device(device)
-    model, config, _ = load_run(run)
+    machines, is_main = find_machines(device, devices, nodes, strategy)
+    say = note if is_main else silent
+    model, config, _ = load_run(run, say=say)
     usual = config.decoder if average is None else None  # of the heads for objects; an average has none
     sought = _sought(
         usual, objects, rise, smallest, {"pixel_size": pixel_size, "geojson": geojson, "rois": rois, "coco": coco}
     )  # fmt: skip
-    if sought is not None and sought.decoder.needs_maps and where.type == "mps":
-        where = as_device("cpu")  # MPS has no float64
+    if sought is not None and sought.decoder.needs_maps and str(machines.device).startswith("mps"):
+        machines = replace(machines, device="cpu")  # MPS has no float64
     reading = choose_reading(config.reading, channels, page, other_numbers, max_pixels)
     about_slides = SlideOptions(slides, level, mpp, all_tiles)
     with naming("--images"):
-        files = find_images(images, recursive=recursive, slides=slides is not False, note=note)
+        files = find_images(images, recursive=recursive, slides=slides is not False, note=say)
     found_slides = set(about_slides.are_among(files))
     if found_slides:
         about_slides.check(config, probabilities=probabilities, overlay=overlay, objects=sought is not None)
     root = images if recursive and images.is_dir() else None
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
     names |= {file: slide_name(names[file]) for file in found_slides}
-    endings = [".png", *([".npy"] if probabilities else []), *(["_overlay.png"] if overlay else [])]
-    _refuse_names(list(names.values()), endings if sought is None else [*endings, LONGEST])
+    settings: dict[str, Any] = {
+        "checkpoint": hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest(),
+        "tile": tile, "average": average, "probabilities": probabilities, "overlay": overlay,
+        **({} if sought is None else {"objects": asdict(sought)}),
+        **_differences(reading, config.reading), **about_slides.differences(),
+    }  # fmt: skip
+    _refuse_names(list(names.values()), endings(settings))
     if out.exists() and any(out.samefile(file.parent) for file in files):
         refuse("--out", f"{out} is the folder of the images; predictions would overwrite them")
     if root is not None and out.resolve().is_relative_to(root.resolve()):
         refuse("--out", f"{out} lies in the folder of the images, and its files would be taken for images")
     make_folder(out, "--out")
-    checkpoint = hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest()
-    kinds = {"probabilities": probabilities, "overlay": overlay}
-    described = {} if sought is None else {"objects": asdict(sought)}
-    _keep_settings(
-        out,
-        {
-            "checkpoint": checkpoint, "tile": tile, "average": average, **kinds, **described,
-            **_differences(reading, config.reading), **about_slides.differences(),
-        },
-    )  # fmt: skip
+    if is_main:
+        keep_settings(out, settings, list(names.values()), overwrite=overwrite)
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
     encoding = run_encoding(run)
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
     named = None if sought is None else replace(sought, names=config.classes)
-    jobs = {
-        file: partial(
-            open_job, about_slides, network, config, reading, file, out / f"{names[file]}{ENDING}", tile=tile,
-            device=where, colors=colors,
-        )
-        for file in files if file in found_slides
-    }  # fmt: skip
-    _predict(
-        network, config.normalization, reading, names, out, jobs=jobs, objects=named, tile=tile, device=where,
-        colors=colors, **kinds,
-    )  # fmt: skip
+
+    def predict_image(file: Path, target: Path, *, device: Any, progress: Callable[[int, int], Any]) -> None:
+        here = named
+        if here is not None and here.pixel_size is None:
+            here = replace(here, pixel_size=read_pixel_size(file))
+        predict_to_file(
+            network, ImageFile(file, config.normalization, reading), target, tile=tile, device=device,
+            probabilities=probabilities, overlay=overlay, objects=here, colors=colors, progress=progress,
+        )  # fmt: skip
+
+    def open_slide(file: Path, target: Path, *, device: Any) -> "SlideJob":
+        return open_job(about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors)
+
+    with working(machines) as team:
+        Predictions(out, names, found_slides, settings, predict_image, open_slide).predict_all(team)
 
 
 def _differences(reading: Reading, trained: Reading) -> dict[str, Any]:
@@ -251,69 +264,3 @@ def _refuse_names(names: Sequence[str], endings: Sequence[str]) -> None:
         size = len(os.fsencode(Path(long[0]).name))
         refuse("--images", f"the name {long[0]!r} of {size} bytes is too long: with {max(endings, key=len)} at the end "
                f"it would have more than {NAME_BYTES}")  # fmt: skip
-
-
-def _keep_settings(out: Path, settings: dict[str, Any]) -> None:
-    """Write the settings into the folder, or refuse it if it holds predictions made with other settings."""
-    file, content = out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode()
-    if not file.exists():
-        write_atomically(file, content)
-    elif file.read_bytes() != content:
-        refuse("--out", f"{out} holds predictions of another checkpoint or with other options; use another folder")
-
-
-def _predict(
-    network: Any,
-    normalization: Any,
-    reading: Reading,
-    names: Mapping[Path, str],
-    out: Path,
-    *,
-    jobs: Mapping[Path, Callable[[], "SlideJob"]],
-    objects: "ObjectFiles | None",
-    tile: int,
-    device: Any,
-    **options: Any,
-) -> None:
-    """Predict the images that are not done; list those that cannot be read at the end."""
-    from ..images import ImageFile, Problem, read_pixel_size
-    from ..predict import predict_slide, predict_to_file
-    from ._progress import progress_bars
-
-    targets = {file: out / f"{name}{ENDING if file in jobs else '.png'}" for file, name in names.items()}
-    waiting = [file for file, target in targets.items() if not target.exists()]
-    for folder in {target.parent for target in targets.values()}:
-        remove_unfinished(folder)
-    problems = []
-    with progress_bars() as bars:
-        task = bars.add_task("images", total=len(names), completed=len(names) - len(waiting), note="")
-        tiles = bars.add_task("tiles", total=None, note="")
-        for file in waiting:
-            bars.update(task, note=names[file])
-            sought = objects
-            try:
-                if file in jobs:
-                    predict_slide(
-                        jobs[file](), progress=lambda done, total: bars.update(tiles, completed=done, total=total)
-                    )
-                    bars.advance(task)
-                    continue
-                if sought is not None and sought.pixel_size is None:
-                    sought = replace(sought, pixel_size=read_pixel_size(file))
-                image = ImageFile(file, normalization, reading)
-                predict_to_file(
-                    network, image, targets[file], tile=tile, device=device,
-                    objects=sought, progress=lambda done, total: bars.update(tiles, completed=done, total=total),
-                    **options,
-                )  # fmt: skip
-            except ValueError as error:
-                problems.append(Problem(names[file] + file.suffix, str(error)))
-                continue
-            bars.advance(task)
-    if problems:
-        list_problems(problems)
-        note(f"{len(problems)} of {len(names)} images cannot be predicted; the others are done, in {out}")
-        raise typer.Exit(1)
-    skipped = len(names) - len(waiting)
-    done = f"{len(waiting)} image{'' if len(waiting) == 1 else 's'} done"
-    print(f"{out}: {done}" + (f", {skipped} skipped" if skipped else ""))

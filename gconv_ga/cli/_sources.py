@@ -3,7 +3,7 @@
 import sys
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -137,8 +137,13 @@ class Source:
         """Option to name when something is wrong with a file."""
         return "--images" if self.table is None else "--table"
 
-    def read(self) -> tuple[Sequence["PairFiles"], Sequence["Problem"], "Table | None"]:
+    def read(
+        self, say: Callable[[str], None] = note
+    ) -> tuple[Sequence["PairFiles"], Sequence["Problem"], "Table | None"]:
         """Return the pairs, the problems with their names, and the table if there is one.
+
+        Args:
+            say: Function that prints a line.
 
         Raises:
             typer.BadParameter: There are no images, or the table cannot be read.
@@ -152,10 +157,10 @@ class Source:
         assert self.images is not None
         assert self.masks is not None
         with naming("--images"):
-            files = find_images(self.images, recursive=self.recursive, note=note)
+            files = find_images(self.images, recursive=self.recursive, note=say)
         root = self.images if self.recursive and self.images.is_dir() else None
         with naming("--masks"):
-            return *match_masks(files, self.masks, suffix=self.suffix or "", root=root, note=note), None
+            return *match_masks(files, self.masks, suffix=self.suffix or "", root=root, note=say), None
 
 
 def name_in(file: Path, root: Path | None) -> str:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .._files import growing, remove_unfinished, write_atomically
+from .._files import growing, write_atomically
 from .._validate import as_int
 from ..images import Normalization, Reading, SlideImage
 from ._objects import Decisive
@@ -213,7 +213,6 @@ class SlideJob:
         self.network = Decisive(model)
         self.folder = self.path.with_name(f"{self.name}.parts")
         self.folder.mkdir(parents=True, exist_ok=True)
-        remove_unfinished(self.folder)
         self.tissue = self._tissue(everything=everything)
         self.file.scale_by(self._brightness())
         self.rows, self.columns = (spans(size, side) for size in image.shape[1:])

@@ -4,7 +4,8 @@ Needs the extra ``train``.
 
 Names: `SegmenterConfig` (architecture, classes, normalization; builds the network); `save_checkpoint`,
 `load_checkpoint`, `Checkpoint` (one safetensors file without code); `as_device`, `Machines`, `PRECISIONS`;
-`plain_smp` (a network of segmentation_models_pytorch).
+`together`, `Team`, `LostProcessError` (several processes that share out work); `plain_smp` (a network of
+segmentation_models_pytorch).
 
 Example:
     >>> from gconv_ga.images import Normalization
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
     from ._checkpoint import Checkpoint, SegmenterConfig, load_checkpoint, save_checkpoint
     from ._devices import PRECISIONS, Machines, as_device
     from ._smp import plain_smp
+    from ._team import LostProcessError, Team, together
 
 __all__ = [
     "PRECISIONS",
     "Checkpoint",
+    "LostProcessError",
     "Machines",
     "SegmenterConfig",
+    "Team",
     "as_device",
     "load_checkpoint",
     "plain_smp",
     "save_checkpoint",
+    "together",
 ]
 
 __getattr__, __dir__ = lazy_names(
@@ -41,6 +46,7 @@ __getattr__, __dir__ = lazy_names(
         "_checkpoint": ["Checkpoint", "SegmenterConfig", "load_checkpoint", "save_checkpoint"],
         "_devices": ["PRECISIONS", "Machines", "as_device"],
         "_smp": ["plain_smp"],
+        "_team": ["LostProcessError", "Team", "together"],
     },
     extra="train",
 )

@@ -45,16 +45,17 @@ def as_device(device: "str | torch.device") -> "torch.device":
 
 @dataclass(frozen=True)
 class Machines:
-    """The devices that a training runs on; checked before anything begins.
+    """The devices that a training, a prediction or an evaluation runs on; checked before anything begins.
 
-    The metadata of each field describes it as an option of ``gconv-ga train``.
+    The metadata of each field describes it as an option of the command line.
 
     Args:
         device: As in `as_device`.
         devices: Number of devices on each node; on the CPU, the number of processes.
         nodes: Number of machines, each with as many devices. The program is started on each of them, with the
             environment variables that Lightning documents.
-        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used.
+        strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used;
+            they differ in training alone.
             Strategies that shard the weights are not supported: checkpoints hold all weights.
 
     Raises:
@@ -76,7 +77,7 @@ class Machines:
     )
     devices: int = field(
         default=1,
-        metadata={"help": "Number of devices (on the CPU: processes), which share each batch.", "minimum": 1},
+        metadata={"help": "Number of devices (on the CPU: processes), which share the work.", "minimum": 1},
     )
     nodes: int = field(
         default=1, metadata={"help": "Number of machines; start this command on each of them.", "minimum": 1}
@@ -102,8 +103,19 @@ class Machines:
 
     @property
     def processes(self) -> int:
-        """Number of processes that train together."""
+        """Number of processes that work together."""
         return self.devices * self.nodes
+
+    @property
+    def rank(self) -> int:
+        """Number of this process among them, from 0, as the environment variables that Lightning reads have it.
+
+        Raises:
+            ValueError: Another number of processes was started, or a variable is missing.
+        """
+        from ._place import find_place
+
+        return find_place(self).rank
 
     def share(self, batch_size: int) -> int:
         """Return the number of examples of a batch that each process takes.

@@ -121,11 +121,16 @@ def test_images_without_finite_predictions_are_listed_and_the_others_done(invoke
     result = invoke("predict", "--run", trained, *typed, "--other-numbers", "keep", code=1)
     assert all(f"{name}.npy" in result.stderr for name in ("nan", "[red]inf"))
     assert f"2 of 3 images cannot be predicted; the others are done, in {tmp_path / 'out'}" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["clean.npy", "clean.png", "predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "clean.npy",
+        "clean.png",
+        "predict.json",
+        "predict.jsonl",
+    ]
 
 
 def test_half_written_predictions_of_a_killed_command_are_removed(invoke, trained, data, tmp_path):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / ".00.png.7-0.gconv_ga-part").write_bytes(b"half")
     invoke("predict", "--run", trained, "--images", Path(data[1]) / "00.png", "--out", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00.png", "predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00.png", "predict.json", "predict.jsonl"]

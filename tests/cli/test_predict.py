@@ -76,7 +76,12 @@ def test_a_plain_network_alone_does_not(invoke, plain, pictures, tmp_path):
 def test_the_average_is_the_average(invoke, plain, pictures, tmp_path):
     typed = ["--run", plain, "--images", pictures / "a.png", "--average", "d4", "--probabilities"]
     invoke("predict", *typed, "--out", tmp_path / "out")
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.npy", "a.png", "predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.npy",
+        "a.png",
+        "predict.json",
+        "predict.jsonl",
+    ]
     model, config, _ = load_checkpoint(plain)
     expected = logits(GroupAverage(model, "D4"), pictures / "a.png", config.normalization).softmax(dim=0)
     assert np.abs(np.load(tmp_path / "out/a.npy") - expected.numpy()).max() < 1e-5
@@ -108,7 +113,7 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(invoke, trained, 
     assert "path must be a readable image" in result.stderr
     assert "3 channels of 20 x 20 pixels" in result.stderr
     assert "2 of 3 images cannot be predicted; the others are done" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json", "predict.jsonl"]
 
 
 def test_labels_carry_a_colour_map_and_are_indices_to_every_reader(invoke, balanced, pictures, tmp_path):
@@ -148,7 +153,12 @@ def test_an_overlay_is_the_image_with_its_classes_on_it(dtype, size, invoke, bal
     Image.fromarray((level * (1 if dtype == np.uint8 else 200)).astype(dtype)).save(tmp_path / "images/a.png")
     run, typed = balanced["EquivariantUNet"], ["--images", tmp_path / "images", "--out", tmp_path / "out"]
     invoke("predict", "--run", run, *typed, "--overlay", "--tile", 16)
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a.png", "a_overlay.png", "predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "a.png",
+        "a_overlay.png",
+        "predict.json",
+        "predict.jsonl",
+    ]
     with Image.open(tmp_path / "out/a.png") as file:
         found, colours = np.asarray(file), np.asarray(file.convert("RGB")).astype(float)
     shown = labels(tmp_path / "out/a_overlay.png").astype(float)
@@ -181,7 +191,7 @@ def test_a_file_that_turns_out_damaged_leaves_nothing_half_done(invoke, trained,
     typed = ["--images", tmp_path / "images", "--out", tmp_path / "out", "--tile", 32, "--probabilities"]
     result = invoke("predict", "--run", trained, *typed, code=1)
     assert "path must be a readable image file" in result.stderr
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["predict.json", "predict.jsonl"]
 
 
 def test_images_of_one_name_are_refused(invoke, trained, pictures, tmp_path):

@@ -49,7 +49,7 @@ def predicted(invoke, balanced, pictures, tmp_path):
 def test_objects_and_rows_rotate_with_the_image(predicted):
     out = predicted("--objects")
     written = {f"{element}{ending}" for element in (0, 1) for ending in (".png", "_objects.tif", "_objects.csv")}
-    assert {path.name for path in out.iterdir()} == written | {"predict.json"}
+    assert {path.name for path in out.iterdir()} == written | {"predict.json", "predict.jsonl"}
     upright, rotated = (torch.from_numpy(tifffile.imread(out / f"{name}_objects.tif")).long() for name in "01")
     assert upright.max() > 3
     assert changed_objects(upright, rotated, "C4", 1) == (0, 0, 0)
