@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from .._files import growing, write_atomically
+from .._files import growing, remove_unfinished, write_atomically
 from .._validate import as_int
 from ..images import Normalization, Reading, SlideImage
 from ._objects import Decisive
@@ -398,6 +398,7 @@ def predict_slide(job: SlideJob, *, progress: Callable[[int, int], Any] | None =
         >>> predict_slide.__annotations__["job"] is SlideJob
         True
     """
+    remove_unfinished(job.folder)
     for phase in job.phases:
         waiting = phase.waiting()
         done = phase.total - sum(phase.units[unit] for unit in waiting)

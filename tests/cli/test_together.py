@@ -2,20 +2,35 @@
 
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-START = """
-import sys
+import gconv_ga.predict._slide as slide_file
+from gconv_ga._files import UNFINISHED
+
+SIDE = 48  # of the units of a slide in pixels, in place of 1536
+# Smaller units; and process 1 kills itself when it is given its third unit of work, if that is asked for.
+PROGRAM = f"""
+import os, signal
+import gconv_ga.predict._slide as slide_file
 from gconv_ga.cli import main
-main(sys.argv[1:])
+from gconv_ga.cli._predict_files import Predictions
+
+slide_file.UNIT = {SIDE}
+given, work = [], Predictions.work
+
+def counted(self, unit, *others):
+    given.append(unit)
+    if len(given) == 3 and os.environ.get("LOCAL_RANK") == os.environ["KILLED"]:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return work(self, unit, *others)
+
+Predictions.work = counted
+main()
 """
 
 
@@ -25,17 +40,23 @@ def free_port():
         return probe.getsockname()[1]
 
 
-def start(*arguments, **environment):
-    """Start a command as a job of its own."""
-    everything = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150", **environment}
-    for name in ("LOCAL_RANK", "NODE_RANK", "GROUP_RANK"):  # of trainings in this process
-        everything = {key: value for key, value in everything.items() if key != name or key in environment}
-    command = [sys.executable, "-m", "gconv_ga.cli", *map(str, arguments)]
-    return subprocess.Popen(command, env=everything, stdout=-1, stderr=-1, text=True)
+@pytest.fixture
+def start(tmp_path):
+    """Starts a command as a job of its own."""
+    program = tmp_path / "program.py"
+    program.write_text(PROGRAM)
+
+    def run(*arguments, killed="", **environment):
+        own = {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150", "KILLED": killed, **environment}
+        inherited = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK")}
+        command = [sys.executable, program, *map(str, arguments)]
+        return subprocess.Popen(command, env={**inherited, **own}, stdout=-1, stderr=-1, text=True)
+
+    return run
 
 
-def output(*processes):
-    """Wait for processes; return the exit code and the two outputs of each."""
+def outcomes(*processes):
+    """The exit code and the two outputs of each process."""
     try:
         said = [process.communicate(timeout=250) for process in processes]
     finally:
@@ -45,82 +66,83 @@ def output(*processes):
 
 
 def contents(folder):
-    """All files below a folder but the journal, whose lines are in the order in which the work was done."""
+    """All files below a folder; of the journal the lines without their order, which is that of the work."""
     files = {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    journal = files.pop(Path("predict.jsonl"), b"")
-    return files, sorted(journal.splitlines())
-
-
-def children(pid):
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return {
+        path: sorted(content.splitlines()) if path.suffix == ".jsonl" else content for path, content in files.items()
+    }
 
 
 @pytest.fixture
 def images(data, tmp_path):
-    """Eight images, one of which cannot be read, and one in a folder of its own."""
+    """Four images, one of which cannot be read and one lies in a folder of its own."""
     folder = tmp_path / "images"
     (folder / "more").mkdir(parents=True)
-    for index, place in enumerate(["0", "1", "2", "3", "more/4", "5", "6"]):
-        shutil.copy(Path(data[1]) / f"{index % 4:02}.png", folder / f"{place}.png")
+    for index, place in enumerate(["0", "1", "more/2"]):
+        shutil.copy(Path(data[1]) / f"{index:02}.png", folder / f"{place}.png")
     (folder / "bad.png").write_text("no image")
     return folder
 
 
-def test_two_nodes_of_two_processes_write_what_one_process_writes(invoke, balanced, images, tmp_path):
+def test_two_nodes_of_two_processes_write_what_one_process_writes(invoke, start, balanced, images, tmp_path):
     """Four processes on loopback: each node is started by its own command, as on two machines that share a disc."""
     typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--recursive", "--device", "cpu"]
     typed += ["--probabilities", "--overlay", "--objects", "--geojson", "--tile", "64", "--out"]
     together = ["--devices", "2", "--nodes", "2", "--strategy", "ddp"]
     found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    first, second = output(*(start(*typed, tmp_path / "four", *together, NODE_RANK=node, **found) for node in "01"))
+    first, second = outcomes(*(start(*typed, tmp_path / "four", *together, NODE_RANK=node, **found) for node in "01"))
     result = invoke(*typed, tmp_path / "one", code=1)
-    assert (first[0], first[1].splitlines()) == (1, result.stdout.splitlines())
+    assert (first[0], first[1]) == (1, result.stdout)
     assert first[2].splitlines() == result.stderr.replace("/one", "/four").splitlines()
     assert second == (0, "", "")
-    assert "1 of 8 images cannot be predicted; the others are done" in first[2]
-    files, journal = contents(tmp_path / "four")
-    assert len(files) == 7 * 6 + 1
-    assert len(journal) == 8
-    assert (files, journal) == contents(tmp_path / "one")
+    assert "1 of 4 images cannot be predicted; the others are done" in first[2]
+    files = contents(tmp_path / "four")
+    assert len(files) == 3 * 6 + 2
+    assert files == contents(tmp_path / "one")
 
 
-def test_two_processes_report_what_one_process_reports(invoke, balanced, data, tmp_path):
+def test_two_processes_report_what_one_process_reports(invoke, start, balanced, data, tmp_path):
     typed = ["evaluate", "--run", balanced["EquivariantUNet"], *data, "--against", balanced["UNet"], "--device", "cpu"]
-    masks = Path(data[3])
-    typed += ["--instances", masks, "--out"]
-    ((code, said, errors),) = output(start(*typed, tmp_path / "two", "--devices", "2"))
+    typed += ["--instances", data[3], "--out"]
+    ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2"))
     assert code == 0, errors
     one = invoke(*typed, tmp_path / "one").stdout
     assert said.replace("/two", "/one").split() == one.split()
-    assert sorted(path.name for path in (tmp_path / "two").iterdir()) == ["report.html", "report.json"]
+    files = contents(tmp_path / "two")
+    assert sorted(map(str, files)) == ["report.html", "report.json"]
+    assert files == contents(tmp_path / "one")
+
+
+def test_a_killed_process_is_named_and_the_same_command_does_the_rest(
+    invoke, start, balanced, images, tmp_path, monkeypatch
+):
+    """All images as slides, in units of a few tiles: of two processes, one is killed when it is given its third."""
+    (images / "bad.png").unlink()
+    typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--recursive", "--device", "cpu"]
+    typed += ["--tile", "24", "--slides", "--level", "0", "--out"]
+    ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2", killed="1"))
+    assert (code, said) == (1, ""), errors
+    first, last = errors.splitlines()[-2:]
+    assert first.startswith(f"gconv-ga: process 1 of 2 (counted from 0; on {socket.gethostname()}, pid ")
+    assert ") was killed by SIGKILL; the other processes finish what they have begun" in first
+    assert last.endswith(") was killed by SIGKILL. The same command does what is missing")
+
+    done, predict = set(), slide_file.SlideJob._predict
+
+    def counted(self, number):
+        done.add(self.result(number).relative_to(tmp_path / self.path.relative_to(tmp_path).parts[0]))
+        predict(self, number)
+
+    monkeypatch.setattr(slide_file, "UNIT", SIDE)
+    monkeypatch.setattr(slide_file.SlideJob, "_predict", counted)
+    kept = {path.relative_to(tmp_path / "two") for path in (tmp_path / "two").rglob("classes-*.npz")}
+    whole = {path.name.removesuffix(".ome.tif") for path in (tmp_path / "two").rglob("*.ome.tif")}
+    assert kept or whole
+    invoke(*typed, tmp_path / "two")
+    missing = done.copy()
+    done.clear()
+    invoke(*typed, tmp_path / "one")
+    assert missing == {path for path in done - kept if path.parent.stem not in whole}
+    assert 0 < len(missing) < len(done)
     assert contents(tmp_path / "two") == contents(tmp_path / "one")
-
-
-def test_a_killed_process_is_named_and_the_same_command_does_the_rest(invoke, balanced, data, tmp_path):
-    images = tmp_path / "images"
-    images.mkdir()
-    for index in range(40):
-        shutil.copy(Path(data[1]) / f"{index % 4:02}.png", images / f"{index:02}.png")
-    typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--device", "cpu"]
-    typed += ["--tile", "16", "--average", "D4", "--out", tmp_path / "out"]
-    job = start(*typed, "--devices", "2")
-    journal = tmp_path / "out" / "predict.jsonl"
-    while not journal.exists() or journal.read_bytes().count(b"\n") < 3:
-        assert job.poll() is None, job.communicate()
-        time.sleep(0.02)
-    (worker,) = children(job.pid)
-    os.kill(worker, signal.SIGKILL)
-    ((code, said, errors),) = output(job)
-    assert (code, said) == (1, "")
-    name = f"process 1 of 2 (counted from 0; on {socket.gethostname()}, pid {worker}) was killed by SIGKILL"
-    assert f"gconv-ga: {name}; the other processes finish what they have begun" in errors
-    assert f"gconv-ga: stopped: {name}. The same command does what is missing" in errors
-    done = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.png")}
-    count = journal.read_bytes().count(b"\n") - 1
-    assert 2 <= count < 40
-    again = invoke(*typed).stdout
-    assert f"{40 - count} images done, {count} skipped" in again
-    kept = [path for path, when in done.items() if path.stat().st_mtime_ns == when]
-    assert len(kept) == count
-    assert np.ptp([path.stat().st_size for path in (tmp_path / "out").glob("*.png")]) >= 0
-    assert not [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+    assert not [path for path in (tmp_path / "two").rglob("*") if path.name.endswith(UNFINISHED)]

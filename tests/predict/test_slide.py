@@ -131,9 +131,14 @@ def test_an_interrupted_job_goes_on(tmp_path, monkeypatch):
     assert not (tmp_path / "a.ome.tif").exists()
     again = job()
     assert again.phases[0].waiting() == first[1::2]
-    assert not unfinished.exists()
-    done = []
-    predict_slide(again, progress=lambda tiles, total: done.append((tiles, total)))
+    done, left = [], []
+
+    def progress(tiles, total):
+        done.append((tiles, total))
+        left.append(unfinished.exists())
+
+    predict_slide(again, progress=progress)
+    assert not any(left)
     assert done[0][0] > sum(phase.units[unit] for unit in first[::2])
     assert done[-1] == (phase.total, phase.total)
     assert not (tmp_path / "a.parts").exists()
