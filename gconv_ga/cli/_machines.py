@@ -1,5 +1,6 @@
 """Commands that share their work out among several processes: their options, and how they end."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -28,9 +29,14 @@ def find_machines(device: str, devices: int, nodes: int, strategy: str) -> tuple
     """
     try:
         machines = Machines(device, devices=devices, nodes=nodes, strategy=strategy)
-        return machines, machines.rank == 0
+        is_main = machines.rank == 0
     except ValueError as error:
         refuse(f"--{argument_of(error) or 'device'}", str(error), error)
+    if machines.processes == 1:
+        for name in ("WORLD_SIZE", "SLURM_STEP_NUM_TASKS"):
+            if os.environ.get(name, "1") != "1":
+                note(f"{name} is {os.environ[name]}, but each process does all; --devices and --nodes share the work")
+    return machines, is_main
 
 
 @contextmanager

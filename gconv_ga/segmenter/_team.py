@@ -115,8 +115,15 @@ def together(machines: Machines, say: Callable[[str], Any] = print, *, joining: 
         joining: Seconds in which all processes must have joined.
 
     Raises:
-        ValueError: As `find_place`.
+        ValueError: As for `Machines.rank`.
         LostProcessError: A process has not joined.
+
+    Example:
+        >>> from gconv_ga.segmenter import Machines, together
+        >>> with together(Machines("cpu")) as team:
+        ...     team.share(["a", "b"], str.upper, print)
+        a A
+        b B
     """
     import torch
 

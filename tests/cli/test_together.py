@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import gconv_ga.predict._slide as slide_file
 from gconv_ga._files import UNFINISHED
@@ -102,8 +103,12 @@ def test_two_nodes_of_two_processes_write_what_one_process_writes(invoke, start,
 
 
 def test_two_processes_report_what_one_process_reports(invoke, start, balanced, data, tmp_path):
-    typed = ["evaluate", "--run", balanced["EquivariantUNet"], *data, "--against", balanced["UNet"], "--device", "cpu"]
-    typed += ["--instances", data[3], "--out"]
+    for kind, source in (("images", data[1]), ("true", data[3])):
+        (tmp_path / kind).mkdir()
+        for index in range(3):
+            shutil.copy(Path(source) / f"{index:02}.png", tmp_path / kind)
+    typed = ["evaluate", "--run", balanced["EquivariantUNet"], "--against", balanced["UNet"], "--device", "cpu"]
+    typed += ["--images", tmp_path / "images", "--instances", tmp_path / "true", "--out"]
     ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2"))
     assert code == 0, errors
     one = invoke(*typed, tmp_path / "one").stdout
@@ -114,11 +119,15 @@ def test_two_processes_report_what_one_process_reports(invoke, start, balanced, 
 
 
 def test_a_killed_process_is_named_and_the_same_command_does_the_rest(
-    invoke, start, balanced, images, tmp_path, monkeypatch
+    invoke, start, balanced, data, tmp_path, monkeypatch
 ):
-    """All images as slides, in units of a few tiles: of two processes, one is killed when it is given its third."""
-    (images / "bad.png").unlink()
-    typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--recursive", "--device", "cpu"]
+    """Two slides in units of a few tiles: of two processes, one is killed when it is given its third."""
+    images = tmp_path / "images"
+    images.mkdir()
+    for name in ("00", "01"):
+        with Image.open(Path(data[1]) / f"{name}.png") as image:
+            image.save(images / f"{name}.tif")
+    typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--device", "cpu"]
     typed += ["--tile", "24", "--slides", "--level", "0", "--out"]
     ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2", killed="1"))
     assert (code, said) == (1, ""), errors
