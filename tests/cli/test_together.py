@@ -59,7 +59,7 @@ def start(tmp_path):
 def outcomes(*processes):
     """The exit code and the two outputs of each process."""
     try:
-        said = [process.communicate(timeout=250) for process in processes]
+        said = [process.communicate(timeout=280) for process in processes]
     finally:
         for process in processes:
             process.kill()
