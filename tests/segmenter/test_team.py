@@ -96,6 +96,7 @@ def test_a_process_that_dies_is_named_and_the_others_finish_their_unit():
     entered = threading.Event()
 
     def dies(unit, worker):
+        entered.wait(10)
         worker._line.close()  # as the system does when a process is killed
         raise SystemExit
 
