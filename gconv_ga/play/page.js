@@ -314,7 +314,7 @@
     const before = Engine.lift(net, field, disc, side);
     const limit = 0.7 * Math.max(...before.map(largest));
     const counts = (at) => compared[at];
-    const u = elementAt(net, degrees);
+    const h = elementAt(net, degrees);
     const size = net.kernelSize;
     const taps = size * size;
     const kernelLimit = Math.max(...kernels.map(largest));
@@ -330,9 +330,9 @@
       const view = state.upright ? Engine.rotate(maps[g], side, -degrees) : maps[g];
       paint($(`map-${g}`), side, signed(view, limit), { top: state.upright ? 0 : degrees });
       let words = "between two elements";
-      if (u >= 0) {
-        const differences = before.map((map) => Engine.largestDifference(maps[g], Engine.act(elements[u], map, side), counts));
-        error = Math.max(error, differences[products[inverse[u]][g]]);
+      if (h >= 0) {
+        const differences = before.map((map) => Engine.largestDifference(maps[g], Engine.act(elements[h], map, side), counts));
+        error = Math.max(error, differences[products[inverse[h]][g]]);
         const place = differences.indexOf(Math.min(...differences));
         words = differences[place] < 1e-3 * limit ? `the map that was at ${nameOf(elements[place])}` : "no map that was there";
       }
@@ -340,7 +340,7 @@
       $(`map-${g}`).setAttribute("aria-label", `lifted map at ${nameOf(element)}: ${words}`);
     });
     $("maps-note").textContent =
-      u < 0
+      h < 0
         ? `${degrees}° is not an element of ${net.group}: no map is a rotated copy of one that was there before. Try a multiple of 90°.`
         : `At ${degrees}° the two sides of the equation above differ by at most ${small(error)} (the largest value of a map is ${largest(before[0]).toFixed(2)}).`;
     const [mean, average] = [Engine.mean(maps), Engine.groupAverage(net, field, rotated, side, breaks)];
