@@ -1,8 +1,13 @@
-"""Synthetic slides for the tests: stained blobs on white glass, as tiled TIFFs in levels, upright and moved."""
+"""Synthetic slides for the tests: stained blobs on white glass, as tiled TIFFs in levels; networks that see them."""
 
 import numpy as np
 import scipy.ndimage as ndi
 import tifffile
+import torch
+
+from gconv_ga.averaging import GroupAverage
+from gconv_ga.images import Normalization
+from gconv_ga.models import EquivariantUNet, UNet
 
 
 def stained(size, seed=0, scale=3.0, share=0.4):
@@ -59,3 +64,22 @@ def moved_slides(folder, pixels, moves, *, count=3):
         )
         for name in moves
     }
+
+
+NORMALIZATION = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0])
+PIXELS = stained((151, 108), scale=2.0)
+
+
+def make(name):
+    """A network with random weights that finds all of three classes."""
+    torch.manual_seed(0)
+    net = (
+        UNet(3, 3, width=2, depth=2)
+        if name in ("UNet", "average")
+        else EquivariantUNet(3, 3, group=name, width=1, depth=2)
+    )
+    net.eval()
+    with torch.no_grad():
+        logits = net(NORMALIZATION(torch.from_numpy(PIXELS).permute(2, 0, 1).float())[None])[0]
+        net.segmentation_head.bias -= logits.mean(dim=(1, 2))
+    return GroupAverage(net, "D4").eval() if name == "average" else net

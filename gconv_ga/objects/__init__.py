@@ -5,9 +5,9 @@ orientation can tell apart: of a rotated or reflected class map it finds the rot
 pixel. Needs the extra ``train``.
 
 Names: `decode`, `Decoder`, `Objects` (from classes to objects), `object_targets` (the way back, for training);
-`object_table`, `write_table` (a row for each object); `outlines`, `write_labels`, `write_geojson`, `write_rois`,
-`write_coco` (files for other programs); `match_objects`, `ObjectScores`, `object_scores` (against true objects),
-`ObjectChanges`, `changed_objects` (against those of the rotated image).
+`object_table`, `write_table`, `table_rows` (a row for each object); `outlines`, `geojson_features`, `write_labels`,
+`write_geojson`, `write_rois`, `write_coco` (files for other programs); `match_objects`, `ObjectScores`, `object_scores`
+(against true objects), `ObjectChanges`, `changed_objects` (against those of the rotated image).
 
 Example:
     >>> import torch
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from ._decode import decode
     from ._decoder import Decoder, Objects
     from ._scores import ObjectChanges, ObjectScores, changed_objects, match_objects, object_scores
-    from ._table import object_table, write_table
+    from ._table import object_table, table_rows, write_table
     from ._targets import object_targets
-    from ._writers import outlines, write_coco, write_geojson, write_labels, write_rois
+    from ._writers import geojson_features, outlines, write_coco, write_geojson, write_labels, write_rois
 
 __all__ = [
     "Decoder",
@@ -37,11 +37,13 @@ __all__ = [
     "Objects",
     "changed_objects",
     "decode",
+    "geojson_features",
     "match_objects",
     "object_scores",
     "object_table",
     "object_targets",
     "outlines",
+    "table_rows",
     "write_coco",
     "write_geojson",
     "write_labels",
@@ -55,9 +57,9 @@ __getattr__, __dir__ = lazy_names(
         "_decode": ["decode"],
         "_decoder": ["Decoder", "Objects"],
         "_scores": ["ObjectChanges", "ObjectScores", "changed_objects", "match_objects", "object_scores"],
-        "_table": ["object_table", "write_table"],
+        "_table": ["object_table", "table_rows", "write_table"],
         "_targets": ["object_targets"],
-        "_writers": ["outlines", "write_coco", "write_geojson", "write_labels", "write_rois"],
+        "_writers": ["geojson_features", "outlines", "write_coco", "write_geojson", "write_labels", "write_rois"],
     },
     extra="train",
 )

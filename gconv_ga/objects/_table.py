@@ -152,9 +152,22 @@ def write_table(table: Mapping[str, Column], path: str | Path) -> Path:
     """
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(table)
-    writer.writerows([_cell(value) for value in row] for row in zip(*table.values(), strict=True))
+    writer.writerows(table_rows(table))
     return write_atomically(Path(path), text.getvalue().encode())
+
+
+def table_rows(table: Mapping[str, Column]) -> list[list[str]]:
+    """Return the names of the columns and the rows of a table as `write_table` writes them.
+
+    Args:
+        table: Table made by `object_table`.
+
+    Example:
+        >>> from gconv_ga.objects import table_rows
+        >>> table_rows({"label": [1, 2], "orientation": [30.0, None]})
+        [['label', 'orientation'], ['1', '30'], ['2', '']]
+    """
+    return [list(table), *([_cell(value) for value in row] for row in zip(*table.values(), strict=True))]
 
 
 def _cell(value: int | float | str | None) -> str:

@@ -156,22 +156,59 @@ def write_geojson(
         >>> content["features"][0]["geometry"]
         {'type': 'Polygon', 'coordinates': [[[1, 0], [2, 0], [2, 1], [1, 1], [1, 0]]]}
     """
+    features = geojson_features(objects, names=names, colors=colors, table=table)
+    content = {"type": "FeatureCollection", "features": features}
+    return write_atomically(Path(path), json.dumps(content).encode())
+
+
+def geojson_features(
+    objects: Objects,
+    *,
+    names: Sequence[str] | None = None,
+    colors: Sequence[Sequence[int]] | None = None,
+    table: Mapping[str, Column] | None = None,
+    origin: tuple[int, int] = (0, 0),
+    scale: tuple[float, float] = (1, 1),
+) -> list[dict[str, Any]]:
+    """Return the outlines as features of GeoJSON.
+
+    Args:
+        objects: The objects.
+        names: As for `write_geojson`.
+        colors: As for `write_geojson`.
+        table: As for `write_geojson`.
+        origin: Row and column of the first pixel in a larger image.
+        scale: Height and width of a pixel in the units of the outlines, in which they are rounded to a thousandth.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.objects import Objects, geojson_features
+        >>> objects = Objects(torch.tensor([[0, 1]]), torch.tensor([1]))
+        >>> geojson_features(objects, origin=(0, 10), scale=(2, 2))[0]["geometry"]
+        {'type': 'Polygon', 'coordinates': [[[22, 0], [24, 0], [24, 2], [22, 2], [22, 0]]]}
+    """
+    top, left = origin
+    high, wide = scale
+
+    def place(point: tuple[int, int]) -> list[float]:
+        exact = (point[0] + left) * wide, (point[1] + top) * high
+        return [int(value) if value == int(value) else round(value, 3) for value in exact]
+
     columns = {name: column for name, column in (table or {}).items() if name not in ("label", "class")}
     features = []
-    for place, (pieces, index) in enumerate(zip(outlines(objects.labels), objects.classes.tolist(), strict=True)):
-        closed = [[[*ring, ring[0]] for ring in rings] for rings in pieces]
+    for number, (pieces, index) in enumerate(zip(outlines(objects.labels), objects.classes.tolist(), strict=True)):
+        closed = [[[place(point) for point in [*ring, ring[0]]] for ring in rings] for rings in pieces]
         several = len(closed) > 1
         kind: dict[str, Any] = {"name": str(index) if names is None else names[index]}
         if colors is not None:
             kind["color"] = list(colors[index])
         properties: dict[str, Any] = {"objectType": "detection", "classification": kind}
         if columns:
-            measured = {name: column[place] for name, column in columns.items()}
+            measured = {name: column[number] for name, column in columns.items()}
             properties["measurements"] = {name: value for name, value in measured.items() if value is not None}
         geometry = {"type": "MultiPolygon" if several else "Polygon", "coordinates": closed if several else closed[0]}
         features.append({"type": "Feature", "geometry": geometry, "properties": properties})
-    content = {"type": "FeatureCollection", "features": features}
-    return write_atomically(Path(path), json.dumps(content).encode())
+    return features
 
 
 def write_rois(objects: Objects, path: str | Path, *, names: Sequence[str] | None = None) -> Path:

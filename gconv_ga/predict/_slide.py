@@ -5,9 +5,10 @@ import json
 import shutil
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,14 +18,17 @@ from torch import Tensor, nn
 from .._files import growing, remove_unfinished, write_atomically
 from .._validate import as_int
 from ..images import Normalization, Reading, SlideImage
-from ._objects import Decisive
+from ._objects import Decisive, ObjectFiles, classes_of
 from ._predictions import WEIGHT, class_colors, growing_png
 from ._pyramid import paste, write_classes
 from ._tiles import evaluating, finite
 from ._tissue import Tissue, darkened, find_tissue, shown, tiles_with_tissue
 
+if TYPE_CHECKING:
+    from ._slide_objects import SlideObjects
+
 UNIT = 1536  # side of a unit in pixels, about
-OPEN = 4  # units whose results are held in memory
+OPEN = 10  # units whose results are held in memory
 ENDING = ".ome.tif"
 
 
@@ -165,10 +169,14 @@ class SlideJob:
         everything: Whether tiles without tissue are predicted too.
         names: Names of the classes by index.
         colors: Red, green and blue of each class. If None, black for class 0 and a palette for the others.
+        objects: Rules by which objects are found, too; they are written as ``NAME_objects.csv`` and
+            ``NAME_objects.geojson``, in pixels of the finest level and in micrometres. If None, they are not looked
+            for. Regions of touching objects that are longer than 2048 pixels along a side are left out.
 
     Attributes:
         path: The prediction.
         phases: Units of tiles that have tissue.
+        too_large: Number of units with a region that is too large, once `finish` has written the objects.
 
     Raises:
         ValueError: The slide is damaged, or not as the training images are; ``tile`` is below 8; the network's output
@@ -205,12 +213,16 @@ class SlideJob:
         everything: bool = False,
         names: Sequence[str] | None = None,
         colors: Sequence[Sequence[int]] | None = None,
+        objects: ObjectFiles | None = None,
     ) -> None:
         self.model, self.image, self.path = model, image, Path(path)
         self.device, self.names, self.colors = device, names, colors
         side = as_int("tile", tile, minimum=8)
         self.file = image.normalized(normalization, reading)
         self.network = Decisive(model)
+        self.objects = None if objects is None else self._object_rules(objects)
+        self.too_large = 0
+        self._map: ClassMap | None = None
         self.folder = self.path.with_name(f"{self.name}.parts")
         self.folder.mkdir(parents=True, exist_ok=True)
         self.tissue = self._tissue(everything=everything)
@@ -223,11 +235,19 @@ class SlideJob:
         self.units = {unit.number: unit for unit in self._blocks() if self._count(unit)}
         counts = {number: self._count(unit) for number, unit in self.units.items()}
         self.phases = [Phase("classes", counts, self.result, self._predict)]
+        if self.objects is not None:
+            self.phases.append(Phase("objects", counts, self.objects_of, self._find_objects))
 
     @property
     def name(self) -> str:
         """Name of the prediction without its ending."""
         return self.path.name.removesuffix(ENDING)
+
+    def _object_rules(self, objects: ObjectFiles) -> "SlideObjects":
+        from ._slide_objects import SlideObjects  # loads scikit-image
+
+        files = objects if objects.names is not None else replace(objects, names=self.names)
+        return SlideObjects(self.image, files, self._window, self.file.unnormalized())
 
     def _blocks(self) -> Iterator[Unit]:
         """All units, those without tissue too."""
@@ -288,6 +308,7 @@ class SlideJob:
         origin = self.rows[unit.rows.start].start, self.columns[unit.columns.start].start
         size = self.rows[unit.rows[-1]].stop - origin[0], self.columns[unit.columns[-1]].stop - origin[1]
         classes = np.zeros(size, np.uint8)
+        probability = np.zeros(size if self.objects is not None else (0, 0), np.uint8)
         with torch.no_grad(), evaluating(self.model.to(self.device)):
             for down, across in tiles:
                 x = pixels[:, down.first - top : down.last - top, across.first - left : across.last - left]
@@ -296,10 +317,38 @@ class SlideJob:
                 logits = finite(self.network(x[None].to(self.device), own)[0][:, own[0], own[1]], "image")
                 if len(logits) > 256 and classes.dtype == np.uint8:
                     classes = classes.astype(np.uint16)
-                found = logits.argmax(dim=0).cpu().numpy().astype(classes.dtype)
-                paste(classes, found, down.start - origin[0], across.start - origin[1])
+                place = down.start - origin[0], across.start - origin[1]
+                found, likely = (values.cpu().numpy() for values in classes_of(logits))
+                paste(classes, found.astype(classes.dtype), *place)
+                if self.objects is not None:
+                    paste(probability, np.rint(255 * likely).astype(np.uint8), *place)
         with growing(self.result(number)) as file:
-            np.savez_compressed(file, classes=classes)
+            np.savez_compressed(file, classes=classes, probability=probability)
+
+    def objects_of(self, number: int) -> Path:
+        """Return the file of the objects of a unit.
+
+        Args:
+            number: Number of the unit.
+        """
+        return self.folder / f"objects-{number:06}.json"
+
+    def _find_objects(self, number: int) -> None:
+        """Find the objects of a unit and keep them."""
+        from ._slide_objects import keep_objects
+
+        assert self.objects is not None
+        unit = self.units[number]
+        first, last = (self.rows[unit.rows[0]], self.columns[unit.columns[0]]), (
+            self.rows[unit.rows[-1]], self.columns[unit.columns[-1]])  # fmt: skip
+        core = first[0].start, first[1].start, last[0].stop, last[1].stop
+        keep_objects(self.objects_of(number), self.objects.find(core, self.colors))
+
+    def _window(self, top: int, left: int, height: int, width: int, name: str) -> NDArray[Any]:
+        """Return a window of the classes or their probabilities, once the units around it are done."""
+        if self._map is None:
+            self._map = ClassMap(self)
+        return self._map.window(top, left, height, width, name)
 
     def finish(self) -> Path:
         """Write the prediction of a slide whose units are all done, and remove their results.
@@ -312,6 +361,11 @@ class SlideJob:
         Raises:
             OSError: The disk is full.
         """
+        if self.objects is not None:
+            from ._slide_objects import write_objects
+
+            results = [self.objects_of(number) for number in self.units]
+            self.too_large = write_objects(results, self.path.with_name(self.name), self.objects.nothing())
         classes = ClassMap(self)
         write_classes(
             self.path, self.image.shape[1:], classes.window, classes.dtype, names=self.names,
@@ -360,7 +414,7 @@ class ClassMap:
             width: Number of columns.
             name: The values that are wanted.
         """
-        part = np.zeros((height, width), self.dtype)
+        part = np.zeros((height, width), self.dtype if name == "classes" else np.uint8)
         reach = [
             range(bisect_right(starts, begin) - 1, bisect_right(starts, begin + length - 1))
             for starts, begin, length in zip(self._starts, (top, left), (height, width), strict=True)

@@ -4,32 +4,12 @@ import numpy as np
 import pytest
 import tifffile
 import torch
-from slide_files import MOVES, moved_slides, stained, write_levels
+from slide_files import MOVES, NORMALIZATION, PIXELS, make, moved_slides, write_levels
 from torch import nn
 
 import gconv_ga.predict._slide as slides
-from gconv_ga.averaging import GroupAverage
 from gconv_ga.images import Normalization, Slide
-from gconv_ga.models import EquivariantUNet, UNet
 from gconv_ga.predict import SlideJob, predict_slide
-
-NORMALIZATION = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0])
-PIXELS = stained((151, 108), scale=2.0)
-
-
-def make(name):
-    """A network with random weights that finds all of three classes."""
-    torch.manual_seed(0)
-    net = (
-        UNet(3, 3, width=2, depth=2)
-        if name in ("UNet", "average")
-        else EquivariantUNet(3, 3, group=name, width=1, depth=2)
-    )
-    net.eval()
-    with torch.no_grad():
-        logits = net(NORMALIZATION(torch.from_numpy(PIXELS).permute(2, 0, 1).float())[None])[0]
-        net.segmentation_head.bias -= logits.mean(dim=(1, 2))
-    return GroupAverage(net, "D4").eval() if name == "average" else net
 
 
 @pytest.fixture(autouse=True)
