@@ -139,7 +139,8 @@ def predict(
     Whole slides (SVS, NDPI, SCN, MRXS, VMS, BIF, OME-Zarr, TIFF of several levels) are read at the size of pixels of
     the training images, or at --mpp or --level. Where a slide in colours has no tissue, tiles are skipped and their
     class is 0; NAME_tissue.png shows where. The prediction is NAME.ome.tif, in tiles and levels, with NAME_preview.png;
-    an interrupted command continues within the slide.
+    an interrupted command continues within the slide. Objects of slides are NAME_objects.csv and NAME_objects.geojson,
+    in pixels of the finest level; regions of touching objects longer than 2048 pixels are left out, and that is said.
 
     With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
     over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
@@ -176,7 +177,7 @@ def predict(
         files = find_images(images, recursive=recursive, slides=slides is not False, note=say)
     found_slides = set(about_slides.are_among(files))
     if found_slides:
-        about_slides.check(config, probabilities=probabilities, overlay=overlay, objects=sought is not None)
+        about_slides.check(config, probabilities=probabilities, overlay=overlay, rois=rois, coco=coco)
     root = images if recursive and images.is_dir() else None
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
     names |= {file: slide_name(names[file]) for file in found_slides}
@@ -209,7 +210,9 @@ def predict(
         )  # fmt: skip
 
     def open_slide(file: Path, target: Path, *, device: Any) -> "SlideJob":
-        return open_job(about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors)
+        return open_job(
+            about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors, objects=named
+        )
 
     with working(machines) as team:
         Predictions(out, names, found_slides, settings, predict_image, open_slide).predict_all(team)

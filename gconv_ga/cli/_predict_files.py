@@ -11,7 +11,7 @@ import typer
 from .._files import remove_unfinished, write_atomically
 from .._journal import Journal, source_stamp
 from ._options import list_problems, note, refuse
-from ._predict_slides import ENDING
+from ._predict_slides import ENDING, say_left_out
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ..segmenter import Team
 
 SETTINGS, JOURNAL, SOURCE = "predict.json", "predict.jsonl", "source.json"
-OF_SLIDES = (ENDING, "_tissue.png", "_preview.png")
 GEOJSON = "_objects.geojson"
+OF_SLIDES = (ENDING, "_tissue.png", "_preview.png", "_objects.csv", GEOJSON)
 
 
 class PredictImage(Protocol):
@@ -218,6 +218,7 @@ class Predictions:
             if name in self.problems:
                 return
         job.finish()
+        say_left_out(job)
         journal.add(name, stamp)
 
     def _begin_parts(self, name: str, stamp: list[list[int]]) -> None:

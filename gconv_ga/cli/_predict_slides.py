@@ -1,13 +1,13 @@
 """Whole slides in ``gconv-ga predict``: their options, and the resolution at which a slide is predicted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..images import Reading
-from ._options import refuse
+from ._options import note, refuse
 
 if TYPE_CHECKING:
     from torch import nn
@@ -130,8 +130,12 @@ def open_job(
         ValueError: The slide cannot be read, or not at this resolution.
     """
     from ..images import Slide
+    from ..objects import Decoder
     from ..predict import SlideJob
 
+    objects = others.get("objects")
+    if objects is not None and objects.decoder.needs_maps:  # the rules of the run, for images
+        others["objects"] = replace(objects, decoder=Decoder(smallest=objects.decoder.smallest))
     size = config.pixel_size if options.mpp is None else options.mpp
     slide = Slide(file, reading)
     image = slide.at(pixel_size=size) if options.level is None else slide.at(level=options.level)
@@ -139,6 +143,17 @@ def open_job(
         network, image, target, normalization=config.normalization, reading=reading, everything=options.all_tiles,
         names=config.classes, **others,
     )  # fmt: skip
+
+
+def say_left_out(job: "SlideJob") -> None:
+    """Say which objects of a finished slide were left out, if any were.
+
+    Args:
+        job: The prediction.
+    """
+    if job.too_large:
+        units = f"{job.too_large} unit{'' if job.too_large == 1 else 's'} of the slide"
+        note(f"{job.path.name}: {units} touch regions of touching objects longer than 2048 pixels, which are left out")
 
 
 def slide_name(name: str) -> str:

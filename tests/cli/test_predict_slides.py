@@ -58,6 +58,17 @@ def test_slides_and_images_are_told_apart(invoke, runs, folder, tmp_path):
     assert "0 images done, 3 skipped" in again.stdout
 
 
+def test_objects_of_slides(invoke, runs, folder, tmp_path):
+    typed = ["--images", folder / "upright.tif", "--out", tmp_path / "out", "--objects", "--smallest", 3, "--tile", 64]
+    invoke("predict", "--run", runs[0.5], *typed)
+    lines = (tmp_path / "out" / "upright_objects.csv").read_text().splitlines()
+    features = json.loads((tmp_path / "out" / "upright_objects.geojson").read_text())["features"]
+    assert len(lines) - 1 == len(features) > 5
+    assert features[0]["properties"]["classification"] == {"name": "cell"}
+    result = invoke("predict", "--run", runs[0.5], *typed[:3], tmp_path / "more", "--objects", "--rois", code=2)
+    assert "it is not for whole slides" in " ".join(result.stderr.replace("│", " ").split())
+
+
 def test_the_resolution_is_that_of_the_training_or_chosen(invoke, runs, folder, tmp_path):
     typed = ["--images", folder / "upright.tif", "--tile", 64]
     shapes = {}
