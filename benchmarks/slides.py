@@ -75,10 +75,13 @@ def write_slide(path: Path, size: tuple[int, int]) -> None:
             file.write(tiles(factor), shape=shape, subfiletype=int(factor > 1), **options, **first)
 
 
-def make_job(path: Path, target: Path, *, everything: bool = False, objects: bool = False) -> SlideJob:
-    """Return the prediction of a slide by a network with random weights."""
+def make_job(path: Path, target: Path, *, width: int, everything: bool = False, objects: bool = False) -> SlideJob:
+    """Return the prediction of a slide by a network with random weights, whose classes are as frequent on a stain."""
     torch.manual_seed(0)
-    net = EquivariantUNet(3, 2, group="C4", width=8, depth=4).eval()
+    net = EquivariantUNet(3, 2, group="C4", width=width, depth=4).eval()
+    with torch.no_grad():
+        glass, cell = net(NORMALIZATION(torch.from_numpy(stained_tile(0)).permute(2, 0, 1).to(torch.float32))[None])[0]
+        net.segmentation_head.bias[1] -= (cell - glass).median()
     kinds = ObjectFiles(Decoder()) if objects else None
     return SlideJob(net, Slide(path).at(pixel_size=0.5), target, normalization=NORMALIZATION, everything=everything,
                     names=["glass", "cell"], objects=kinds)  # fmt: skip
@@ -94,7 +97,7 @@ def measure_overhead(repeats: int = 3) -> None:
         ratios = []
         for repeat in range(repeats):
             begin = time.process_time()
-            job = make_job(path, Path(folder) / f"{repeat}.ome.tif", everything=True)
+            job = make_job(path, Path(folder) / f"{repeat}.ome.tif", width=8, everything=True)
             count = job.phases[0].total
             predict_slide(job)
             ours = time.process_time() - begin
@@ -127,7 +130,7 @@ def predict_one(path: Path) -> None:
     target = path.with_name(f"{path.stem}.ome.tif")
     target.unlink(missing_ok=True)
     begin, start = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    job = make_job(path, target, objects=True)
+    job = make_job(path, target, width=2, objects=True)
     predict_slide(job)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, height, width = job.image.shape
