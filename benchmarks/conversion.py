@@ -2,6 +2,7 @@
 
     python benchmarks/conversion.py                  # a small U-Net at 128 and 129 px; a few minutes
     python benchmarks/conversion.py --networks small resnet18 --sizes 128 129 256 --rounds 9 --json conversion.json
+    python benchmarks/conversion.py --opened         # the opened network alone, by group and width; some minutes
     python benchmarks/conversion.py --correctness    # equivariance errors; seconds
 
 All candidates have the same weights, and the group C4 unless their name says D4: the original ("plain") network;
@@ -130,6 +131,28 @@ def peak_megabytes(mode: Callable[..., None], network: nn.Module, x: torch.Tenso
     return peak / 2**20
 
 
+def print_opened(widths: list[int], groups: list[str], sizes: list[int], batch: int, rounds: int) -> None:
+    """Print what an opened network costs relative to the orbit in the batch; width 0 is the resnet18 U-Net."""
+    titles = ("group", "width", "px", "orbit forward, ms", "opened", "orbit training, ms", "opened")
+    print(f"| {' | '.join(titles)} |\n" + len(titles) * "|---" + "|")
+    for group in groups:
+        for width in widths:
+            plain = small(width) if width else resnet18()
+            opened = convert(plain, group, torch.randn(1, 3, 64, 64), verify=False)
+            for module in opened.convolutions().values():
+                # The first layer, which an unverified network does not know.
+                module.lifts = module.in_channels == 3
+            opened.open_taps()
+            networks = {"orbit": GroupAverage(plain, group), "opened": opened}
+            for size in sizes:
+                x = torch.randn(batch, 3, size, size)
+                cells = []
+                for mode in MODES.values():
+                    seconds = timed(mode, networks, x, rounds)
+                    cells += [f"{seconds['orbit'] * 1e3:.0f}", f"{seconds['opened'] / seconds['orbit']:.2f}"]
+                print(f"| {group} | {width or 'resnet18'} | {size} |", " | ".join(cells), "|", flush=True)
+
+
 SHAPES = ((64, 64), (65, 65), (48, 64), (49, 64))
 
 
@@ -175,6 +198,9 @@ def main() -> None:
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=list(MODES))
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--opened", action="store_true", help="the opened network alone, by --groups and --widths")
+    parser.add_argument("--widths", nargs="+", type=int, default=[8, 16, 32], help="0: the resnet18 U-Net")
+    parser.add_argument("--groups", nargs="+", default=["C4", "D4"])
     parser.add_argument("--correctness", action="store_true", help="equivariance errors in place of times")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -183,6 +209,9 @@ def main() -> None:
     random.seed(0)
     print(describe())
     results = []
+    if options.opened:
+        print_opened(options.widths, options.groups, options.sizes, options.batch, options.rounds)
+        return
     for name in options.networks:
         if options.correctness:
             results += print_correctness(name)

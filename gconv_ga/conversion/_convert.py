@@ -120,9 +120,7 @@ def convert(
     inputs = _as_arguments(example)
     actions = as_actions(in_action, "in_action"), as_actions(out_action, "out_action")
     check_in_action(actions[0])
-    for name, action in nest_leaves(actions[1], "out_action"):
-        if isinstance(action, LabelMask):
-            raise invalid(name, "an action on something that has a mean; class indices have none", action)
+    _check_out_action(actions[1])
     requests = _as_tuple("conjugate", conjugate), _as_tuple("keep", keep)
     name = type(model).__name__
     try:
@@ -155,6 +153,8 @@ def convert(
         return attempt()
     except Unequal as error:
         first = error
+    except NotConvertible as error:
+        raise _with_advice(error, lambda more, upright: attempt(more, compare=True)) from error
     if any(row.why == COMPUTED for row in first.rows):
         # A layer's own forward may do more than compute a weight.
         try:
@@ -163,6 +163,14 @@ def convert(
             first = error
     advice = _tried_advice(first, lambda more, upright: attempt(more, False, True, upright))
     raise NotConvertible(f"{first} {advice}", first.report) from first
+
+
+def _with_advice(error: NotConvertible, attempt: Callable[[tuple[str, ...], Place | None], Any]) -> NotConvertible:
+    """Return the error about modules without an average, with the block to conjugate if there is one."""
+    rows = error.report.rows if error.report else []
+    found, _ = _try_blocks([row.path for row in rows if row.action == "refuse" and row.path], attempt)
+    told = f" conjugate={list(found)} makes it exact: it was tried." if found else ""
+    return NotConvertible(f"{error}{told}", error.report)
 
 
 def _tried_advice(error: Unequal, attempt: Callable[[tuple[str, ...], Place | None], Any]) -> str:
@@ -187,20 +195,51 @@ def _tried_advice(error: Unequal, attempt: Callable[[tuple[str, ...], Place | No
         )
     if not named:
         return average
+    found, candidates = _try_blocks(named, attempt)
+    if found:
+        return f"conjugate={list(found)} makes it exact: it was tried. Or: {average}"
+    tried = " or ".join(str(list(candidate)) for candidate in candidates)
+    told = f"conjugate={tried} was tried and does not help. " if tried else ""
+    return f"{told}{average}"
+
+
+def _try_blocks(
+    named: list[str], attempt: Callable[[tuple[str, ...], Place | None], Any]
+) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return the modules whose conjugation makes a network exact, () if none was found, and all that was tried.
+
+    Args:
+        named: Paths of modules at fault; tried are these, and the blocks that contain them.
+        attempt: As in `_tried_advice`.
+    """
+    if not named:
+        return (), []
     candidates = [tuple(named)] if len(named) <= MOST_SUSPECTS_NAMED else []
-    path = named[0]
-    while "." in path and len(candidates) < MOST_ADVICE_TRIED:
-        path = path.rpartition(".")[0]
-        candidates.append((path,))
+    blocks = named
+    while len(candidates) < MOST_ADVICE_TRIED and all("." in path for path in blocks):
+        blocks = list(dict.fromkeys(path.rpartition(".")[0] for path in blocks))
+        # No block of another: the outer one is enough.
+        blocks = [path for path in blocks if not any(path.startswith(f"{outer}.") for outer in blocks)]
+        if len(blocks) <= MOST_SUSPECTS_NAMED:
+            candidates.append(tuple(blocks))
     for candidate in candidates:
         try:
             attempt(candidate, None)
         except (TypeError, ValueError, RuntimeError):
             continue
-        return f"conjugate={list(candidate)} makes it exact: it was tried. Or: {average}"
-    tried = " or ".join(str(list(candidate)) for candidate in candidates)
-    told = f"conjugate={tried} was tried and does not help. " if tried else ""
-    return f"{told}{average}"
+        return candidate, candidates
+    return (), candidates
+
+
+def _check_out_action(actions: Any) -> None:
+    """Refuse actions on outputs that have no mean.
+
+    Raises:
+        ValueError: There is one.
+    """
+    for name, action in nest_leaves(actions, "out_action"):
+        if isinstance(action, LabelMask):
+            raise invalid(name, "an action on something that has a mean; class indices have none", action)
 
 
 def _as_arguments(example: Tensor | Sequence[Any]) -> tuple[Any, ...]:

@@ -27,7 +27,8 @@ def fold(net: nn.Module) -> nn.Module:
     Norms and pools become torch's too. Layers without weights that torch does not have (up-sampling, pooling to a
     subgroup, the frame of a `ConvertedNetwork`) become one or two calls of torch's functions. The kernels of a folded
     network are no longer tied and there are ``|G|`` times as many weights. It is not for training, so its parameters
-    require no gradient.
+    require no gradient. Standardized, normalized and pruned weights are computed once; a convolution whose weight or
+    padding depends on the input stays as it is.
 
     Args:
         net: A `ConvertedNetwork`, with or without taps, or a network with layers of `gconv_ga.nn`, of any group.
@@ -66,11 +67,14 @@ def fold(net: nn.Module) -> nn.Module:
 
 def _fold_modules(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in done:
-        # A convolution that computes its weight has none to fold.
+        computed = module
+        if isinstance(module, OwnConvolution):
+            # One that computes its weight, or its padding, from the input has none to fold.
+            module = module.with_constant_weight() or module
         kinds = () if isinstance(module, OwnConvolution) else type(module).__mro__
         kind = next((each for each in kinds if each in _FOLDS), type(module))
         if kind in _FOLDS:
-            done[module] = _FOLDS[kind](module)
+            done[computed] = done[module] = _FOLDS[kind](module)
         else:
             done[module] = module
             if kind in _NORMS:
@@ -78,6 +82,7 @@ def _fold_modules(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Mod
             for name, child in list(module._modules.items()):  # noqa: SLF001  named_children() leaves out second names
                 if child is not None:
                     setattr(module, name, _fold_modules(child, done))
+        module = computed
     return done[module]
 
 

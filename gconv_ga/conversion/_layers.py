@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Self
 import torch
 import torch.nn.functional as F
 from torch import SymInt, Tensor, nn
-from torch.func import functional_call
 from torch.overrides import handle_torch_function, has_torch_function
 
 from .. import nn as gnn
@@ -273,9 +272,9 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         return input.unflatten(0, (-1, self.group.order)).transpose(1, 2)
 
     def _convolve_by(self, layer: gnn.GroupConv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        maps = self._by_channel(input).contiguous()
-        tensors = {"weight": self.planes(weight).contiguous()} | ({} if bias is None else {"bias": bias})
-        y: Tensor = functional_call(layer.train(self.training), tensors, (maps,))
+        weights = self._weights(weight)
+        numbers = self._cached(lambda: layer.fourier_numbers(self.planes(weight)), *weights, form="fourier")
+        y = layer.convolve_with_numbers(self._by_channel(input), numbers, bias)
         return y.transpose(1, 2).flatten(0, 1)
 
     def _gather_neighbours(self, maps: Tensor) -> Tensor:

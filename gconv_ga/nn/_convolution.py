@@ -409,6 +409,51 @@ class GroupConv2d(_Convolution):
         """
         return self.fourier is not None and uses_fourier(self.fourier, input, self.weight)
 
+    def fourier_numbers(self, weight: Tensor) -> Tensor:
+        """Return the numbers that `convolve_with_numbers` takes, for a weight of this layer's shape.
+
+        They follow from the weight alone, so that a caller who brings weights can keep them between calls.
+
+        Shape:
+            - weight: ``[C_out, C_in, |G|, kh, kw]``, or ``[C_out, C_in, |G|, F]``
+            - output: ``[P, C_out, C_in]``
+
+        Raises:
+            ValueError: The Fourier algorithm does not apply to this layer.
+
+        Example:
+            >>> import torch
+            >>> import gconv_ga.nn as gnn
+            >>> conv = gnn.GroupConv2d(2, 3, 3, group="C4")
+            >>> conv.fourier_numbers(conv.weight).shape
+            torch.Size([54, 3, 2])
+        """
+        return fourier_mix(weight, self._fourier_or_refuse().key)
+
+    def convolve_with_numbers(self, input: Tensor, numbers: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve in the Fourier basis with other weights than the layer's own, given as `fourier_numbers`.
+
+        It is for inputs of which `uses_fourier` says so.
+
+        Shape:
+            - input: ``[B, C_in, |G|, H, W]``
+            - numbers: ``[P, C_out, C_in]``
+            - bias: ``[C_out]``
+            - output: ``[B, C_out, |G|, H', W']``
+
+        Raises:
+            ValueError: The Fourier algorithm does not apply to this layer.
+        """
+        use = self._fourier_or_refuse()
+        y: Tensor = fourier_conv(input, numbers, bias, use.key, use.padding)
+        return y
+
+    def _fourier_or_refuse(self) -> FourierUse:
+        if self.fourier is None:
+            takes = "a convolution of stride 1 with all taps on C_n or D_n, n >= 3, and square kernels of 1, 3, 5 or 7"
+            raise invalid("layer", takes, self, "see gconv_ga.nn.algorithm")
+        return self.fourier
+
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
 
@@ -423,6 +468,6 @@ class GroupConv2d(_Convolution):
         use = self.fourier
         if use is not None and self.uses_fourier(input):
             weight = self.weight
-            numbers = self._cached(lambda: fourier_mix(weight, use.key), weight, form="fourier")
-            return fourier_conv(input, numbers, self.bias, use.key, use.padding)
+            numbers = self._cached(lambda: self.fourier_numbers(weight), weight, form="fourier")
+            return self.convolve_with_numbers(input, numbers, self.bias)
         return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))

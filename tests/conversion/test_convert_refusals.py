@@ -117,6 +117,28 @@ def test_two_refused_at_once():
     assert str(caught.value.report).endswith("C4: 0 keep, 0 swap, 0 conjugate, 2 refuse; not verified")
 
 
+class Gates(nn.Module):
+    """Attends to rows and to columns (coordinate attention)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows, self.columns = nn.AdaptiveAvgPool2d((None, 1)), nn.AdaptiveAvgPool2d((1, None))
+        self.gate = nn.Conv2d(4, 4, 1)
+
+    def forward(self, x):
+        return x * torch.sigmoid(self.gate(self.rows(x))) * torch.sigmoid(2 * self.gate(self.columns(x)))
+
+
+def test_the_block_around_what_has_no_average_is_tried():
+    model = nn.Sequential(conv(padding=1), nn.Sequential(Gates(), nn.ReLU())).double()
+    with pytest.raises(NotConvertible) as caught:
+        convert(model, "C4", X)
+    message = str(caught.value)
+    assert "1.0.rows (AdaptiveAvgPool2d): a rotation by 90 degrees would change output_size=(None, 1)" in message
+    assert message.endswith("conjugate=['1.0'] makes it exact: it was tried.")
+    assert convert(model, "C4", X, conjugate="1.0").report.defect < 1e-12
+
+
 @pytest.mark.parametrize("group", ["C2", "D1", "D2"])
 @torch.no_grad()
 def test_what_only_a_quarter_turn_would_break_is_fine_without_one(group):

@@ -606,3 +606,15 @@ def test_opened_layers_may_be_computed_in_the_fourier_basis(monkeypatch):
     assert len(net.state_dict()) == len(list(net.parameters())) == 8
     for one, other in zip(*found, strict=True):
         assert relative(one, other) <= TIGHT
+    # In eval mode what follows from the weights is kept, until they change.
+    net.eval()
+    x = image(2, 3, 42, 50)
+    with torch.no_grad():
+        for _ in range(2):
+            outputs = []
+            for name in ("dense", "fourier", "fourier"):
+                with algorithm(name):
+                    outputs.append(net(x))
+            assert relative(outputs[1], outputs[0]) <= TIGHT
+            assert relative(outputs[2], outputs[0]) <= TIGHT
+            net.model[2].taps.mul_(1.5)

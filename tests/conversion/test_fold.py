@@ -214,3 +214,64 @@ def test_export_with_every_axis_free():
     for shape in ((1, 1, 13, 9), (3, 1, 16, 16)):
         x = image(*shape, seed=7)
         assert relative(exported(x), net(x)) <= TIGHT
+
+
+class Standardized(nn.Conv2d):
+    """Standardizes its weight at each call."""
+
+    def forward(self, x):
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return nn.functional.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class PaddedAtTheEnd(nn.Conv2d):
+    """Pads by what the size leaves over."""
+
+    def forward(self, x):
+        return super().forward(nn.functional.pad(x, (0, -x.shape[-1] % 2, 0, -x.shape[-2] % 2)))
+
+
+class Brighter(nn.Conv2d):
+    """Has a bias that depends on the image's size."""
+
+    def forward(self, x):
+        return nn.functional.conv2d(x, self.weight, self.bias * x.shape[-1] * x.shape[-2], self.stride, self.padding)
+
+
+COMPUTED = {
+    "weight norm, a hook": lambda: nn.utils.weight_norm(nn.Conv2d(4, 6, 3, 2, 1)),
+    "weight norm": lambda: nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3, padding="same", bias=False)),
+    "spectral norm": lambda: nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 6, (1, 3), padding=(0, 1))),
+    "standardized": lambda: Standardized(4, 6, 3, 2, 1, groups=2),
+    "transposed": lambda: nn.utils.parametrizations.weight_norm(nn.ConvTranspose2d(4, 6, 3, 2, 1, 1)),
+}
+
+
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("name", COMPUTED)
+@torch.no_grad()
+def test_a_weight_that_does_not_depend_on_the_input_is_computed_once(name, opened):
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), COMPUTED[name](), nn.Conv2d(6, 2, 1)).double().eval()
+    net = convert(plain, "C4", image(1, 3, 18, 22)).eval()
+    if opened:
+        net.open_taps()
+        for module in net.convolutions().values():
+            module.taps.normal_(std=0.1)
+    for parameter in net.model[1].parameters():
+        parameter.mul_(1.5)  # what a hook has computed before is out of date
+    folded = fold(net)
+    assert not [module for module in folded.modules() if isinstance(module, KeepsKernels)]
+    for shape in ((18, 22), (17, 24)):
+        x = image(2, 3, *shape, seed=3)
+        assert relative(folded(x), net(x)) <= TIGHT
+
+
+@pytest.mark.parametrize("kind", [PaddedAtTheEnd, Brighter])
+@torch.no_grad()
+def test_what_depends_on_the_input_stays_as_it_is(kind):
+    plain = nn.Sequential(nn.Conv2d(3, 4, 3), kind(4, 6, 3, 2, 1)).double().eval()
+    net = convert(plain, "C4", image(1, 3, 18, 22)).eval()
+    folded = fold(net)
+    x = image(2, 3, 17, 24, seed=3)
+    assert relative(folded(x), net(x)) <= TIGHT
