@@ -124,9 +124,10 @@ def predict(
     NAME.png is gone, is predicted again. Where the checkpoint or an option is another one the command is refused, or
     with --overwrite the old predictions are removed and all are made again. Devices may differ.
 
-    With --devices and --nodes several processes share the images and write the same files as one, to the byte if each
-    has as many threads (OMP_NUM_THREADS). On several machines --out must be a folder that all of them see. If one of
-    the processes dies, the others finish the image they are at, and the command ends with an error that names it.
+    With --devices and --nodes several processes share the images, and of a slide blocks of tiles. They write the same
+    files as one process, to the byte if each has as many threads (OMP_NUM_THREADS). On several machines --out must be a
+    folder that all of them see. If one of the processes dies, the others finish the image or the block they are at, and
+    the command ends with an error that names it.
 
     Objects (--objects) are found in the region of each class by a watershed: the height of a pixel is its distance to
     the edge of the region, smoothed a little; summits that rise --rise above the pass to a higher one are seeds; a

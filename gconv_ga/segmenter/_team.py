@@ -137,7 +137,7 @@ def together(machines: Machines, say: Callable[[str], Any] = print, *, joining: 
         with main.working(place, joining):
             yield main
     else:
-        with _Worker(machines, device, place.rank).working(place, joining) as worker:
+        with _Worker(machines, device, place.rank, say).working(place, joining) as worker:
             yield worker
 
 
@@ -227,6 +227,9 @@ class _Main(Team):
             self._leave()
             listener.close()
             for line in self._lines:
+                if not in_peace:
+                    with suppress(OSError):
+                        line.send(stop=True)
                 line.close()
             end_processes(list(self._started.values()), LEAVING if in_peace else 0)
 
@@ -353,9 +356,12 @@ class _Main(Team):
 class _Worker(Team):
     """Another process: asks for units, and sends their results."""
 
-    def __init__(self, machines: Machines, device: "torch.device", rank: int) -> None:
+    def __init__(
+        self, machines: Machines, device: "torch.device", rank: int, say: Callable[[str], Any] = print
+    ) -> None:
         super().__init__(machines.processes, rank, device)
         self.machines = machines
+        self.say = say
         self._line: _Line
 
     @contextmanager
@@ -400,6 +406,8 @@ class _Worker(Team):
             with suppress(OSError):  # the missing answer tells that the main process is gone
                 self._line.send(**message)
             answer = self._line.receive()
+            if answer is None:
+                self.say(f"process {self.rank} of {self.count} (counted from 0) ends: the main process is gone")
             if answer is None or "stop" in answer:
                 raise LostProcessError("the main process has ended the job")
             if "over" in answer:

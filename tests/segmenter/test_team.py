@@ -24,7 +24,7 @@ class Job:
     def __init__(self, *works, joining=20.0):
         self.machines = Machines("cpu", devices=len(works) + 1)
         self.port = free_port()
-        self.said, self.ends = [], {}
+        self.said, self.heard, self.ends = [], [], {}
         self.joining = joining
         self.workers = [threading.Thread(target=self._serve, args=pair) for pair in enumerate(works, 1)]
 
@@ -33,7 +33,9 @@ class Job:
 
     def _serve(self, rank, work):
         try:
-            with _Worker(self.machines, "cpu", rank).working(self.place(rank), self.joining) as worker:
+            with _Worker(self.machines, "cpu", rank, self.heard.append).working(
+                self.place(rank), self.joining
+            ) as worker:
                 worker.serve(lambda unit: work(unit) if work.__code__.co_argcount == 1 else work(unit, worker))
             self.ends[rank] = None
         except BaseException as error:  # noqa: BLE001  compared below
@@ -140,7 +142,23 @@ def test_an_error_of_the_main_process_ends_the_others():
     with pytest.raises(KeyError, match="main"):
         job.run(act)
     assert not job.said
+    assert not job.heard
     assert len(job.ends) == 2
+
+
+def test_a_main_process_that_dies_is_missed():
+    def act(team):
+        for line in team._lines:
+            line.close()  # as the system does when a process is killed
+        raise KeyError("main")
+
+    job = Job(slowly(1), slowly(2))
+    with pytest.raises(KeyError, match="main"):
+        job.run(act)
+    assert sorted(job.heard) == [
+        f"process {rank} of 3 (counted from 0) ends: the main process is gone" for rank in (1, 2)
+    ]
+    assert all(isinstance(end, LostProcessError) for end in job.ends.values())
 
 
 def test_an_error_about_a_result_is_raised_where_it_is_shared():
