@@ -67,6 +67,8 @@ symbols, pyridine = read_xyz(XYZ)
 bonds = [(i, j) for i in range(11) for j in range(i) if (pyridine[i] - pyridine[j]).norm() < 1.6]
 style = {"symbols": symbols, "bonds": bonds}
 assert abs((pyridine[0] - pyridine[2]).norm() - 1.34) < 0.005  # the bond between nitrogen and carbon
+lowered = pyridine[0] - torch.tensor([0, 0, 0.4])  # by 1.690 - 1.290, as on the slides
+assert abs((lowered - pyridine[2]).norm() - 1.18) < 0.005
 
 
 def random_orthogonal(seed):
