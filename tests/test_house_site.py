@@ -141,3 +141,13 @@ def test_names_of_the_library_lead_to_the_reference(pages):
     linked = pages.link_names("`gconv_ga.identities.kernel_rotation`, `gconv_ga`, `torch.nn.Conv2d`")
     name = "gconv_ga.identities.kernel_rotation"
     assert linked == f"[<code>kernel_<wbr>rotation</code>][{name}], `gconv_ga`, `torch.nn.Conv2d`"
+
+
+def test_the_sources_of_the_notebooks_are_in_the_site():
+    files = pytest.importorskip("mkdocs.structure.files", reason="mkdocs, from the extra docs, is not installed")
+    load_config = pytest.importorskip("mkdocs.config").load_config
+    config = load_config(str(ROOT / "mkdocs.yml"))
+    names = [f"notebooks/{path.stem}{suffix}" for path in NOTEBOOKS for suffix in (".py", ".ipynb")]
+    copies = [files.File(name, None, "site", use_directory_urls=False) for name in [*names, "hooks.py"]]
+    files.set_exclusions(copies, config)
+    assert [copy.src_uri for copy in copies if copy.inclusion.is_excluded()] == ["hooks.py"]
