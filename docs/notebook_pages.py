@@ -32,7 +32,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> None:
             files.append(File.generated(config, f"notebooks/{copy.name}", abs_src_path=str(copy)))
     index = (FOLDER / "README.md").read_text(encoding="utf-8").partition("\n# Glossary\n")[0]
     files.append(File.generated(config, "notebooks/index.md", content=site_links(index.replace("\n# ", "\n## "))))
-    slides = (FOLDER / "slides.md").read_text(encoding="utf-8")
+    slides = "---\nhide: [toc]\n---\n\n" + (FOLDER / "slides.md").read_text(encoding="utf-8")  # a wide table
     files.append(File.generated(config, "notebooks/slides.md", content=link_names(site_links(slides))))
 
 
