@@ -215,8 +215,11 @@ def predict(
             about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors, objects=named
         )
 
+    predictions = Predictions(out, names, found_slides, settings, predict_image, open_slide)
     with working(machines) as team:
-        Predictions(out, names, found_slides, settings, predict_image, open_slide).predict_all(team)
+        predictions.predict_all(team)
+    if is_main:
+        predictions.print_outcome()
 
 
 def _differences(reading: Reading, trained: Reading) -> dict[str, Any]:

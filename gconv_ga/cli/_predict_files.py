@@ -116,6 +116,7 @@ class Predictions:
         self.settings = settings
         self.predict_image, self.open_slide = predict_image, open_slide
         self.problems = dict[str, str]()
+        self.count = 0  # images that were not done
         self._open: tuple[str, SlideJob] | None = None  # the slide that this process worked on last
 
     def work(self, unit: Sequence[Any], team: "Team", progress: Callable[[int, int], Any]) -> dict[str, Any]:
@@ -145,13 +146,10 @@ class Predictions:
             return {"problem": str(error)}
 
     def predict_all(self, team: "Team") -> None:
-        """Predict what is not done, or help with it, and print the outcome.
+        """Predict what is not done, or help with it.
 
         Args:
             team: Processes that work together.
-
-        Raises:
-            typer.Exit: Some images cannot be predicted. They are listed.
         """
         from ._progress import progress_bars
 
@@ -185,7 +183,7 @@ class Predictions:
                         name, team, journal, lambda done, total: bars.update(tiles, completed=done, total=total)
                     )
                     bars.advance(task, 0 if name in self.problems else 1)
-        self._print_outcome(len(waiting))
+        self.count = len(waiting)
 
     def _is_done(self, journal: Journal, name: str) -> bool:
         return self.targets[name].exists() and journal.result(name, source_stamp(self.files[name])) is not None
@@ -232,7 +230,12 @@ class Predictions:
             write_atomically(source, content)
         remove_unfinished(folder)
 
-    def _print_outcome(self, count: int) -> None:
+    def print_outcome(self) -> None:
+        """Print what was done, once the other processes have left.
+
+        Raises:
+            typer.Exit: Some images cannot be predicted. They are listed.
+        """
         from ..images import Problem
 
         if self.problems:
@@ -243,6 +246,6 @@ class Predictions:
             note(f"{len(self.problems)} of {len(self.files)} images cannot be predicted; the others are done, in "
                  f"{self.out}")  # fmt: skip
             raise typer.Exit(1)
-        skipped = len(self.files) - count
-        text = f"{count} image{'' if count == 1 else 's'} done"
+        skipped = len(self.files) - self.count
+        text = f"{self.count} image{'' if self.count == 1 else 's'} done"
         print(f"{self.out}: {text}" + (f", {skipped} skipped" if skipped else ""))
