@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gconv_ga.cli._evaluate_command import _reflects
 from gconv_ga.evaluate import evaluate_objects
-from gconv_ga.images import read_image, read_mask
+from gconv_ga.images import Normalization, read_image, read_mask
 from gconv_ga.objects import decode
-from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
+from gconv_ga.segmenter import Checkpoint, SegmenterConfig, load_checkpoint, save_checkpoint
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +124,16 @@ def test_objects_of_folders_in_folders_are_told_apart(invoke, balanced, instance
     np.save(tmp_path / "instances/00/x.npy", np.zeros((128, 128), dtype=np.uint16))
     result = invoke(*command, code=2)
     assert "the name of several files" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("architecture", "group", "reflects"),
+    [
+        ("EquivariantUNet", "C4", False), ("EquivariantUNet", "D4", True), ("ObjectUNet", "D8", True),
+        ("ObjectUNet", "D2", False), ("ObjectUNet", None, False), ("UNet", ..., False), ("ObjectUNet", ..., False),
+    ],
+)  # fmt: skip
+def test_reflections_are_compared_if_the_group_has_them(architecture, group, reflects):
+    arguments = {"in_channels": 1, "classes": 2} | ({} if group is ... else {"group": group})
+    config = SegmenterConfig(architecture, arguments, ("none", "cell"), Normalization([0.0], [1.0]))
+    assert _reflects(Checkpoint(None, config, 0)) == reflects
