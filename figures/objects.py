@@ -26,7 +26,7 @@ from objects import read_parts  # noqa: E402
 TASK = "histology"
 FILLS = (PALETTE[0], PALETTE[4], PALETTE[2], "#b7d4e8", "#7fc7a9")  # blues and greens: the others are for changes
 CHANGED, NONE = "#d55e00", "#f1f1ee"
-DPI, PANEL, GAP, LEFT, TOP, BOTTOM = 200, 512, 24, 72, 72, 190  # pixels of the file
+DPI, PANEL, GAP, LEFT, TOP, BOTTOM = 200, 512, 24, 72, 72, 140  # pixels of the file
 TITLE, TEXT = 14, 11.5  # points
 
 
@@ -68,7 +68,7 @@ def found_in(path: str, image: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def main(ours: str, baseline: str, file: str) -> None:
-    """Draw the figure."""
+    """Draw the figure: in the first row the objects of the image, in the second those of the rotated image."""
     test = read_parts(TASK)["test"]
     pairs = [found_in(baseline, image) for image in test.images]
     worst = max(range(len(pairs)), key=lambda index: changed_objects(*pairs[index], "C4", 1).partnerless)
@@ -85,7 +85,7 @@ def main(ours: str, baseline: str, file: str) -> None:
         axes.set(xticks=[], yticks=[])
         axes.spines[:].set_visible(False)
         axes.set_title(title, fontsize=TITLE, pad=8)
-        axes.set_xlabel(below, fontsize=TEXT, labelpad=8, linespacing=1.4)
+        axes.set_xlabel(below, fontsize=TEXT, labelpad=8, linespacing=1.4, weight="bold")
         if column == 0:
             axes.set_ylabel(("original", "rotated by 90°")[row], fontsize=TITLE, labelpad=8)
 
@@ -95,22 +95,17 @@ def main(ours: str, baseline: str, file: str) -> None:
     place(0, 0, shown, "image")
     place(1, 0, shown.rot90())
     place(0, 1, painted(true, same), "true objects")
-    place(1, 1, painted(turned, same), below=f"{len(same)} objects")
+    place(1, 1, painted(turned, same))
     for column, (name, (labels, rotated)) in enumerate(columns.items(), start=2):
         expected = LabelMask()(labels, "C4", 1)
         back, forth = partners(rotated, expected), partners(expected, rotated)
-        changes = changed_objects(labels, rotated, "C4", 1)
         lost = int(labels.max()) + int(rotated.max()) - len(back) - len(forth)
-        below = (
-            f"{int(labels.max())} objects, rotated {int(rotated.max())}",
-            f"{lost} without a partner",
-            f"{100 * changes.pixels:.1f} % of the pixels in another object",
-        )
+        below = f"{int(labels.max())} objects, rotated {int(rotated.max())}", f"{lost} without a partner"
         place(0, column, painted(labels, {number: number for number in forth}), name)
         place(1, column, painted(rotated, back), below="\n".join(below))
     patches = [
-        Patch(facecolor=FILLS[0], label="has a partner in the other image (IoU at least 0.5), in the same colour"),
-        Patch(facecolor=CHANGED, label="has none"),
+        Patch(facecolor=FILLS[0], label="same colour: partners (IoU at least 0.5)"),
+        Patch(facecolor=CHANGED, label="no partner in the other image"),
     ]
     figure.legend(handles=patches, loc="lower left", bbox_to_anchor=(LEFT / width, 0.02), frameon=False, fontsize=TEXT)
     save_figure(figure, file)
