@@ -77,7 +77,7 @@ def cells(args: argparse.Namespace) -> Iterator[tuple[str, str, bool]]:
     """Yield what is to be counted, by set and network."""
     for name in args.tasks:
         for method in args.methods:
-            for tiled in (False, True):
+            for tiled in (False,) if args.whole else (False, True):
                 yield name, method, tiled
 
 
@@ -86,6 +86,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--methods", nargs="+", choices=GROUPS, default=list(GROUPS))
+    parser.add_argument("--whole", action="store_true", help="leave out the images in tiles")
     parser.add_argument("--steps", type=int, default=100, help="training steps")
     parser.add_argument("--channels", type=int, default=8, help="channels of the plain network at the finest level")
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
