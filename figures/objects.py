@@ -1,7 +1,7 @@
 """Draw the objects that two networks find in an image and in the rotated image: which have a partner in the other.
 
-The networks are those of benchmarks/objects.py, kept with --weights. Shown is the test image in which the baseline
-changes most; all counts are of that image.
+The networks are those of benchmarks/objects.py, kept with --weights. Shown is the test image in which most
+objects of the baseline have no partner; all counts are of that image.
 Usage: python figures/objects.py WEIGHTS_OF_C4 WEIGHTS_OF_BASELINE [FILE]
 """
 
@@ -26,7 +26,7 @@ from objects import read_parts  # noqa: E402
 TASK = "histology"
 FILLS = (PALETTE[0], PALETTE[4], PALETTE[2], "#b7d4e8", "#7fc7a9")  # blues and greens: the others are for changes
 CHANGED, NONE = "#d55e00", "#f1f1ee"
-DPI, PANEL, GAP, LEFT, TOP, BOTTOM = 200, 512, 24, 72, 72, 140  # pixels of the file
+DPI, PANEL, GAP, LEFT, TOP, BOTTOM = 200, 512, 24, 72, 72, 160  # pixels of the file
 TITLE, TEXT = 14, 11.5  # points
 
 
@@ -56,6 +56,12 @@ def painted(labels: Tensor, fills: dict[int, int]) -> Tensor:
     return colours[index]
 
 
+def lost_objects(labels: Tensor, rotated: Tensor) -> int:
+    """Count the objects of an image and of the rotated image that have no partner in the other."""
+    share = changed_objects(labels, rotated, "C4", 1).partnerless
+    return round(share * (int(labels.max()) + int(rotated.max())))
+
+
 def found_in(path: str, image: Tensor) -> tuple[Tensor, Tensor]:
     """Return the objects that a network finds in an image and in the image rotated by 90 degrees."""
     model, config, _ = load_checkpoint(path)
@@ -71,7 +77,7 @@ def main(ours: str, baseline: str, file: str) -> None:
     """Draw the figure: in the first row the objects of the image, in the second those of the rotated image."""
     test = read_parts(TASK)["test"]
     pairs = [found_in(baseline, image) for image in test.images]
-    worst = max(range(len(pairs)), key=lambda index: changed_objects(*pairs[index], "C4", 1).partnerless)
+    worst = max(range(len(pairs)), key=lambda index: lost_objects(*pairs[index]))
     image, true = test.images[worst], test.masks[worst]
     columns = {"C4 U-Net": found_in(ours, image), "baseline, augmented": pairs[worst]}
     width = LEFT + 4 * (PANEL + GAP)
@@ -99,15 +105,17 @@ def main(ours: str, baseline: str, file: str) -> None:
     for column, (name, (labels, rotated)) in enumerate(columns.items(), start=2):
         expected = LabelMask()(labels, "C4", 1)
         back, forth = partners(rotated, expected), partners(expected, rotated)
-        lost = int(labels.max()) + int(rotated.max()) - len(back) - len(forth)
-        below = f"{int(labels.max())} objects, rotated {int(rotated.max())}", f"{lost} without a partner"
+        below = (
+            f"{int(labels.max())} objects, rotated {int(rotated.max())}",
+            f"{lost_objects(labels, rotated)} without a partner",
+        )
         place(0, column, painted(labels, {number: number for number in forth}), name)
         place(1, column, painted(rotated, back), below="\n".join(below))
     patches = [
         Patch(facecolor=FILLS[0], label="same colour: partners (IoU at least 0.5)"),
         Patch(facecolor=CHANGED, label="no partner in the other image"),
     ]
-    figure.legend(handles=patches, loc="lower left", bbox_to_anchor=(LEFT / width, 0.02), frameon=False, fontsize=TEXT)
+    figure.legend(handles=patches, loc="lower left", bbox_to_anchor=(LEFT / width, 0.01), frameon=False, fontsize=TEXT)
     save_figure(figure, file)
 
 
