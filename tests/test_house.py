@@ -85,7 +85,7 @@ def test_type_checkers_see_what_a_lazy_room_offers(module):
     """The names are written down twice, for Python and for type checkers: both lists agree with ``__all__``."""
     tree = ast.parse(LAZY[module].read_text(encoding="utf-8"))
     (block,) = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
-    seen = {alias.name: line.module or "" for line in block.body for alias in line.names}
+    seen = {alias.name: "." * (line.level - 1) + (line.module or "") for line in block.body for alias in line.names}
     (call,) = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy_names"]
     offered = {name: file for file, names in ast.literal_eval(call.args[1]).items() for name in names}
     assert set(seen) == set(declared_names(LAZY[module].read_text(encoding="utf-8")))

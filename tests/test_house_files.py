@@ -10,7 +10,19 @@ import pytest
 from house import PACKAGE, PROJECT, ROOT, declared_names, inside, package_sources
 
 MAX_LINES = 600
-OUTER_ROOMS = ("images", "objects", "plots", "interop", "segmenter", "predict", "evaluate", "play", "train", "cli")
+OUTER_ROOMS = (
+    "images",
+    "objects",
+    "plots",
+    "interop",
+    "segmenter",
+    "predict",
+    "pretrained",
+    "evaluate",
+    "play",
+    "train",
+    "cli",
+)
 
 
 @pytest.mark.parametrize("path", package_sources(), ids=inside)

@@ -17,6 +17,7 @@ from ._check_command import check
 from ._demo_command import demo
 from ._evaluate_command import evaluate
 from ._export_command import export
+from ._models_command import models
 from ._options import Debug
 from ._play_command import play
 from ._predict_command import predict
@@ -85,7 +86,7 @@ def unwrapped(docstring: str) -> str:
     return "\n\n".join(" ".join(paragraph.split()) for paragraph in docstring.split("\n\n"))
 
 
-for command in (demo, play, sample, train, predict, evaluate, check, export):
+for command in (demo, play, sample, models, train, predict, evaluate, check, export):
     app.command(help=unwrapped(str(command.__doc__)))(command)
 
 

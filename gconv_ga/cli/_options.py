@@ -14,6 +14,7 @@ import typer
 
 from .._files import printable, remove_unfinished
 from ..groups import as_group
+from ..pretrained import NAMES, find_checkpoint
 
 if TYPE_CHECKING:
     from ..images import MaskEncoding, Problem
@@ -127,7 +128,8 @@ Tile = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the full traceback of an error.")]
 RUN = typer.Option(
     metavar="RUN",
-    help="Folder of a trained run, whose best checkpoint is taken, or a checkpoint (.safetensors).",
+    help="Folder of a trained run, whose best checkpoint is taken; a checkpoint (.safetensors); or a network of the "
+    f"package: {' or '.join(NAMES)}.",
 )
 Run = Annotated[Path, RUN]
 
@@ -135,16 +137,19 @@ Run = Annotated[Path, RUN]
 def checkpoint_file(run: Path) -> Path:
     """Return the checkpoint of a run with the best validation score, or the last one if there is no score.
 
-    A path that is not a folder is taken as the checkpoint itself.
+    A path that is not a folder is taken as the checkpoint itself. The name of a network of the package stands for it,
+    unless there is a file of that name, or a folder with a run in it.
     """
-    if not run.is_dir():
-        return run
-    best = run / "best.safetensors"
-    return best if best.exists() else run / "model.safetensors"
+    best, last = run / "best.safetensors", run / "model.safetensors"
+    if best.exists() or last.exists():
+        return best if best.exists() else last
+    if str(run) in NAMES and not run.is_file():
+        return find_checkpoint(str(run))
+    return last if run.is_dir() else run
 
 
 def load_run(run: Path, option: str = "--run", *, say: Callable[[str], None] = note) -> "Checkpoint":
-    """Load the network of a run, and of a folder say which of its checkpoints that is.
+    """Load the network of a run, and say which checkpoint of a folder, or that it is a network of the package.
 
     Args:
         run: Folder of the run, or a checkpoint.
@@ -159,9 +164,12 @@ def load_run(run: Path, option: str = "--run", *, say: Callable[[str], None] = n
     file = checkpoint_file(run)
     with naming(option):
         checkpoint = load_checkpoint(file)
-    if run.is_dir():
+    if file.parent == run:
         kind = "best validation score" if file.name == "best.safetensors" else "last"
         say(f"{file} ({kind}, step {checkpoint.step})")
+    elif file != run:
+        folder = f"; the folder {run} holds no run" if run.is_dir() else ""
+        say(f"the network {run} of the package (gconv-ga models {run}){folder}")
     return checkpoint
 
 
@@ -172,7 +180,7 @@ def run_encoding(run: Path) -> "MaskEncoding | None":
         typer.BadParameter: The configuration of the run is damaged.
     """
     file = run / "run.json"
-    if not file.is_file():
+    if checkpoint_file(run).parent != run or not file.is_file():
         return None
     from ..train import RunConfig
 

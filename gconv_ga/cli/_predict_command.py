@@ -42,7 +42,9 @@ NAME_BYTES = 255  # of a file, in the usual file systems
 def predict(
     run: Run,
     images: Annotated[Path, typer.Option(metavar="FILE_OR_DIR", help="An image, or a folder of images.")],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the predictions, NAME.png for each image.")],
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for the predictions, NAME.png for each image.")
+    ] = Path("predictions"),
     recursive: Recursive = False,
     tile: Tile = 256,
     average: Annotated[
@@ -151,6 +153,8 @@ def predict(
     use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, WebP, BMP and GIF; of larger PNG
     and JPEG about 512 rows, while they are decoded. Meanwhile an interlaced PNG takes as much as all its pixels, and a
     progressive JPEG two bytes for each value.
+
+    Example: gconv-ga predict --run nuclei --images images --objects
 
     Example: gconv-ga predict --run run --images slides --out predictions --average D4
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import torch
 from jinja2 import Environment, FileSystemLoader
-from torch import Tensor
+from torch import Tensor, nn
 
 from .._validate import invalid
 from ..filters import Filters, as_filters
 from ..groups import C1, C4, DihedralGroup, Group
 from ..images import find_images, read_image, write_sample
-from ..models import EquivariantUNet, UNet
+from ..models import EquivariantUNet, ObjectUNet, UNet
 from ..nn import GroupPool
 from ..segmenter import Checkpoint, SegmenterConfig, load_checkpoint
 
@@ -34,14 +34,15 @@ def play_page(run: Checkpoint | None = None, baseline: Checkpoint | None = None)
     adds 5.3 bytes a weight. The page computes on 128 x 128 pixels in float32, and agrees with torch to 1e-4.
 
     Args:
-        run: Network to show. A plain `UNet` is shown beside its group average over C4, which has the same weights. If
-            None, the networks that come with the package.
+        run: Network to show: of an `ObjectUNet` the classes of the pixels. A plain `UNet` is shown beside its group
+            average over C4, which has the same weights. If None, networks that were trained for the page.
         baseline: Network to show beside an equivariant ``run``. If None, the baseline of the package if it takes the
             same images and has the same classes, or else no other network.
 
     Raises:
-        ValueError: A network is not a U-Net of `gconv_ga.models`, or has more than 8 levels; ``baseline`` takes other
-            images or has other classes than ``run``, or is given where it is not shown.
+        ValueError: A network is not a U-Net of `gconv_ga.models`, is an `ObjectUNet` without a group, or has more than
+            8 levels; ``baseline`` takes other images or has other classes than ``run``, or is given where it is not
+            shown.
 
     Example:
         >>> from gconv_ga.play import NETWORKS, play_page
@@ -66,8 +67,9 @@ def play_page(run: Checkpoint | None = None, baseline: Checkpoint | None = None)
         networks = [_describe(run, "group average of your U-Net", average_over=C4)]
         plain = _describe(run, "your U-Net")
     else:
-        assert isinstance(run.model, EquivariantUNet)
-        networks, other = [_describe(run, f"your {run.model.group.name} U-Net")], baseline or _shipped_baseline(run)
+        assert isinstance(run.model, EquivariantUNet | ObjectUNet)
+        networks = [_describe(run, f"your {_body(run.model).group.name} U-Net")]
+        other = baseline or _shipped_baseline(run)
         plain = other and _describe(other, "your baseline" if baseline else "baseline of the package")
     channels = networks[0]["channels"]
     data = {"side": SIDE, "networks": networks, "baseline": plain, "images": _sample_images(channels)}
@@ -92,9 +94,9 @@ def _check_network(argument: str, checkpoint: Checkpoint) -> None:
     Raises:
         ValueError: It is not a U-Net of ours, has too many levels, or takes a number type that has no range.
     """
-    model, config = checkpoint.model, checkpoint.config
-    if not isinstance(model, EquivariantUNet | UNet):
-        takes = "a network of --arch unet (EquivariantUNet or UNet)"
+    model, config = _body(checkpoint.model), checkpoint.config
+    if not isinstance(model, EquivariantUNet | UNet) or (isinstance(model, UNet) and model is not checkpoint.model):
+        takes = "a network of --arch unet (EquivariantUNet, UNet, or ObjectUNet with a group)"
         raise invalid(argument, takes, config.architecture, "the page cannot compute others")
     if 2 ** (model.depth - 1) > SIDE:
         raise invalid(argument, "a network of at most 8 levels", model.depth, f"the page has {SIDE} x {SIDE} pixels")
@@ -103,6 +105,11 @@ def _check_network(argument: str, checkpoint: Checkpoint) -> None:
     except ValueError as error:
         numbers = config.reading.numbers
         raise invalid(argument, "trained on images of numbers from 0 up", numbers, "a browser reads 8 bits") from error
+
+
+def _body(model: nn.Module) -> Any:
+    """Return the U-Net in a network."""
+    return model.body if isinstance(model, ObjectUNet) else model
 
 
 def _interface(config: SegmenterConfig) -> str:
@@ -125,15 +132,15 @@ def _describe(checkpoint: Checkpoint, title: str, average_over: Group | None = N
         average_over: Group over which a plain U-Net is averaged: with one tap and mean pooling, the U-Net of that
             group with the same weights is the average.
     """
-    model: Any = checkpoint.model
-    first, pool = model.encoder.blocks[0], model.decoder.pool
+    model, whole = _body(checkpoint.model), checkpoint.model
+    first, pool = model.encoder.blocks[0], whole.pool if isinstance(whole, ObjectUNet) else model.decoder.pool
     kernel_size = first[0].kernel_size
     if isinstance(model, EquivariantUNet):
         group, filters, taps = model.group, first[0].filters, first[3].taps
     else:
         group = average_over or C1
         filters, taps = as_filters("grid", group, kernel_size), (0,)
-    numbers = _weights(model)
+    numbers = _weights(whole)
     return {
         "title": title,
         "group": group.name,
@@ -149,10 +156,11 @@ def _describe(checkpoint: Checkpoint, title: str, average_over: Group | None = N
         "classNames": checkpoint.config.classes,
         "width": model.width,
         "depth": model.depth,
+        "neck": whole.neck[0].out_channels if isinstance(whole, ObjectUNet) else 0,
         "pooling": "max_blur" if checkpoint.config.arguments.get("pooling") == "max_blur" else "max",
         "reduction": pool.reduction if isinstance(pool, GroupPool) else "mean",
         "normalization": _normalization(checkpoint.config),
-        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters": sum(parameter.numel() for parameter in whole.parameters()),
         "weights": _base64(numbers),
     }
 
@@ -195,9 +203,13 @@ def _normalization(config: SegmenterConfig) -> dict[str, Any]:
 
 def _weights(model: Any) -> Tensor:
     """Return all weights in the order in which the engine reads them, with batch norms as part of convolutions."""
-    blocks = [*model.encoder.blocks, *model.decoder.blocks]
+    body = _body(model)
+    blocks = [*body.encoder.blocks, *body.decoder.blocks]
     pairs = [(block[place], block[place + 1]) for block in blocks for place in (0, 3)]
     parts = [part for pair in pairs for part in _with_norm(*pair)]
+    if body is not model:
+        weight, bias = _with_norm(model.neck[0], model.neck[1])
+        parts += [weight * _basis(as_filters(model.neck[0].filters, model.group, (1, 1)))[0][0][0], bias]
     parts += [model.segmentation_head.weight, model.segmentation_head.bias]
     return torch.cat([part.detach().double().flatten() for part in parts])
 

@@ -130,9 +130,12 @@ const Engine = (() => {
     for (let level = depth - 2; level >= 0; level--) {
       decoder.push(block(widths[level + 1] + widths[level], widths[level], false));
     }
-    const head = { weight: take(classes * width), bias: take(classes) };
+    const { neck } = description; // the number of fields before the head, of kernels of one pixel; 0 if there are none
+    const widen = neck && { inputs: width, outputs: neck, taps: description.taps };
+    if (neck) Object.assign(widen, { weight: take(neck * width * description.taps.length), bias: take(neck) });
+    const head = { weight: take(classes * (neck || width)), bias: take(classes) };
     if (at !== weights.length) throw new Error(`${weights.length} weights where the network has ${at}`);
-    return { ...description, encoder, decoder, head, kernels: new Map() };
+    return { ...description, encoder, decoder, widen, head, kernels: new Map() };
   }
 
   /** The kernels L_g k of a layer, [g][field][tap][input field][pixel]. */
@@ -260,6 +263,27 @@ const Engine = (() => {
     return out;
   }
 
+  /** A convolution with kernels of one pixel, which no rotation changes, with its bias and a ReLU. */
+  function combine(network, layer, planes, side, breaks) {
+    const { inputs, outputs, taps, weight, bias } = layer;
+    const area = side * side;
+    const out = new Float32Array(network.elements.length * outputs * area);
+    for (let g = 0; g < network.elements.length; g++) {
+      for (let o = 0; o < outputs; o++) {
+        const sum = out.subarray((g * outputs + o) * area, (g * outputs + o + 1) * area).fill(bias[o]);
+        taps.forEach((u, t) => {
+          for (let c = 0; c < inputs; c++) {
+            const factor = weight[(o * inputs + c) * taps.length + t];
+            const from = (source(network, layer, g, u, breaks) * inputs + c) * area;
+            for (let at = 0; at < area; at++) sum[at] += factor * planes[from + at];
+          }
+        });
+        for (let at = 0; at < area; at++) if (sum[at] < 0) sum[at] = 0;
+      }
+    }
+    return out;
+  }
+
   /** A window of 2 x 2 pixels, combined, from every `stride`th pixel. */
   function pool2x2(planes, side, stride, combine) {
     const fewer = stride === 2 ? side / 2 : side - 1;
@@ -357,13 +381,14 @@ const Engine = (() => {
       maps = run(block, join(skip, enlarge(maps, n), order), 2 * n);
       n *= 2;
     }
+    if (network.widen) maps = combine(network, network.widen, maps, side, breaks);
     const features = poolGroup(maps, order, network.reduction);
-    const area = side * side;
+    const [area, count] = [side * side, network.neck || network.width];
     const logits = new Float32Array(network.classes * area);
     for (let k = 0; k < network.classes; k++) {
       for (let at = 0; at < area; at++) {
         let sum = network.head.bias[k];
-        for (let c = 0; c < network.width; c++) sum += network.head.weight[k * network.width + c] * features[c * area + at];
+        for (let c = 0; c < count; c++) sum += network.head.weight[k * count + c] * features[c * area + at];
         logits[k * area + at] = sum;
       }
     }
@@ -377,7 +402,9 @@ const Engine = (() => {
     const blocks = [...network.encoder, ...network.decoder];
     const levels = [...network.encoder.keys(), ...[...network.decoder.keys()].map((at) => network.depth - 2 - at)];
     const perBlock = blocks.map((block, at) => (side / 2 ** levels[at]) ** 2 * (cost(block[0]) + cost(block[1])));
-    return perBlock.reduce((sum, each) => sum + each, side * side * network.classes * network.width);
+    const { widen, neck, width, classes, taps } = network;
+    const last = classes * (neck || width) + (widen ? order * neck * taps.length * width : 0);
+    return perBlock.reduce((sum, each) => sum + each, side * side * last);
   }
 
   function argmax(logits, area) {

@@ -11,7 +11,7 @@ from torch import nn
 from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.images import Normalization, load_sample
-from gconv_ga.models import EquivariantUNet, UNet
+from gconv_ga.models import EquivariantUNet, ObjectUNet, UNet
 from gconv_ga.nn.functional import lifting_conv2d
 from gconv_ga.play import NETWORKS, play_page
 from gconv_ga.segmenter import Checkpoint, SegmenterConfig, load_checkpoint
@@ -70,6 +70,12 @@ def equivariant(in_channels, classes, **arguments):
     return checkpoint(model, "EquivariantUNet", **arguments)
 
 
+def with_objects(in_channels, classes, **arguments):
+    model = ObjectUNet(in_channels, classes, **arguments)
+    model.in_channels = in_channels
+    return checkpoint(model, "ObjectUNet", **arguments)
+
+
 def plain(in_channels, classes, **arguments):
     return checkpoint(UNet(in_channels, classes, **arguments), "UNet", **arguments)
 
@@ -99,6 +105,8 @@ def assert_close(found, expected, tolerance=1e-4):
         (equivariant, {"group": "D4", "width": 2, "depth": 2, "filters": "steerable"}),
         (equivariant, {"group": "C8", "width": 1, "depth": 3, "kernel_size": 5, "pooling": "max_blur"}),
         (equivariant, {"group": "D3", "width": 2, "depth": 2, "group_kernel_size": 4}),
+        (with_objects, {"group": "C4", "width": 3, "depth": 2, "neck": 20}),
+        (with_objects, {"group": "C8", "width": 1, "depth": 2}),
     ],
     ids=lambda value: " ".join(map(str, value.values())) if isinstance(value, dict) else "",
 )

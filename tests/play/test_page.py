@@ -72,12 +72,13 @@ def test_images_of_a_browser_are_scaled_to_the_number_type_of_the_training():
     ("run", "baseline", "message"),
     [
         ({"architecture": "UNet", "depth": 9}, None, "run must be a network of at most 8 levels"),
+        ({"architecture": "ObjectUNet", "group": None}, None, "run must be a network of --arch unet"),
         (None, {"architecture": "UNet"}, "baseline must be None unless run is an EquivariantUNet"),
         ({"architecture": "UNet"}, {"architecture": "UNet"}, "baseline must be None unless run is an EquivariantUNet"),
         ({}, {"architecture": "UNet", "channels": 3}, "baseline must be a network for 1 channels"),
         ({}, {"architecture": "UNet", "names": ("a", "b")}, "baseline must be a network for 1 channels"),
     ],
-    ids=["depth", "no run", "plain run", "channels", "classes"],
+    ids=["depth", "objects without a group", "no run", "plain run", "channels", "classes"],
 )
 def test_networks_that_do_not_fit_are_refused(run, baseline, message):
     networks = [None if each is None else checkpoint(**each) for each in (run, baseline)]

@@ -1,0 +1,48 @@
+"""The card of a trained network as text."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+SCORES = {"dice": "Dice", "ap50": "AP at IoU 0.5", "ap": "mean AP", "count_error": "found - true"}
+
+
+def card_text(card: Mapping[str, Any]) -> str:
+    """Return a card as Markdown: what the network is for, data, licences, scores of each image, failures.
+
+    Args:
+        card: As of `read_card`.
+
+    Example:
+        >>> from gconv_ga.pretrained import card_text, read_card
+        >>> card_text(read_card("nuclei")).splitlines()[0]
+        '# nuclei'
+    """
+    return "\n".join(_lines(card)) + "\n"
+
+
+def _lines(card: Mapping[str, Any]) -> Iterator[str]:
+    yield from (f"# {card['name']}", "", card["purpose"], "")
+    yield from (f"- **{title}**: {text}" for title, text in card["facts"].items())
+    yield from ("", "## Where it fails", "", *(f"- {text}" for text in card["fails"]))
+    yield from ("", "## Scores", "", "Means over images, none of which it was trained or chosen on.", "")
+    yield from _table("images", {name: {"number": part["images"], **part["mean"]} for name, part in _parts(card)})
+    for name, part in _parts(card):
+        yield from ("", f"### {name[:1].upper()}{name[1:]}, by image", "")
+        yield from _table("image", part["by_image"])
+
+
+def _parts(card: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    yield from card["scores"].items()
+
+
+def _table(first: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the lines of a table; a column for each key of the first row."""
+    keys = list(next(iter(rows.values())))
+    yield f"| {first} | " + " | ".join(SCORES.get(key, key) for key in keys) + " |"
+    yield "|---" * (len(keys) + 1) + "|"
+    for name, row in rows.items():
+        yield f"| {name} | " + " | ".join(_number(row[key]) for key in keys) + " |"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
