@@ -12,6 +12,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,6 +163,8 @@ def sample_scores(network: PretrainedModel) -> dict[str, Any]:
 def package(data: Path, folder: Path, model: str, out: Path) -> None:
     """Write the weights and the card of a network."""
     checkpoint = load_checkpoint(folder / model / "model.safetensors")
+    # Images of every number type are read as they are: percentiles of their own cancel the unit.
+    checkpoint = checkpoint._replace(config=replace(checkpoint.config, reading=Reading()))
     print(f"{model}: step {checkpoint.step}, {checkpoint.config.decoder}", flush=True)
     save_checkpoint(out / f"{model}.safetensors", checkpoint.model, checkpoint.config, step=checkpoint.step)
     words = json.loads(ABOUT.read_text(encoding="utf-8"))[model]

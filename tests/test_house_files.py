@@ -93,7 +93,7 @@ def project_files() -> list[Path]:
 
 def strays(names: list[str]) -> list[str]:
     """Of files that are no text, those that lie where neither pictures nor weights belong."""
-    places = ("figures/", "gconv_ga/images/sample/", "gconv_ga/play/networks/")
+    places = ("figures/", "gconv_ga/images/sample/", "gconv_ga/play/networks/", "gconv_ga/pretrained/")
     return [name for name in names if not name.startswith(places)]
 
 

@@ -2,10 +2,12 @@
 
 import shutil
 
+import numpy as np
 import pytest
+import tifffile
 
 from gconv_ga.cli._options import checkpoint_file, run_encoding
-from gconv_ga.images import write_sample
+from gconv_ga.images import read_image, write_sample
 from gconv_ga.pretrained import NAMES, card_text, find_checkpoint, read_card
 
 
@@ -36,6 +38,18 @@ def test_objects_take_one_line(invoke, tmp_path, monkeypatch):
     assert (tmp_path / "predictions" / f"{kept.stem}_objects.tif").exists()
     rows = (tmp_path / "predictions" / f"{kept.stem}_objects.csv").read_text().splitlines()
     assert len(rows) > 2
+
+
+def test_images_of_16_bits_have_the_same_objects(invoke, tmp_path):
+    image = sorted((write_sample("nuclei", tmp_path / "sample") / "test" / "images").iterdir())[0]
+    counts = 200 * read_image(image)[0].numpy().astype(np.uint16) + 1000
+    tifffile.imwrite(tmp_path / f"{image.stem}.tif", counts)
+    found = []
+    for file in (image, tmp_path / f"{image.stem}.tif"):
+        invoke("predict", "--run", "nuclei", "--images", file, "--out", tmp_path / file.suffix[1:], "--objects")
+        found.append(tifffile.imread(tmp_path / file.suffix[1:] / f"{image.stem}_objects.tif") > 0)
+    assert found[0].any()
+    assert (found[0] == found[1]).mean() > 0.999
 
 
 def test_images_of_other_channels_are_refused(invoke, tmp_path):
