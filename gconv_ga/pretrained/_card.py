@@ -41,8 +41,9 @@ def _table(first: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield f"| {first} | " + " | ".join(SCORES.get(key, key) for key in keys) + " |"
     yield "|---" * (len(keys) + 1) + "|"
     for name, row in rows.items():
-        yield f"| {name} | " + " | ".join(_number(row[key]) for key in keys) + " |"
+        yield f"| {name} | " + " | ".join(_cell(key, row[key]) for key in keys) + " |"
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else str(value) if isinstance(value, int) else f"{value:.3f}"
+def _cell(key: str, value: float | None) -> str:
+    """Format a score; a number of objects without zeros that say nothing."""
+    return "-" if value is None else f"{value:.3g}" if key in ("count_error", "number") else f"{value:.3f}"

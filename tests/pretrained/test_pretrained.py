@@ -48,14 +48,13 @@ def test_another_network_does_not_have_it(network, test_images):
 
 
 def test_a_rotated_image_has_the_rotated_objects(network, test_images):
-    image = max(test_images, key=lambda pair: pair[1].sum())[0][..., :100]
+    image = max(test_images, key=lambda pair: pair[1].sum())[0][..., :100, :100]
     labels = network(image).labels
     assert labels.max() > 3
     for element in (1, 2, 3):
         moved = network(image.rot90(element, (-2, -1))).labels
-        change = changed_objects(labels, moved, "C4", element)
-        assert (change.pixels, change.partnerless, change.count) == (0.0, 0.0, 0)
-        assert changed_objects(labels, moved, "C4", 0 if element == 2 else element - 1).pixels > 0.1
+        assert changed_objects(labels, moved, "C4", element) == (0.0, 0.0, 0)
+        assert changed_objects(labels, moved, "C4", element - 1).pixels > 0.1
 
 
 def test_gain_and_offset_of_a_camera_make_no_difference(network, test_images):
