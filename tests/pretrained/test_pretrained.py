@@ -66,8 +66,8 @@ def test_gain_and_offset_of_a_camera_make_no_difference(network, test_images):
 
 def test_images_of_other_channels_are_refused(network):
     channels = network.card["channels"]
-    advice = {1: "choose one channel", 3: "for grey images use 'nuclei'"}[channels]
-    with pytest.raises(ValueError, match=rf"^image must be \[C={channels}, H, W\].*{advice}"):
+    advice = {1: "Choose one channel", 3: "For grey images use 'nuclei'"}[channels]
+    with pytest.raises(ValueError, match=rf"^image must be .*\[C={channels}, H, W\].*{advice}"):
         network(torch.zeros(4 - channels, 20, 20))
 
 
