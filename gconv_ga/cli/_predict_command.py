@@ -29,7 +29,7 @@ from ._options import (
     silent,
 )
 from ._predict_files import Predictions, endings, keep_settings
-from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
+from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, say_rules, slide_name
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
@@ -143,7 +143,8 @@ def predict(
     the training images, or at --mpp or --level. Where a slide in colours has no tissue, tiles are skipped and their
     class is 0; NAME_tissue.png shows where. The prediction is NAME.ome.tif, in tiles and levels, with NAME_preview.png;
     an interrupted command continues within the slide. Objects of slides are NAME_objects.csv and NAME_objects.geojson,
-    in pixels of the finest level; regions of touching objects longer than 2048 pixels are left out, and that is said.
+    in pixels of the finest level, found by the watershed whatever the rules of the run; regions of touching objects
+    longer than 2048 pixels are left out, and that is said.
 
     With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
     over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
@@ -183,6 +184,7 @@ def predict(
     found_slides = set(about_slides.are_among(files))
     if found_slides:
         about_slides.check(config, probabilities=probabilities, overlay=overlay, rois=rois, coco=coco)
+        say_rules(sought, say)
     root = images if recursive and images.is_dir() else None
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
     names |= {file: slide_name(names[file]) for file in found_slides}

@@ -1,5 +1,6 @@
 """Whole slides in ``gconv-ga predict``: their options, and the resolution at which a slide is predicted."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,7 @@ from ._options import note, refuse
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..predict import SlideJob
+    from ..predict import ObjectFiles, SlideJob
     from ..segmenter import SegmenterConfig
 
 ENDING = ".ome.tif"
@@ -143,6 +144,18 @@ def open_job(
         network, image, target, normalization=config.normalization, reading=reading, everything=options.all_tiles,
         names=config.classes, **others,
     )  # fmt: skip
+
+
+def say_rules(objects: "ObjectFiles | None", say: Callable[[str], Any]) -> None:
+    """Say that objects of slides are not found by the rules of the run, if it has rules of its own.
+
+    Args:
+        objects: What is written about objects, if anything.
+        say: Function that prints a line.
+    """
+    if objects is not None and objects.decoder.needs_maps:
+        method = objects.decoder.method
+        say(f"objects of whole slides are found by the watershed, not by the rules of the run ({method})")
 
 
 def say_left_out(job: "SlideJob") -> None:

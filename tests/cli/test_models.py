@@ -74,11 +74,12 @@ def test_a_path_is_no_name(tmp_path):
     assert checkpoint_file(tmp_path / "nuclei") == tmp_path / "nuclei"
 
 
-@pytest.mark.parametrize("command", ["check", "play"])
+@pytest.mark.parametrize("command", ["check", "export", "play"])
 def test_other_commands_take_a_name(command, invoke, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = {
         "check": ["--size", "16x24", "--parts", "suspect"],
+        "export": ["--out", "nuclei.pt2"],
         "play": ["--out", "play.html"],
     }
     result = invoke(command, "--run", "nuclei", *options[command])

@@ -10,6 +10,7 @@ from PIL import Image
 from slide_files import moved_slides, stained
 
 from gconv_ga.images import Normalization, read_image
+from gconv_ga.objects import Decoder
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
 
 PIXELS = stained((151, 108), scale=2.0)
@@ -138,3 +139,17 @@ def test_training_keeps_the_size_of_the_pixels(invoke, tmp_path):
         assert config.pixel_size == pytest.approx(size, rel=0.05)
     invoke("train", "--out", tmp_path / "typed", "--resume", "--steps", 2, "--pixel-size", 0.3, code=2)
     assert read_image(tmp_path / "images/0.tif").shape == (3, 40, 40)
+
+
+def test_rules_for_images_are_not_those_of_slides(invoke, folder, tmp_path):
+    arguments = {"in_channels": 3, "classes": 2, "width": 1, "depth": 2, "group": "C4"}
+    normalization = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0])
+    for method, said in (("distance", True), ("watershed", False)):
+        decoder = Decoder(method=method, rise=0.5)
+        config = SegmenterConfig(
+            "ObjectUNet", arguments, ("glass", "cell"), normalization, pixel_size=1.0, decoder=decoder
+        )
+        run = save_checkpoint(tmp_path / f"{method}.safetensors", config.build(seed=0).eval(), config)
+        slide, out = folder / "upright.tif", tmp_path / method
+        result = invoke("predict", "--run", run, "--images", slide, "--out", out, "--tile", 64, "--objects")
+        assert ("not by the rules of the run (distance)" in " ".join(result.stderr.split())) is said
