@@ -15,14 +15,13 @@ import sys
 import tempfile
 import time
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import tifffile
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from gconv_ga.images import Normalization, Slide
 from gconv_ga.models import EquivariantUNet
@@ -84,14 +83,13 @@ def make_job(path: Path, target: Path) -> SlideJob:
         glass, cell = net(NORMALIZATION(torch.from_numpy(stained_tile(0)).permute(2, 0, 1).to(torch.float32))[None])[0]
         net.segmentation_head.bias[1] -= (cell - glass).median()
     image = Slide(path).at(pixel_size=0.5)
-    return SlideJob(net, image, target, normalization=NORMALIZATION, names=["glass", "cell"], objects=ObjectFiles())
+    return SlideJob(
+        net, image, target, normalization=NORMALIZATION, names=["glass", "cell"], group="C4", objects=ObjectFiles()
+    )
 
 
 def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
     """Compare the process time of a field of a slide with that of the network alone, on as many tiles in a plain loop.
-
-    Once with float32 as it comes, and once with what a slide does: tiles in which two classes are as good as equal are
-    computed again in float64.
 
     Args:
         run: Checkpoint of a network for red, green and blue.
@@ -110,7 +108,7 @@ def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
         for repeat in range(repeats):
             begin = time.process_time()
             job = SlideJob(model, Slide(path).at(level=0), Path(folder) / f"{repeat}.ome.tif", everything=True,
-                           normalization=config.normalization)  # fmt: skip
+                           normalization=config.normalization, group=config.arguments["group"])  # fmt: skip
             predict_slide(job)
             ours = time.process_time() - begin
             count = job.phases[0].total
@@ -119,23 +117,14 @@ def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
                 top, left = (20 * place for place in divmod(number, 16))
                 window = pixels[:, top : top + 256, left : left + 256].to(torch.float32)
                 windows.append(config.normalization(window)[None])
-            plain, exact = (seconds_of(network, windows) for network in (model, job.network))
-            ratios.append((ours / plain, ours / exact))
-            print(
-                f"{count} tiles: {count / ours:.2f} a second; alone {count / plain:.2f}, exact {count / exact:.2f}",
-                flush=True,
-            )
-    for name, values in zip(("float32", "exact"), zip(*ratios, strict=True), strict=True):
-        print(f"median ratio of times to a plain loop, {name}: {statistics.median(values):.3f}")
-
-
-def seconds_of(network: Callable[[Tensor], Tensor], windows: list[Tensor]) -> float:
-    """Return the process time of a network on some inputs."""
-    begin = time.process_time()
-    with torch.no_grad():
-        for window in windows:
-            network(window).argmax(dim=1)
-    return time.process_time() - begin
+            begin = time.process_time()
+            with torch.no_grad():
+                for window in windows:
+                    model(window).argmax(dim=1)
+            plain = time.process_time() - begin
+            ratios.append(ours / plain)
+            print(f"{count} tiles: {count / ours:.2f} a second; alone {count / plain:.2f}", flush=True)
+    print(f"median ratio of times to a plain loop: {statistics.median(ratios):.3f}")
 
 
 def measure_memory(folder: Path) -> None:

@@ -218,8 +218,9 @@ def predict(
 
     def open_slide(file: Path, target: Path, *, device: Any) -> "SlideJob":
         return open_job(
-            about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors, objects=named
-        )
+            about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors,
+            objects=named, group=average or config.arguments.get("group"),
+        )  # fmt: skip
 
     predictions = Predictions(out, names, found_slides, settings, predict_image, open_slide)
     with working(machines) as team:

@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from .._files import growing, remove_unfinished, write_atomically
 from .._validate import as_int
+from ..groups import Group
 from ..images import Normalization, Reading, SlideImage
 from ._objects import Decisive, ObjectFiles, classes_of
+from ._orientation import OneOrientation
 from ._predictions import WEIGHT, class_colors, growing_png
 from ._pyramid import paste, write_classes
 from ._tiles import evaluating, finite
@@ -149,9 +151,10 @@ class SlideJob:
     """The prediction of one slide, in units that are done once, in any order, and by any number of processes.
 
     A tile decides about the pixels that are its own and sees some around them; its result depends on nothing else. The
-    tiles are placed symmetrically, and one in which two classes are equal up to the rounding of float32 at some pixel
-    is computed again in float64: for a network that is equivariant under rotations by 90 degrees and reflections, the
-    classes of a rotated or reflected slide are the rotated or reflected classes, to the last pixel. Tiles without
+    tiles are placed symmetrically, and with ``group`` the network sees a tile and its rotated copies in one
+    orientation: the classes of a slide that is rotated by 90 degrees or reflected by an element of the group are the
+    rotated or reflected classes, to the last pixel. Without it, so they are if the network is equivariant: a tile in
+    which two classes are equal up to the rounding of float32 at some pixel is computed again in float64. Tiles without
     tissue are skipped; their class is 0.
 
     The result of a unit, a block of tiles of about 1536 x 1536 pixels, is a file in the folder ``NAME.parts`` beside
@@ -166,6 +169,7 @@ class SlideJob:
         reading: How files are read, with the number type of the training images. If None, any type is read.
         tile: Side of a tile in pixels.
         device: Device of the network.
+        group: Group under which the network is equivariant. If None, it is not known.
         everything: Whether tiles without tissue are predicted too.
         names: Names of the classes by index.
         colors: Red, green and blue of each class. If None, black for class 0 and a palette for the others.
@@ -210,6 +214,7 @@ class SlideJob:
         reading: Reading | None = None,
         tile: int = 256,
         device: str | torch.device = "cpu",
+        group: Group | str | None = None,
         everything: bool = False,
         names: Sequence[str] | None = None,
         colors: Sequence[Sequence[int]] | None = None,
@@ -219,7 +224,7 @@ class SlideJob:
         self.device, self.names, self.colors = device, names, colors
         side = as_int("tile", tile, minimum=8)
         self.file = image.normalized(normalization, reading)
-        self.network = Decisive(model)
+        self.network = Decisive(model) if group is None else OneOrientation(model, group)
         self.objects = None if objects is None else self._object_rules(objects)
         self.too_large = 0
         self._map: ClassMap | None = None
@@ -314,7 +319,8 @@ class SlideJob:
                 x = pixels[:, down.first - top : down.last - top, across.first - left : across.last - left]
                 own = (slice(down.start - down.first, down.stop - down.first),
                        slice(across.start - across.first, across.stop - across.first))  # fmt: skip
-                logits = finite(self.network(x[None].to(self.device), own)[0][:, own[0], own[1]], "image")
+                seen = (own,) if isinstance(self.network, Decisive) else ()
+                logits = finite(self.network(x[None].to(self.device), *seen)[0][:, own[0], own[1]], "image")
                 if len(logits) > 256 and classes.dtype == np.uint8:
                     classes = classes.astype(np.uint16)
                 place = down.start - origin[0], across.start - origin[1]

@@ -47,6 +47,12 @@ def test_classes_are_reflected_with_the_slide(name, moves, tmp_path):
     assert differing(name, moves, tmp_path) == 0
 
 
+@pytest.mark.parametrize(("name", "moves"), [("C4", ["rotated", "upside down"]), ("D4", ["reflected", "transposed"])])
+def test_with_the_group_nothing_is_computed_twice(name, moves, monkeypatch, tmp_path):
+    monkeypatch.setattr(slides.Decisive, "forward", None)
+    assert differing(name, moves, tmp_path, group=name, resolution={"pixel_size": 0.8}) == 0
+
+
 def test_those_of_a_plain_network_do_not(tmp_path):
     assert differing("UNet", ["rotated"], tmp_path) > 100
 
