@@ -84,7 +84,7 @@ def class_weights(
         >>> masks = torch.zeros(1, 10, 10, dtype=torch.int64)
         >>> masks[:, :2, :5] = 1  # 10 of 100 pixels
         >>> [round(weight, 2) for weight in class_weights(masks, 2)]
-        [0.8, 2.36]
+        [0.83, 2.39]
     """
     frequencies = _frequencies(masks, classes, ignore_index)
     weights = frequencies.rsqrt()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gconv_ga.cli._evaluate_command import _reflects
+from gconv_ga.cli._evaluate_scores import _reflects
 from gconv_ga.evaluate import evaluate_objects
 from gconv_ga.images import Normalization, read_image, read_mask
 from gconv_ga.objects import decode

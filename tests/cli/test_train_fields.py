@@ -59,6 +59,7 @@ SEEN = {
     "max_pixels": ("20000", lambda call: call.config.segmenter.reading.max_pixels, 20000),
     "percentile": ("99.5", lambda call: call.config.segmenter.normalization.percentile, 99.5),
     "black": ("1", lambda call: call.config.segmenter.normalization.black, 1.0),
+    "pixel_size": ("0.5", lambda call: call.config.segmenter.pixel_size, 0.5),
     "crop": ("24", lambda call: call.config.crop, 24),
     "arch": ("smp:PSPNet:tu-test_resnet", lambda call: arguments_of(call)["encoder"], "tu-test_resnet"),
     "group": ("D4", lambda call: arguments_of(call)["group"], "D4"),
