@@ -108,7 +108,7 @@ def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
         for repeat in range(repeats):
             begin = time.process_time()
             job = SlideJob(model, Slide(path).at(level=0), Path(folder) / f"{repeat}.ome.tif", everything=True,
-                           normalization=config.normalization, group=config.arguments["group"])  # fmt: skip
+                           normalization=config.normalization, group=config.group)  # fmt: skip
             predict_slide(job)
             ours = time.process_time() - begin
             count = job.phases[0].total

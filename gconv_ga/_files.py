@@ -1,6 +1,7 @@
 """Atomic writes: a file is complete under its name, or it is not there at all. Locks, and names for display."""
 
 import errno
+import hashlib
 import itertools
 import os
 import sys
@@ -53,6 +54,15 @@ def write_atomically(path: Path, content: bytes) -> Path:
     with growing(path) as file:
         file.write(content)
     return path
+
+
+def sha256_of(file: Path) -> str:
+    """Return the SHA-256 checksum of a file, in hexadecimal.
+
+    Args:
+        file: The file.
+    """
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 @contextmanager

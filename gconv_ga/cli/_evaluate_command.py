@@ -1,6 +1,5 @@
 """``gconv-ga evaluate``: scores by class, by image and by angle, as JSON and as a page."""
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from .._files import printable, write_atomically
+from .._files import printable, sha256_of, write_atomically
 from .._journal import Journal
 from ..images import MAX_PIXELS
 from ._evaluate_scores import Scorer, whole_mask
@@ -114,8 +113,8 @@ def evaluate(
     Without --colors and --ignore-index, masks are read as they were for the training.
 
     Until the report is written, OUT/evaluate.jsonl holds the scores of the images that are done, and the same command,
-    after it was interrupted, does what is missing: images or masks that were replaced meanwhile, and everything if a
-    checkpoint or an option is another one. Devices may differ.
+    after it was interrupted, does what is missing: also images or masks that were replaced since, and everything if a
+    checkpoint or an option differs. Devices may differ.
 
     With --devices and --nodes several processes share the images, and the report is that of one, to the byte if each
     has as many threads (OMP_NUM_THREADS). On several machines --out must be a folder that all of them see. If one of
@@ -179,9 +178,7 @@ def evaluate(
         settings = {
             "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding), "reading": asdict(reading),
             "objects": true is not None, "classes": first.config.classes,
-            "checkpoints": {
-                name: hashlib.sha256(checkpoint_file(file).read_bytes()).hexdigest() for name, file in files.items()
-            },
+            "checkpoints": {name: sha256_of(checkpoint_file(file)) for name, file in files.items()},
         }  # fmt: skip
         journal = Journal(out / JOURNAL, settings)
         scored = [(runs[name], files[name], *scorer.all_scores(name, team, journal)) for name in runs]

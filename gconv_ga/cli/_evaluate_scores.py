@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from .._files import printable
 from .._journal import Journal, source_stamp
-from ..groups import DihedralGroup, as_group
+from ..groups import DihedralGroup
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -129,8 +129,7 @@ class Scorer:
 
 def _reflects(checkpoint: "Checkpoint") -> bool:
     """Return True if the group of a network contains rotations by 90 degrees and reflections."""
-    name = checkpoint.config.arguments.get("group", "C1" if checkpoint.config.architecture == "UNet" else "C4")
-    group = as_group(name or "C1")
+    group = checkpoint.config.group
     return isinstance(group, DihedralGroup) and group.n % 4 == 0
 
 

@@ -1,6 +1,5 @@
 """``gconv-ga predict``: the class of every pixel, for images of any size."""
 
-import hashlib
 import os
 import unicodedata
 from collections import Counter
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .._files import sha256_of
 from ..images import MAX_PIXELS, Reading
 from ._machines import Devices, Nodes, Strategy, find_machines, working
 from ._options import (
@@ -122,9 +122,9 @@ def predict(
     into tiles symmetrically, so the prediction for a rotated image is the rotated prediction, whatever its size.
 
     Repeat an interrupted command to continue it: it does what is missing. OUT/predict.json holds the checkpoint and the
-    options, OUT/predict.jsonl size and date of each image that is done; an image that is another one by now, or whose
-    NAME.png is gone, is predicted again. Where the checkpoint or an option is another one the command is refused, or
-    with --overwrite the old predictions are removed and all are made again. Devices may differ.
+    options, OUT/predict.jsonl size and date of each image that is done; an image that was replaced since, or whose
+    NAME.png is gone, is predicted again. If the checkpoint or an option differs, the command is refused; with
+    --overwrite, the old predictions are removed and made again. Devices may differ.
 
     With --devices and --nodes several processes share the images, and of a slide blocks of tiles. They write the same
     files as one process, to the byte if each has as many threads (OMP_NUM_THREADS). On several machines --out must be a
@@ -189,7 +189,7 @@ def predict(
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
     names |= {file: slide_name(names[file]) for file in found_slides}
     settings: dict[str, Any] = {
-        "checkpoint": hashlib.sha256(checkpoint_file(run).read_bytes()).hexdigest(),
+        "checkpoint": sha256_of(checkpoint_file(run)),
         "tile": tile, "average": average, "probabilities": probabilities, "overlay": overlay,
         **({} if sought is None else {"objects": asdict(sought)}),
         **_differences(reading, config.reading), **about_slides.differences(),
@@ -219,7 +219,7 @@ def predict(
     def open_slide(file: Path, target: Path, *, device: Any) -> "SlideJob":
         return open_job(
             about_slides, network, config, reading, file, target, tile=tile, device=device, colors=colors,
-            objects=named, group=average or config.arguments.get("group"),
+            objects=named, group=average or config.group,
         )  # fmt: skip
 
     predictions = Predictions(out, names, found_slides, settings, predict_image, open_slide)

@@ -94,9 +94,7 @@ class SlideOptions:
         """
         for name, asked in refused.items():
             if asked:
-                refuse(
-                    f"--{name}", "it is not for whole slides (see --no-slides), which have NAME_preview.png in any case"
-                )
+                refuse(f"--{name}", "it is not for whole slides; see --no-slides")
         if self.level is None and self.mpp is None and config.pixel_size is None:
             refuse(
                 "--mpp", "the run does not say how large the pixels of its training images are; give --mpp, or --level"

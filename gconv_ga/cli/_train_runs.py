@@ -3,7 +3,6 @@
 Nothing is written here except by `record`.
 """
 
-import hashlib
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
+from .._files import sha256_of
 from .._validate import argument_of
 from ..segmenter import Machines
 from ..train import RunConfig
@@ -335,7 +335,7 @@ def _hash_of(file: Path) -> str:
         typer.BadParameter: The file cannot be read.
     """
     try:
-        return f"sha256:{hashlib.sha256(file.read_bytes()).hexdigest()}"
+        return f"sha256:{sha256_of(file)}"
     except OSError as error:
         refuse("--init", f"{file} cannot be read: {error.strerror}", error)
 

@@ -67,14 +67,11 @@ def fold(net: nn.Module) -> nn.Module:
 
 def _fold_modules(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Module:
     if module not in done:
-        computed = module
-        if isinstance(module, OwnConvolution):
-            # One that computes its weight, or its padding, from the input has none to fold.
-            module = module.with_constant_weight() or module
-        kinds = () if isinstance(module, OwnConvolution) else type(module).__mro__
-        kind = next((each for each in kinds if each in _FOLDS), type(module))
+        # A convolution that computes its weight, or its padding, from the input has none to fold.
+        layer = module.with_constant_weight() if isinstance(module, OwnConvolution) else module
+        kind = next((each for each in type(layer).__mro__ if each in _FOLDS), type(module))
         if kind in _FOLDS:
-            done[computed] = done[module] = _FOLDS[kind](module)
+            done[module] = _FOLDS[kind](layer)
         else:
             done[module] = module
             if kind in _NORMS:
@@ -82,7 +79,6 @@ def _fold_modules(module: nn.Module, done: dict[nn.Module, nn.Module]) -> nn.Mod
             for name, child in list(module._modules.items()):  # noqa: SLF001  named_children() leaves out second names
                 if child is not None:
                     setattr(module, name, _fold_modules(child, done))
-        module = computed
     return done[module]
 
 

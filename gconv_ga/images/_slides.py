@@ -156,13 +156,12 @@ class Slide:
             ValueError: Both or none are given, there is no such level, the file does not state the size of its pixels,
                 or they are larger than wanted.
         """
-        if (level is None) == (pixel_size is None):
-            raise invalid("pixel_size", "given where level is not, and only there", pixel_size)
-        if level is not None:
+        if level is not None and pixel_size is None:
             if as_int("level", level, minimum=0) >= len(self.levels):
                 raise invalid("level", f"below {len(self.levels)}, the number of levels of {self.path.name}", level)
             return SlideImage(self, level, self.levels[level], self.level_pixel_size(level))
-        assert pixel_size is not None
+        if level is not None or pixel_size is None:
+            raise invalid("pixel_size", "given where level is not, and only there", pixel_size)
         if not 0 < pixel_size < math.inf:
             raise invalid("pixel_size", "a positive number of micrometres", pixel_size)
         sizes = [self.level_pixel_size(place) or 0.0 for place in range(len(self.levels))]

@@ -17,7 +17,6 @@ from ._tiles import Windows, logit_bands
 
 # Float32 logits of four trained networks were within 1e-6 of the float64 ones, relative to the largest of an image.
 DOUBT = 2.0**-15
-MARGIN = 8  # times the largest difference between float32 and float64 that has been seen of a network
 
 
 class Decisive(nn.Module):
@@ -27,14 +26,11 @@ class Decisive(nn.Module):
     a pixel where two classes are as good as equal that decides the class, and there are some in a thousand images. So
     inputs with such a pixel are computed again in float64. Without TF32, which rounds a thousand times more coarsely.
 
-    As good as equal are classes whose logits differ by less than 2^-15 of the largest one. Once an input has been
-    computed in both, it is less: 8 times the largest difference between the two that has been seen.
-
     Args:
         model: Network that returns logits, in float32.
 
     Shape:
-        - input: ``[B, C, H, W]``, and, if not all of them count, the rows and columns whose classes do
+        - input: ``[B, C, H, W]``
         - output: ``[B, classes, H, W]``, float64
     """
 
@@ -42,23 +38,17 @@ class Decisive(nn.Module):
         super().__init__()
         self.model = model
         self._exact: list[nn.Module] = []  # not registered as a part: it is there only once it is needed
-        self._error = 0.0  # largest difference between float32 and float64 so far, relative to the largest logit
 
-    def forward(self, x: Tensor, inside: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         with _without_tf32():
             logits: Tensor = self.model(x)
         device = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
         best = logits.topk(min(2, logits.shape[1]), dim=1).values
-        margins = (best[:, 0] - best[:, -1])[..., inside[0], inside[1]]
-        largest = best.abs().amax().clamp_min(1)
-        doubt = min(DOUBT, MARGIN * self._error) if self._exact else DOUBT
-        if bool((margins > doubt * largest).all()):
+        if bool((best[:, 0] - best[:, -1] > DOUBT * best.abs().amax().clamp_min(1)).all()):
             return logits.to(device).to(torch.float64)
         if not self._exact:
             self._exact.append(copy.deepcopy(self.model).to(device).to(torch.float64))
         exact: Tensor = self._exact[0](x.to(device).to(torch.float64))
-        error = (logits.to(device).to(torch.float64) - exact).abs().amax() / largest.to(device)
-        self._error = max(self._error, float(error))
         return exact
 
 

@@ -319,8 +319,7 @@ class SlideJob:
                 x = pixels[:, down.first - top : down.last - top, across.first - left : across.last - left]
                 own = (slice(down.start - down.first, down.stop - down.first),
                        slice(across.start - across.first, across.stop - across.first))  # fmt: skip
-                seen = (own,) if isinstance(self.network, Decisive) else ()
-                logits = finite(self.network(x[None].to(self.device), *seen)[0][:, own[0], own[1]], "image")
+                logits = finite(self.network(x[None].to(self.device))[0][:, own[0], own[1]], "image")
                 if len(logits) > 256 and classes.dtype == np.uint8:
                     classes = classes.astype(np.uint16)
                 place = down.start - origin[0], across.start - origin[1]

@@ -21,18 +21,15 @@ def card_text(card: Mapping[str, Any]) -> str:
 
 
 def _lines(card: Mapping[str, Any]) -> Iterator[str]:
+    parts = card["scores"].items()
     yield from (f"# {card['name']}", "", card["purpose"], "")
     yield from (f"- **{title}**: {text}" for title, text in card["facts"].items())
     yield from ("", "## Where it fails", "", *(f"- {text}" for text in card["fails"]))
     yield from ("", "## Scores", "", "Means over images, none of which it was trained or chosen on.", "")
-    yield from _table("images", {name: {"number": part["images"], **part["mean"]} for name, part in _parts(card)})
-    for name, part in _parts(card):
+    yield from _table("images", {name: {"number": part["images"], **part["mean"]} for name, part in parts})
+    for name, part in parts:
         yield from ("", f"### {name[:1].upper()}{name[1:]}, by image", "")
         yield from _table("image", part["by_image"])
-
-
-def _parts(card: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield from card["scores"].items()
 
 
 def _table(first: str, rows: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from torch import nn
 
 from .._files import write_atomically
 from .._validate import as_int, error_about, invalid, not_finite, one_of
+from ..groups import Group, as_group
 from ..images import Normalization, Reading
 from ..models import EquivariantUNet, ObjectUNet, UNet
 from ..objects import Decoder
@@ -94,6 +95,17 @@ class SegmenterConfig:
             raise invalid("normalization", "one whose means are finite", self.normalization)
         if self.pixel_size is not None and not 0 < self.pixel_size < math.inf:
             raise invalid("pixel_size", "a positive number of micrometres", self.pixel_size)
+
+    @property
+    def group(self) -> Group:
+        """Group under which the network is equivariant; C1, of one element, for a plain one.
+
+        Raises:
+            ValueError: There is no group of that name.
+        """
+        network = inspect.signature(ARCHITECTURES[self.architecture]).bind(**self.arguments)
+        network.apply_defaults()
+        return as_group(network.arguments.get("group") or "C1")
 
     def build(self, *, seed: int = 0, verify: bool = False) -> nn.Module:
         """Build the network with new weights. Torch's global generator is left unchanged, and nothing is downloaded.

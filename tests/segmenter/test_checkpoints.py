@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import save
 
 from gconv_ga._files import write_atomically
+from gconv_ga.images import Normalization
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
 
 
@@ -253,3 +254,19 @@ def test_a_checkpoint_of_the_first_version_loads(config, tmp_path):
     assert (step, read.classes, read.normalization.mean) == (8, ("background", "class 1"), (26.5,))
     x = torch.randn(1, 1, 16, 16)
     assert torch.equal(loaded(x), model.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "name"),
+    [
+        ("EquivariantUNet", {"group": "D8"}, "D8"), ("EquivariantUNet", {}, "C4"),
+        ("ObjectUNet", {"group": None}, "C1"), ("UNet", {}, "C1"),
+        ("smp", {"name": "Unet", "encoder": "resnet18"}, "C4"),
+    ],
+)  # fmt: skip
+def test_the_group_is_that_of_the_network(architecture, more, name):
+    arguments = {"in_channels": 1, "classes": 2, **more}
+    config = SegmenterConfig(architecture, arguments, ("a", "b"), Normalization([0.0], [1.0]))
+    assert config.group.name == name
+    if architecture == "EquivariantUNet":
+        assert config.build().group == config.group
