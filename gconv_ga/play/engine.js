@@ -16,7 +16,7 @@ const Engine = (() => {
 
   /** ((x - b(x)) / (p(x) - b(x)) - mean) / std with percentiles of the image, as gconv_ga.images.Normalization does. */
   function normalize(raw, channels, { mean, std, percentile, black = null }) {
-    const sorted = Float32Array.from(raw).sort();
+    const sorted = percentile === null ? raw : Float32Array.from(raw).sort(); // no black without a percentile
     const at = (rank) => sorted[Math.max(1, Math.ceil((rank / 100) * sorted.length)) - 1];
     const dark = black === null ? 0 : at(black);
     let level = percentile === null ? 1 : at(percentile) - dark;
