@@ -28,8 +28,8 @@ from ._options import (
     run_encoding,
     silent,
 )
-from ._predict_files import Predictions, endings, keep_settings
-from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, say_rules, slide_name
+from ._predict_files import OF_SLIDES, Predictions, endings, keep_settings
+from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
@@ -142,9 +142,10 @@ def predict(
     Whole slides (SVS, NDPI, SCN, MRXS, VMS, BIF, OME-Zarr, TIFF of several levels) are read at the size of pixels of
     the training images, or at --mpp or --level. Where a slide in colours has no tissue, tiles are skipped and their
     class is 0; NAME_tissue.png shows where. The prediction is NAME.ome.tif, in tiles and levels, with NAME_preview.png;
-    an interrupted command continues within the slide. Objects of slides are NAME_objects.csv and NAME_objects.geojson,
-    in pixels of the finest level, found by the watershed whatever the rules of the run; regions of touching objects
-    longer than 2048 pixels are left out, and that is said.
+    an interrupted command continues within the slide. Objects of slides are found by the same rules as those of images:
+    NAME_objects.csv, NAME_objects.geojson and, with --rois, NAME_rois.zip are in pixels of the finest level;
+    NAME_objects.ome.tif has the objects by number, in tiles and levels. Regions of touching objects longer than 2048
+    pixels are left out, and that is said; rules with a flow need not.
 
     With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
     over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
@@ -183,8 +184,7 @@ def predict(
         files = find_images(images, recursive=recursive, slides=slides is not False, note=say)
     found_slides = set(about_slides.are_among(files))
     if found_slides:
-        about_slides.check(config, probabilities=probabilities, overlay=overlay, rois=rois, coco=coco)
-        say_rules(sought, say)
+        about_slides.check(config, probabilities=probabilities, overlay=overlay, coco=coco)
     root = images if recursive and images.is_dir() else None
     names = {file: file.stem if root is None else str(file.relative_to(root).with_suffix("")) for file in files}
     names |= {file: slide_name(names[file]) for file in found_slides}
@@ -194,7 +194,7 @@ def predict(
         **({} if sought is None else {"objects": asdict(sought)}),
         **_differences(reading, config.reading), **about_slides.differences(),
     }  # fmt: skip
-    _refuse_names(list(names.values()), endings(settings))
+    _refuse_names([(names[file], OF_SLIDES if file in found_slides else endings(settings)) for file in files])
     if out.exists() and any(out.samefile(file.parent) for file in files):
         refuse("--out", f"{out} is the folder of the images; predictions would overwrite them")
     if root is not None and out.resolve().is_relative_to(root.resolve()):
@@ -267,14 +267,19 @@ def _sought(
         return ObjectFiles(rules, **files)
 
 
-def _refuse_names(names: Sequence[str], endings: Sequence[str]) -> None:
-    """Refuse images two of which would write the same file, and names that are too long for the files written."""
-    written = Counter(unicodedata.normalize("NFC", name + ending) for name in names for ending in endings)
+def _refuse_names(files: Sequence[tuple[str, Sequence[str]]]) -> None:
+    """Refuse images two of which would write the same file, and names that are too long for the files written.
+
+    Args:
+        files: Name of each image, and the endings of the files that are written about it.
+    """
+    written = Counter(unicodedata.normalize("NFC", name + ending) for name, each in files for ending in each)
     name, count = written.most_common(1)[0]
     if count > 1:
         refuse("--images", f"{count} of the images would write the same {name}")
-    long = [name for name in names for ending in endings if len(os.fsencode(Path(name + ending).name)) > NAME_BYTES]
-    if long:
-        size = len(os.fsencode(Path(long[0]).name))
-        refuse("--images", f"the name {long[0]!r} of {size} bytes is too long: with {max(endings, key=len)} at the end "
-               f"it would have more than {NAME_BYTES}")  # fmt: skip
+    for name, each in files:
+        longest = max(each, key=len)
+        if len(os.fsencode(Path(name + longest).name)) > NAME_BYTES:
+            size = len(os.fsencode(Path(name).name))
+            refuse("--images", f"the name {name!r} of {size} bytes is too long: with {longest} at the end it would "
+                   f"have more than {NAME_BYTES}")  # fmt: skip

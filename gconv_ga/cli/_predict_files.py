@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 SETTINGS, JOURNAL, SOURCE = "predict.json", "predict.jsonl", "source.json"
 GEOJSON = "_objects.geojson"
-OF_SLIDES = (ENDING, "_tissue.png", "_preview.png", "_objects.csv", GEOJSON)
+OF_SLIDES = (ENDING, "_tissue.png", "_preview.png", "_objects.csv", GEOJSON, f"_objects{ENDING}", "_rois.zip")
 
 
 class PredictImage(Protocol):

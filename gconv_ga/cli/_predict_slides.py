@@ -1,7 +1,6 @@
 """Whole slides in ``gconv-ga predict``: their options, and the resolution at which a slide is predicted."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,7 +12,7 @@ from ._options import note, refuse
 if TYPE_CHECKING:
     from torch import nn
 
-    from ..predict import ObjectFiles, SlideJob
+    from ..predict import SlideJob
     from ..segmenter import SegmenterConfig
 
 ENDING = ".ome.tif"
@@ -82,11 +81,12 @@ class SlideOptions:
                     refuse(f"--{name}", "it is for whole slides, and there are none; see --slides")
         return found
 
-    def check(self, config: "SegmenterConfig", **refused: bool) -> None:
+    def check(self, config: "SegmenterConfig", *, coco: bool, **refused: bool) -> None:
         """Refuse what cannot be done for slides.
 
         Args:
             config: Configuration of the run.
+            coco: Value of ``--coco``.
             refused: Other options by name, and whether they are asked for.
 
         Raises:
@@ -95,6 +95,9 @@ class SlideOptions:
         for name, asked in refused.items():
             if asked:
                 refuse(f"--{name}", "it is not for whole slides; see --no-slides")
+        if coco:
+            refuse("--coco", "it is not for whole slides, as the run lengths of each object span the image; --objects "
+                   "writes a label image and GeoJSON; see also --no-slides")  # fmt: skip
         if self.level is None and self.mpp is None and config.pixel_size is None:
             refuse(
                 "--mpp", "the run does not say how large the pixels of its training images are; give --mpp, or --level"
@@ -129,12 +132,8 @@ def open_job(
         ValueError: The slide cannot be read, or not at this resolution.
     """
     from ..images import Slide
-    from ..objects import Decoder
     from ..predict import SlideJob
 
-    objects = others.get("objects")
-    if objects is not None and objects.decoder.needs_maps:  # the rules of the run, for images
-        others["objects"] = replace(objects, decoder=Decoder(smallest=objects.decoder.smallest))
     size = config.pixel_size if options.mpp is None else options.mpp
     slide = Slide(file, reading)
     image = slide.at(pixel_size=size) if options.level is None else slide.at(level=options.level)
@@ -142,18 +141,6 @@ def open_job(
         network, image, target, normalization=config.normalization, reading=reading, everything=options.all_tiles,
         names=config.classes, **others,
     )  # fmt: skip
-
-
-def say_rules(objects: "ObjectFiles | None", say: Callable[[str], Any]) -> None:
-    """Say that objects of slides are not found by the rules of the run, if it has rules of its own.
-
-    Args:
-        objects: What is written about objects, if anything.
-        say: Function that prints a line.
-    """
-    if objects is not None and objects.decoder.needs_maps:
-        method = objects.decoder.method
-        say(f"objects of whole slides are found by the watershed, not by the rules of the run ({method})")
 
 
 def say_left_out(job: "SlideJob") -> None:

@@ -4,10 +4,11 @@ Where neighbouring nuclei touch, a class map holds one region. `decode` cuts it 
 orientation can tell apart: of a rotated or reflected class map it finds the rotated or reflected objects, to the last
 pixel. Needs the extra ``train``.
 
-Names: `decode`, `Decoder`, `Objects` (from classes to objects), `object_targets` (the way back, for training);
-`object_table`, `write_table`, `table_rows` (a row for each object); `outlines`, `geojson_features`, `write_labels`,
-`write_geojson`, `write_rois`, `write_coco` (files for other programs); `match_objects`, `ObjectScores`, `object_scores`
-(against true objects), `ObjectChanges`, `changed_objects` (against those of the rotated image).
+Names: `decode`, `Decoder`, `Objects`, `FLOW_HALO` (from classes to objects), `object_targets` (the way back, for
+training); `object_table`, `write_table`, `table_rows` (a row for each object); `outlines`, `geojson_features`,
+`write_labels`, `write_geojson`, `write_rois`, `write_outlines`, `write_coco` (files for other programs);
+`match_objects`, `ObjectScores`, `object_scores` (against true objects), `ObjectChanges`, `changed_objects` (against
+those of the rotated image).
 
 Example:
     >>> import torch
@@ -25,12 +26,22 @@ from .._lazy import lazy_names
 if TYPE_CHECKING:
     from ._decode import decode
     from ._decoder import Decoder, Objects
+    from ._follow import FLOW_HALO
     from ._scores import ObjectChanges, ObjectScores, changed_objects, match_objects, object_scores
     from ._table import object_table, table_rows, write_table
     from ._targets import object_targets
-    from ._writers import geojson_features, outlines, write_coco, write_geojson, write_labels, write_rois
+    from ._writers import (
+        geojson_features,
+        outlines,
+        write_coco,
+        write_geojson,
+        write_labels,
+        write_outlines,
+        write_rois,
+    )
 
 __all__ = [
+    "FLOW_HALO",
     "Decoder",
     "ObjectChanges",
     "ObjectScores",
@@ -47,6 +58,7 @@ __all__ = [
     "write_coco",
     "write_geojson",
     "write_labels",
+    "write_outlines",
     "write_rois",
     "write_table",
 ]
@@ -56,10 +68,19 @@ __getattr__, __dir__ = lazy_names(
     {
         "_decode": ["decode"],
         "_decoder": ["Decoder", "Objects"],
+        "_follow": ["FLOW_HALO"],
         "_scores": ["ObjectChanges", "ObjectScores", "changed_objects", "match_objects", "object_scores"],
         "_table": ["object_table", "table_rows", "write_table"],
         "_targets": ["object_targets"],
-        "_writers": ["geojson_features", "outlines", "write_coco", "write_geojson", "write_labels", "write_rois"],
+        "_writers": [
+            "geojson_features",
+            "outlines",
+            "write_coco",
+            "write_geojson",
+            "write_labels",
+            "write_outlines",
+            "write_rois",
+        ],
     },
     extra="train",
 )

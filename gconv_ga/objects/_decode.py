@@ -4,6 +4,7 @@ Everything is computed with whole numbers, which have no rounding that depends o
 depends on the order of the pixels. The watershed of scikit-image assigns ties in the order in which pixels are read.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,9 @@ Whole = NDArray[np.int64]
 Pixels = NDArray[np.bool_]
 
 
-def decode(classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None = None) -> Objects:
+def decode(
+    classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None = None, *, core: Sequence[int] | None = None
+) -> Objects:
     """Cut the region of each class into objects.
 
     The height of a pixel is its distance to the nearest pixel outside the region, smoothed by a binomial of standard
@@ -38,9 +41,9 @@ def decode(classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None 
     that has most pixels so far; where those are equal too, none. Pixels are neighbours by side or by corner.
 
     With "distance" the height is the predicted distance, smoothed and rounded to 1/64. With "flow" every pixel moves
-    along the predicted flow, in steps of whole 2^-16 of a pixel; where pixels gather are sinks, at least 5 pixels
-    apart; a pixel joins the nearest sink within 6 pixels of its end, of two as near the larger, and none if they are
-    equal.
+    along the predicted flow, of whose components no more than 2 counts, in steps of whole 2^-16 of a pixel; where
+    pixels gather are sinks, at least 5 pixels apart and at most 32 long; a pixel joins the nearest sink within 6 pixels
+    of its end, of two as near the larger, and none if they are equal.
 
     Exact for the rotations by 90 degrees and the reflections: ``decode(L_g c)`` has the labels ``L_g decode(c)``, up to
     the numbers of the objects. Time (about 1.3 s a million pixels) and memory (100 bytes a pixel) grow with the image.
@@ -49,6 +52,9 @@ def decode(classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None 
         classes: Class of each pixel; 0 is background.
         decoder: Rules. If None, ``Decoder()``.
         maps: Predicted distance and flow, for rules that need them.
+        core: For "flow", a part of the image: its first row and column, and those after its last. If given, only the
+            objects whose sink lies in it are returned. They are those of a larger image of which ``classes`` shows no
+            more than what lies within `FLOW_HALO` pixels of the part.
 
     Shape:
         - classes: ``[H, W]``, integers
@@ -56,7 +62,7 @@ def decode(classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None 
 
     Raises:
         ValueError: ``classes`` is not ``[H, W]``, is no map of integers, or has negative ones; the rules need maps and
-            there are none, or they are not ``[3, H, W]``.
+            there are none, or they are not ``[3, H, W]``; a core is given for rules without sinks.
 
     Example:
         >>> import torch
@@ -79,23 +85,25 @@ def decode(classes: Tensor, decoder: Decoder | None = None, maps: Tensor | None 
         if maps is None:
             raise invalid("maps", f"a distance and a flow for the method {rules.method!r}", maps)
         raise wrong_shape("maps", f"[3, H, W] = {(3, *classes.shape)}", maps)
+    if core is not None and rules.method != "flow":
+        raise invalid("core", f"None for the method {rules.method!r}, whose objects have no sinks", tuple(core))
     fields = None if maps is None else maps.to(torch.float64).cpu().numpy()
     labels, found = np.zeros(pixels.shape, dtype=np.int64), list[int]()
     for index in np.unique(pixels[pixels > 0]).tolist():
-        own = drop_small(_cut(pixels == index, rules, fields), rules.smallest)
+        own = drop_small(_cut(pixels == index, rules, fields, core), rules.smallest)
         labels = np.where(own > 0, own + len(found), labels)
         found += [index] * int(own.max(initial=0))
     return Objects(torch.from_numpy(labels), torch.tensor(found, dtype=torch.int64))
 
 
-def _cut(region: Pixels, rules: Decoder, fields: NDArray[np.float64] | None) -> Whole:
+def _cut(region: Pixels, rules: Decoder, fields: NDArray[np.float64] | None, core: Sequence[int] | None) -> Whole:
     """Return the numbered objects of a region, small ones included."""
     if rules.method == "components":
         return regions(region)
     if fields is None or rules.method == "watershed":
         return flood(*_seeded(_heights(region), LEVELS * rules.height))
     if rules.method == "flow":
-        return follow(region, fields[1:])
+        return follow(region, fields[1:], core)
     height = smooth(np.rint(FINE_LEVELS * np.where(region, fields[0].clip(0, 2), 0)).astype(np.int64))
     return flood(*_seeded(np.where(region, np.maximum(height, 1), BELOW), FINE_LEVELS * rules.height))
 

@@ -1,5 +1,7 @@
 """From a predicted flow to objects, in whole numbers: pixels move along the flow, and those that meet are one."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import scipy.ndimage as ndi
 from numpy.typing import NDArray
@@ -9,33 +11,44 @@ BITS = 16  # of a pixel in positions and of a unit in flows
 ONE = 1 << BITS
 STEPS, SLOW_STEPS = 60, 20  # of a pixel, and then of 0.3 pixels: around a sink the long ones overshoot
 SLOW = round(0.3 * ONE)
+FASTEST = 2  # longest component of a flow; those that a network learns have 1
 SPACING = 5  # pixels between sinks at least
+LONGEST = 32  # side of a sink in pixels: what is longer has not come together, but stands still
 ENOUGH = 0.8  # pixels that must have come together at the top of a sink
 REACH = 6  # pixels between the end of a pixel's way and its sink at most
 BINOMIAL = (1, 4, 6, 4, 1)
+SMOOTHED = 4  # times by the binomial, each of which reaches over 2 pixels
 AROUND = np.ones((3, 3), dtype=np.bool_)
+# Pixels around a part on which the objects whose sinks lie in it depend: their pixels end within `REACH` of the sink,
+# and sinks compete that are as far from there again; each is as long as it may be, and lies where more pixels end than
+# around it; these come from as far as a way is long. And 6 more, for the pixels between which flows are interpolated.
+FLOW_HALO = 2 * REACH + LONGEST + SPACING + 2 * SMOOTHED + FASTEST * (STEPS + SLOW * SLOW_STEPS // ONE) + 6
 
 Whole = NDArray[np.int64]
 Pixels = NDArray[np.bool_]
 
 
-def follow(region: Pixels, flow: NDArray[np.float64]) -> Whole:
+def follow(region: Pixels, flow: NDArray[np.float64], core: Sequence[int] | None = None) -> Whole:
     """Return the numbered objects of a region.
 
     Args:
         region: Pixels that are part of objects. ``[H, W]``.
         flow: Vectors ``(x, y)`` that lead to the middle of each object. ``[2, H, W]``.
+        core: First row and column of a part, and those after its last. If given, only objects whose sink lies there are
+            numbered.
     """
     labels = np.zeros(region.shape, dtype=np.int64)
     if min(region.shape) < 2 or not region.any():
         return labels
     rows, columns = np.nonzero(region)
-    velocity = np.rint(ONE * np.where(region, flow, 0)).astype(np.int64)
+    velocity = np.rint(ONE * np.where(region, flow, 0).clip(-FASTEST, FASTEST)).astype(np.int64)
     ends = _ends(rows * ONE, columns * ONE, velocity)
     gathered = _gathered(ends, region.shape)
     tops = (gathered == ndi.maximum_filter(gathered, 2 * SPACING + 1)) & (gathered > round(ENOUGH * ONE))
     # Tops beside each other are one sink; so are those that are equally high and as near as a pixel.
-    sinks, count = ndi.label(ndi.binary_dilation(tops, AROUND), AROUND)
+    sinks = _short(ndi.label(ndi.binary_dilation(tops, AROUND), AROUND)[0])
+    tops &= sinks > 0
+    count = int(sinks.max())
     if not count:
         return labels
     numbers = np.arange(1, count + 1)
@@ -44,8 +57,22 @@ def follow(region: Pixels, flow: NDArray[np.float64]) -> Whole:
     owner = sinks[top_rows, top_columns] - 1
     size = np.bincount(owner, minlength=count)
     middles = np.stack([np.rint(ONE * np.bincount(owner, along, count) / size) for along in (top_rows, top_columns)], 1)
-    labels[rows, columns] = _nearest(ends, middles, amount)
+    nearest = _nearest(ends, middles, amount)
+    if core is not None:
+        first, last = ONE * np.array(core[:2]), ONE * np.array(core[2:])
+        own = ((middles >= first) & (middles < last)).all(axis=1)
+        nearest = np.concatenate(([0], np.where(own, np.cumsum(own), 0)))[nearest]
+    labels[rows, columns] = nearest
     return labels
+
+
+def _short(sinks: Whole) -> Whole:
+    """Return the sinks that are not too long, numbered anew."""
+    boxes = ndi.find_objects(sinks)
+    short = [max(axis.stop - axis.start for axis in box) <= LONGEST for box in boxes]
+    numbers = np.concatenate(([0], np.where(short, np.cumsum(short), 0))).astype(np.int64)
+    found: Whole = numbers[sinks]
+    return found
 
 
 def _ends(row: Whole, column: Whole, velocity: Whole) -> Whole:
@@ -85,7 +112,7 @@ def _gathered(ends: Whole, size: tuple[int, ...]) -> Whole:
     for place, weight in zip(*_corners(ends[:, 0], ends[:, 1], height, width), strict=True):
         np.add.at(counts, place, _rounded(weight, BITS))
     smooth = counts.reshape(height, width)
-    for _ in range(4):
+    for _ in range(SMOOTHED):
         for axis in (0, 1):
             smooth = ndi.correlate1d(smooth, BINOMIAL, axis=axis, mode="constant")
         smooth = (smooth + 128) // 256

@@ -2,7 +2,7 @@
 
 import json
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from ._decoder import Objects
 from ._table import Column
 
 Ring = list[tuple[int, int]]
+Pieces = Sequence[Sequence[Sequence[tuple[float, float]]]]
 
 
 def outlines(labels: Tensor) -> list[list[list[Ring]]]:
@@ -235,18 +236,42 @@ def write_rois(objects: Objects, path: str | Path, *, names: Sequence[str] | Non
         ...     roiread(write_rois(objects, f"{folder}/a.zip"))[0].coordinates().tolist()
         [[1, 0], [2, 0], [2, 1], [1, 1]]
     """
-    classes = objects.classes.tolist()
-    width = len(str(len(classes)))
+    classes = [str(index) if names is None else names[index] for index in objects.classes.tolist()]
+    return write_outlines(zip(classes, outlines(objects.labels), strict=True), path, count=len(classes))
+
+
+def write_outlines(found: Iterable[tuple[str, Pieces]], path: str | Path, *, count: int) -> Path:
+    """Write outlines as `write_rois` does, one after the other: no more than one is held.
+
+    Args:
+        found: Class and pieces of each object, as of `outlines`; corners need not be whole numbers.
+        path: The file.
+        count: Number of the objects.
+
+    Returns:
+        The path.
+
+    Example:
+        >>> import tempfile
+        >>> from gconv_ga.objects import write_outlines
+        >>> from roifile import roiread
+        >>> found = [("cell", [[[(1.5, 0), (3.0, 0), (3.0, 2)]]])]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (roi,) = roiread(write_outlines(found, f"{folder}/a.zip", count=1))
+        >>> roi.name, roi.coordinates().tolist()
+        ('1-cell', [[1.5, 0.0], [3.0, 0.0], [3.0, 2.0]])
+    """
+    width = len(str(count))
     with growing(Path(path)) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for number, (pieces, index) in enumerate(zip(outlines(objects.labels), classes, strict=True), start=1):
-            title = f"{number:0{width}}-{index if names is None else names[index]}"
+        for number, (name, pieces) in enumerate(found, start=1):
+            title = f"{number:0{width}}-{name}"
             safe = title.replace("/", "_").replace("\\", "_")
             # With a date of its own the same objects would be another file.
             archive.writestr(zipfile.ZipInfo(f"{safe}.roi"), _roi(title, pieces).tobytes())
     return Path(path)
 
 
-def _roi(title: str, pieces: Sequence[Sequence[Ring]]) -> ImagejRoi:
+def _roi(title: str, pieces: Pieces) -> ImagejRoi:
     rings = [ring for piece in pieces for ring in piece]
     roi = ImagejRoi.frompoints([point for ring in rings for point in ring], name=title)
     roi.roitype = ROI_TYPE.TRACED

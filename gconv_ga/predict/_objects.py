@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import invalid
+from ..groups import Group
 from ..images import ImageFile
 from ..objects import Decoder, Objects
+from ._orientation import OneOrientation
 from ._tiles import Windows, logit_bands
 
 # Float32 logits of four trained networks were within 1e-6 of the float64 ones, relative to the largest of an image.
@@ -52,42 +54,58 @@ class Decisive(nn.Module):
         return exact
 
 
-class ExactMaps(nn.Module):
-    """All outputs of a network with heads for objects, in float64: logits, distance, flow.
+class Maps(nn.Module):
+    """All outputs of a network with heads for objects: logits, distance, flow.
 
     Args:
         model: Network with a method ``maps``, such as `gconv_ga.models.ObjectUNet`.
 
     Shape:
         - input: ``[B, C, H, W]``
-        - output: ``[B, classes + 3, H, W]``, float64
+        - output: ``[B, classes + 3, H, W]``
     """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.exact = copy.deepcopy(model).to(torch.float64)
+        self.model = model
 
     def forward(self, x: Tensor) -> Tensor:
-        outputs: Any = self.exact.maps
-        maps: Tensor = outputs(x.to(torch.float64))
+        outputs: Any = self.model.maps
+        maps: Tensor = outputs(x)
         return maps
 
 
-MAPS = 3  # channels after the logits: the distance, and the flow
+class ExactMaps(Maps):
+    """`Maps` in float64, of a copy of the network."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(copy.deepcopy(model).to(torch.float64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.to(torch.float64))
 
 
-def network_for(model: nn.Module, decoder: Decoder) -> tuple[nn.Module, int]:
-    """Return the network whose output decides about objects, and the number of its channels that are no logits.
+MAPS = 3  # channels after the logits: the distance, and the two components of the flow
+
+
+def network_for(model: nn.Module, decoder: Decoder | None, group: Group | str | None = None) -> tuple[nn.Module, int]:
+    """Return the network whose output rotates with its input, and the number of its channels that are no logits.
+
+    Args:
+        model: Network, equivariant if its output is to rotate.
+        decoder: Rules by which objects are found. If None, only classes are.
+        group: Group under which the network is equivariant. If given, the network sees each input in one orientation,
+            to the last bit; if None, where rounding could decide, it computes in float64.
 
     Raises:
         ValueError: The rules need maps that the network does not predict.
     """
-    if not decoder.needs_maps:
-        return Decisive(model), 0
+    if decoder is None or not decoder.needs_maps:
+        return Decisive(model) if group is None else OneOrientation(model, group), 0
     if not hasattr(model, "maps"):
         advice = "it is for networks that were trained on objects, and not for their averages"
         raise invalid("decoder", "one of the methods 'watershed' and 'components'", decoder.method, advice)
-    return ExactMaps(model), MAPS
+    return ExactMaps(model) if group is None else OneOrientation(Maps(model), group, vectors=2), MAPS
 
 
 @contextmanager

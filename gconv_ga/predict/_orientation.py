@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from ..actions import ScalarField
+from ..actions import ScalarField, VectorField
 from ..groups import Group, as_group
 
 
@@ -13,35 +13,44 @@ class OneOrientation(nn.Module):
     An equivariant network computes the logits of a rotated image in another order, with another rounding, which decides
     the class of a pixel where two are as good as equal. Here the network is given the one of the orientations of an
     input whose bytes come first in alphabetical order, and its output is rotated back: what it computes for a rotated
-    copy is the same to the last bit. Of a symmetric input several orientations come first; the output is then the
-    largest of those that are rotated back, at each pixel, which does not depend on their order.
+    copy is the same to the last bit. Of a symmetric input several orientations come first; of their outputs, rotated
+    back, the middle between the smallest and the largest is taken at each pixel, which does not depend on their order.
 
     This is pre-processing by a frame of one element, of a network that is equivariant as it is.
 
     Args:
-        model: Network that returns logits, equivariant under the group.
+        model: Network that is equivariant under the group.
         group: Group; of its elements those count that map the pixel grid to itself.
+        vectors: Number of channels at the end of the output that are components of vectors, x and y in turn, which
+            rotate with the image. The others are scalars, such as logits.
 
     Shape:
         - input: ``[1, C, H, W]``
-        - output: ``[1, classes, H, W]``
+        - output: ``[1, K, H, W]``
 
     References:
         Puny et al., "Frame averaging for invariant and equivariant network design", ICLR 2022, section 2.
     """
 
-    def __init__(self, model: nn.Module, group: Group | str) -> None:
+    def __init__(self, model: nn.Module, group: Group | str, *, vectors: int = 0) -> None:
         super().__init__()
         self.model = model
+        self.vectors = vectors
         self.group = as_group(group)
         self.elements = [g for g in range(self.group.order) if self.group.is_exact(g)]
 
     def forward(self, x: Tensor) -> Tensor:
-        rotate = ScalarField()
-        copies = [rotate(x, self.group, g).contiguous() for g in self.elements]
+        copies = [ScalarField()(x, self.group, g).contiguous() for g in self.elements]
         names = [(tuple(copy.shape), copy.cpu().numpy().tobytes()) for copy in copies]
         first = min(names)
         chosen = [place for place, name in enumerate(names) if name == first]
-        logits: Tensor = self.model(copies[chosen[0]])
+        output: Tensor = self.model(copies[chosen[0]])
         inverses = (self.group.inverse(self.elements[place]) for place in chosen)
-        return torch.stack([rotate(logits, self.group, g) for g in inverses]).amax(dim=0)
+        found = torch.stack([self._moved(output, g) for g in inverses])
+        return (found.amin(dim=0) + found.amax(dim=0)) / 2
+
+    def _moved(self, output: Tensor, g: int) -> Tensor:
+        """Rotate an output."""
+        scalars, vectors = output.split((output.shape[1] - self.vectors, self.vectors), dim=1)
+        moved = ScalarField()(scalars, self.group, g)
+        return torch.cat((moved, VectorField()(vectors, self.group, g)), dim=1) if self.vectors else moved

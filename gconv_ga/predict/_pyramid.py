@@ -21,29 +21,34 @@ SMALLEST = 1024  # longest side of the coarsest level, at most
 Window = Callable[[int, int, int, int], NDArray[Any]]
 
 
-def write_classes(
+def write_pyramid(
     path: Path,
     shape: tuple[int, int],
     window: Window,
     dtype: type[np.unsignedinteger[Any]],
     *,
+    title: str = "classes",
     names: Sequence[str] | None = None,
     pixel_size: float | None = None,
+    are_ordered: bool = True,
     preview: Callable[[NDArray[Any]], Any] | None = None,
 ) -> Path:
     """Write a map of whole numbers as an OME-TIFF of deflated tiles, with levels of half the size each.
 
-    A pixel of a coarser level has the most frequent value of its 2 x 2 pixels, the highest of those as frequent. Along
-    an odd side the middle pixel stands alone, or belongs to a group of three, so that the levels of a rotated map are
-    the rotated levels. No more than some tiles are held, and the compressed file lies in ``TMPDIR`` once more.
+    A pixel of a coarser level has the most frequent value of its 2 x 2 pixels; of several as frequent the highest, or
+    zero if the values have no order that a rotated map has too, such as numbers of objects. Along an odd side the
+    middle pixel stands alone, or belongs to a group of three, so that the levels of a rotated map are the rotated
+    levels. No more than some tiles are held, and the compressed file lies in ``TMPDIR`` once more.
 
     Args:
         path: The file; it exists only when it is complete.
         shape: Height and width.
         window: Function that returns the values of a window: top, left, height, width.
         dtype: Number type of the values.
+        title: Name of the image in the file.
         names: Names of the values, from 0.
         pixel_size: Side of a pixel in micrometres.
+        are_ordered: Whether the highest of values as frequent is taken, or none.
         preview: Called with the coarsest level before the file is complete.
 
     Returns:
@@ -65,12 +70,12 @@ def write_classes(
         finer = _Tiles(shape, numbers)
         for level, size in enumerate(sizes):
             tiles = _Tiles(size, numbers)
-            source = window if level == 0 else _Halves(finer).window
+            source = window if level == 0 else _Halves(finer, are_ordered=are_ordered).window
             if pixel_size is not None:
                 options["resolution"] = (1e4 / pixel_size * size[1] / shape[1], 1e4 / pixel_size * size[0] / shape[0])
             first: dict[str, Any] = {"subfiletype": 1}
             if level == 0:
-                text = ome_xml(shape, numbers.name, values=about, pixel_size=pixel_size)
+                text = ome_xml(shape, numbers.name, values=about, pixel_size=pixel_size, name=title)
                 first = {"subifds": len(sizes) - 1, "description": text.encode()}
             writer.write(tiles.filled(source), shape=size, **options, **first)
             finer = tiles
@@ -80,7 +85,7 @@ def write_classes(
 
 
 def ome_xml(
-    shape: tuple[int, int], numbers: str, *, values: Mapping[str, str], pixel_size: float | None, name: str = "classes"
+    shape: tuple[int, int], numbers: str, *, values: Mapping[str, str], pixel_size: float | None, name: str
 ) -> str:
     """Return the OME-XML of a map of one channel; what its values mean is a map annotation of the image.
 
@@ -195,10 +200,12 @@ class _Halves:
 
     Args:
         tiles: The level.
+        are_ordered: As for `most_frequent`.
     """
 
-    def __init__(self, tiles: _Tiles) -> None:
+    def __init__(self, tiles: _Tiles, *, are_ordered: bool) -> None:
         self.tiles = tiles
+        self.are_ordered = are_ordered
         self.groups = [np.array([*_groups(side), side]) for side in tiles.shape]
 
     def window(self, top: int, left: int, height: int, width: int) -> NDArray[Any]:
@@ -207,16 +214,19 @@ class _Halves:
                        zip(self.groups, (top, left), (height, width), strict=True))  # fmt: skip
         high, wide = int(tops[-1] - tops[0]), int(lefts[-1] - lefts[0])
         part = self.tiles.window(int(tops[0]), int(lefts[0]), high, wide)
-        return most_frequent(part, np.diff(tops), np.diff(lefts))
+        return most_frequent(part, np.diff(tops), np.diff(lefts), are_ordered=self.are_ordered)
 
 
-def most_frequent(values: NDArray[Any], heights: NDArray[Any], widths: NDArray[Any]) -> NDArray[Any]:
-    """Return the most frequent value of each of the blocks that tile an array, the highest of those as frequent.
+def most_frequent(
+    values: NDArray[Any], heights: NDArray[Any], widths: NDArray[Any], *, are_ordered: bool = True
+) -> NDArray[Any]:
+    """Return the most frequent value of each of the blocks that tile an array.
 
     Args:
         values: The array.
         heights: Number of rows of each row of blocks.
         widths: Number of columns of each column of blocks.
+        are_ordered: Whether the highest of several as frequent is taken, or zero.
     """
     if values.size and values.min() == values.max():
         return np.full((len(heights), len(widths)), values.flat[0], values.dtype)
@@ -227,10 +237,12 @@ def most_frequent(values: NDArray[Any], heights: NDArray[Any], widths: NDArray[A
         rows, columns = np.minimum(tops + down, len(values) - 1), np.minimum(lefts + across, values.shape[1] - 1)
         parts.append(values[np.ix_(rows, columns)])
         counted.append(np.logical_and.outer(down < heights, across < widths))
-    best, most = np.zeros_like(parts[0]), np.zeros(parts[0].shape, np.int8)
+    best, most, is_tied = np.zeros_like(parts[0]), np.zeros(parts[0].shape, np.int8), np.zeros(parts[0].shape, np.bool_)
     for part, counts in zip(parts, counted, strict=True):
         same = [(part == other) & there for other, there in zip(parts, counted, strict=True)]
         number = np.where(counts, np.sum(same, axis=0, dtype=np.int8), 0)
-        better = (number > most) | ((number == most) & counts & (part > best))
+        is_equal = (number == most) & counts & (part != best)
+        is_tied = np.where(number > most, False, is_tied | is_equal)
+        better = (number > most) | (is_equal & (part > best))
         best, most = np.where(better, part, best), np.where(better, number, most)
-    return best
+    return best if are_ordered else np.where(is_tied, 0, best).astype(best.dtype)

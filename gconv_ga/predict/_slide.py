@@ -19,10 +19,9 @@ from .._files import growing, remove_unfinished, write_atomically
 from .._validate import as_int
 from ..groups import Group
 from ..images import Normalization, Reading, SlideImage
-from ._objects import Decisive, ObjectFiles, classes_of
-from ._orientation import OneOrientation
+from ._objects import ObjectFiles, classes_of, network_for
 from ._predictions import WEIGHT, class_colors, growing_png
-from ._pyramid import paste, write_classes
+from ._pyramid import paste, write_pyramid
 from ._tiles import evaluating, finite
 from ._tissue import Tissue, darkened, find_tissue, shown, tiles_with_tissue
 
@@ -173,9 +172,11 @@ class SlideJob:
         everything: Whether tiles without tissue are predicted too.
         names: Names of the classes by index.
         colors: Red, green and blue of each class. If None, black for class 0 and a palette for the others.
-        objects: Rules by which objects are found, too; they are written as ``NAME_objects.csv`` and
-            ``NAME_objects.geojson``, in pixels of the finest level and in micrometres. If None, they are not looked
-            for. Regions of touching objects that are longer than 2048 pixels along a side are left out.
+        objects: Rules by which objects are found, too. They are written as ``NAME_objects.csv``,
+            ``NAME_objects.geojson`` and, if asked for and no side of the slide is above 60534 pixels, as
+            ``NAME_rois.zip``, in pixels of the finest level and in micrometres; and as ``NAME_objects.ome.tif``, the
+            number of the object of each pixel of the prediction. If None, they are not looked for. Regions of touching
+            objects that are longer than 2048 pixels along a side are left out, except by the method "flow".
 
     Attributes:
         path: The prediction.
@@ -184,7 +185,8 @@ class SlideJob:
 
     Raises:
         ValueError: The slide is damaged, or not as the training images are; ``tile`` is below 8; the network's output
-            is not finite.
+            is not finite; the rules need maps that the network does not predict, or a file about objects is asked for
+            that the slide cannot have.
 
     Example:
         >>> import tempfile
@@ -224,7 +226,7 @@ class SlideJob:
         self.device, self.names, self.colors = device, names, colors
         side = as_int("tile", tile, minimum=8)
         self.file = image.normalized(normalization, reading)
-        self.network = Decisive(model) if group is None else OneOrientation(model, group)
+        self.network, self._extra = network_for(model, None if objects is None else objects.decoder, group)
         self.objects = None if objects is None else self._object_rules(objects)
         self.too_large = 0
         self._map: ClassMap | None = None
@@ -314,12 +316,14 @@ class SlideJob:
         size = self.rows[unit.rows[-1]].stop - origin[0], self.columns[unit.columns[-1]].stop - origin[1]
         classes = np.zeros(size, np.uint8)
         probability = np.zeros(size if self.objects is not None else (0, 0), np.uint8)
-        with torch.no_grad(), evaluating(self.model.to(self.device)):
+        kept = self.maps_like(size)
+        with torch.no_grad(), evaluating(self.network.to(self.device)):
             for down, across in tiles:
                 x = pixels[:, down.first - top : down.last - top, across.first - left : across.last - left]
                 own = (slice(down.start - down.first, down.stop - down.first),
                        slice(across.start - across.first, across.stop - across.first))  # fmt: skip
-                logits = finite(self.network(x[None].to(self.device))[0][:, own[0], own[1]], "image")
+                output = finite(self.network(x[None].to(self.device))[0][:, own[0], own[1]], "image")
+                logits, maps = output.split((len(output) - self._extra, self._extra))
                 if len(logits) > 256 and classes.dtype == np.uint8:
                     classes = classes.astype(np.uint16)
                 place = down.start - origin[0], across.start - origin[1]
@@ -327,8 +331,18 @@ class SlideJob:
                 paste(classes, found.astype(classes.dtype), *place)
                 if self.objects is not None:
                     paste(probability, np.rint(255 * likely).astype(np.uint8), *place)
+                    if self.objects.maps is not None:
+                        paste(kept, self.objects.maps.pack(maps.cpu().numpy()), *place)
         with growing(self.result(number)) as file:
-            np.savez_compressed(file, classes=classes, probability=probability)
+            # Of the maps no more than what lies on objects: most of a slide is none.
+            np.savez_compressed(file, classes=classes, probability=probability, maps=kept[:, classes > 0])
+
+    def maps_like(self, size: tuple[int, int]) -> NDArray[Any]:
+        """Return zeros for what is kept of the predicted maps, ``[channels, *size]``; no channels if nothing is."""
+        maps = None if self.objects is None else self.objects.maps
+        if maps is None:
+            return np.zeros((0, *size), np.uint8)
+        return np.zeros((maps.channels.stop - maps.channels.start, *size), maps.dtype)
 
     def objects_of(self, number: int) -> Path:
         """Return the file of the objects of a unit.
@@ -350,7 +364,7 @@ class SlideJob:
         keep_objects(self.objects_of(number), self.objects.find(core, self.colors))
 
     def _window(self, top: int, left: int, height: int, width: int, name: str) -> NDArray[Any]:
-        """Return a window of the classes or their probabilities, once the units around it are done."""
+        """Return a window of the classes, their probabilities or the maps, once the units around it are done."""
         if self._map is None:
             self._map = ClassMap(self)
         return self._map.window(top, left, height, width, name)
@@ -367,12 +381,10 @@ class SlideJob:
             OSError: The disk is full.
         """
         if self.objects is not None:
-            from ._slide_objects import write_objects
-
             results = [self.objects_of(number) for number in self.units]
-            self.too_large = write_objects(results, self.path.with_name(self.name), self.objects.nothing())
+            self.too_large = self.objects.write(results, self.path.with_name(self.name))
         classes = ClassMap(self)
-        write_classes(
+        write_pyramid(
             self.path, self.image.shape[1:], classes.window, classes.dtype, names=self.names,
             pixel_size=self.image.pixel_size, preview=self._write_preview,
         )  # fmt: skip
@@ -394,7 +406,7 @@ class SlideJob:
 
 
 class ClassMap:
-    """The classes that the units of a slide have found, read by window; only some units are held in memory.
+    """What the units of a slide have predicted, read by window; only some units are held in memory.
 
     Args:
         job: Prediction whose units are done.
@@ -404,6 +416,7 @@ class ClassMap:
         self._units = {(unit.rows.start, unit.columns.start): unit for unit in job.units.values()}
         self._starts = [[span.start for span in axis[:: job.step]] for axis in (job.rows, job.columns)]
         self._step = job.step
+        self._maps_like = job.maps_like
         self.arrays = lru_cache(maxsize=OPEN)(lambda number: _load(job.result(number)))
         self.dtype: type[np.unsignedinteger[Any]] = np.uint8
         if job.units and self.arrays(next(iter(job.units)))["classes"].dtype == np.uint16:
@@ -417,9 +430,14 @@ class ClassMap:
             left: First column.
             height: Number of rows.
             width: Number of columns.
-            name: The values that are wanted.
+            name: The values that are wanted: "classes", "probability" or "maps".
+
+        Shape:
+            - output: ``[height, width]``; maps: ``[channels, height, width]``
         """
         part = np.zeros((height, width), self.dtype if name == "classes" else np.uint8)
+        if name == "maps":
+            part = self._maps_like((height, width))
         reach = [
             range(bisect_right(starts, begin) - 1, bisect_right(starts, begin + length - 1))
             for starts, begin, length in zip(self._starts, (top, left), (height, width), strict=True)
@@ -428,7 +446,11 @@ class ClassMap:
             for column in reach[1]:
                 unit = self._units.get((row * self._step, column * self._step))
                 if unit is not None:
-                    values = self.arrays(unit.number)[name]
+                    arrays = self.arrays(unit.number)
+                    values = arrays[name]
+                    if name == "maps":
+                        values = self._maps_like(arrays["classes"].shape)
+                        values[:, arrays["classes"] > 0] = arrays[name]
                     paste(part, values, self._starts[0][row] - top, self._starts[1][column] - left)
         return part
 

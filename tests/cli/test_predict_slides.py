@@ -7,10 +7,11 @@ import pytest
 import tifffile
 import torch
 from PIL import Image
+from roifile import roiread
 from slide_files import moved_slides, stained
 
 from gconv_ga.images import Normalization, read_image
-from gconv_ga.objects import Decoder
+from gconv_ga.objects import Decoder, changed_objects
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, save_checkpoint
 
 PIXELS = stained((151, 108), scale=2.0)
@@ -66,8 +67,12 @@ def test_objects_of_slides(invoke, runs, folder, tmp_path):
     features = json.loads((tmp_path / "out" / "upright_objects.geojson").read_text())["features"]
     assert len(lines) - 1 == len(features) > 5
     assert features[0]["properties"]["classification"] == {"name": "cell"}
-    result = invoke("predict", "--run", runs[0.5], *typed[:3], tmp_path / "more", "--objects", "--rois", code=2)
-    assert "it is not for whole slides" in " ".join(result.stderr.replace("│", " ").split())
+    labels = tifffile.imread(tmp_path / "out" / "upright_objects.ome.tif")
+    assert (labels.shape, labels.dtype, labels.max()) == ((151, 108), np.uint32, len(features))
+    invoke("predict", "--run", runs[0.5], *typed, "--rois", "--overwrite")
+    assert len(roiread(tmp_path / "out" / "upright_rois.zip")) == len(features)
+    invoke("predict", "--run", runs[0.5], *typed, "--overwrite")
+    assert not (tmp_path / "out" / "upright_rois.zip").exists()
 
 
 def test_the_resolution_is_that_of_the_training_or_chosen(invoke, runs, folder, tmp_path):
@@ -104,6 +109,7 @@ def test_an_image_is_a_slide_where_that_is_asked_for(invoke, runs, tmp_path):
         ([], "the run does not say how large the pixels of its training images are"),
         (["--mpp", 0.5, "--level", 0], "give --level or --mpp"),
         (["--mpp", 0.5, "--overlay"], "it is not for whole slides"),
+        (["--mpp", 0.5, "--coco"], "--objects writes a label image and GeoJSON"),
         (["--mpp", 0], "is not a positive number"),
         (["--no-slides", "--level", 1], "there are none; see --slides"),
     ],
@@ -141,15 +147,35 @@ def test_training_keeps_the_size_of_the_pixels(invoke, tmp_path):
     assert read_image(tmp_path / "images/0.tif").shape == (3, 40, 40)
 
 
-def test_rules_for_images_are_not_those_of_slides(invoke, folder, tmp_path):
-    arguments = {"in_channels": 3, "classes": 2, "width": 1, "depth": 2, "group": "C4"}
-    normalization = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0])
-    for method, said in (("distance", True), ("watershed", False)):
-        decoder = Decoder(method=method, rise=0.5)
-        config = SegmenterConfig(
-            "ObjectUNet", arguments, ("glass", "cell"), normalization, pixel_size=1.0, decoder=decoder
-        )
-        run = save_checkpoint(tmp_path / f"{method}.safetensors", config.build(seed=0).eval(), config)
-        slide, out = folder / "upright.tif", tmp_path / method
-        result = invoke("predict", "--run", run, "--images", slide, "--out", out, "--tile", 64, "--objects")
-        assert ("not by the rules of the run (distance)" in " ".join(result.stderr.split())) is said
+@pytest.mark.parametrize("method", ["distance", "flow"])
+def test_objects_are_found_by_the_rules_of_the_run(method, invoke, tmp_path):
+    """Of a slide that is one tile, they are those of the same pixels as an image."""
+    arguments = {"in_channels": 3, "classes": 2, "width": 2, "depth": 2, "neck": 16, "group": "C4"}
+    normalization, decoder = Normalization([200.0, 170.0, 200.0], [40.0, 50.0, 40.0]), Decoder(method, smallest=4)
+    config = SegmenterConfig("ObjectUNet", arguments, ("glass", "cell"), normalization, decoder=decoder)
+    net = config.build(seed=1).eval()
+    with torch.no_grad():
+        other, cell = net(normalization(torch.from_numpy(PIXELS).permute(2, 0, 1).float())[None])[0]
+        net.segmentation_head.bias[1] -= (cell - other).quantile(0.66)
+        net.flow_head.weight *= 5
+        net.distance_head.weight *= 5
+        net.distance_head.bias += 1
+    run = save_checkpoint(tmp_path / "run.safetensors", net, config)
+    tifffile.imwrite(tmp_path / "a.tif", PIXELS, photometric="rgb")
+    typed = ["predict", "--run", run, "--images", tmp_path / "a.tif", "--objects", "--tile", 160, "--out"]
+    invoke(*typed, tmp_path / "image")
+    invoke(*typed, tmp_path / "slide", "--slides", "--level", 0, "--all-tiles")
+    image = tifffile.imread(tmp_path / "image" / "a_objects.tif").astype(np.int64)
+    slide = tifffile.imread(tmp_path / "slide" / "a_objects.ome.tif").astype(np.int64)
+    assert image.max() > 5
+    assert changed_objects(torch.from_numpy(image), torch.from_numpy(slide), "C4", 0) == (0, 0, 0)
+
+
+def test_files_of_two_slides_may_not_have_one_name(invoke, runs, tmp_path):
+    (tmp_path / "slides").mkdir()
+    for name in ("a.tif", "a_objects.tif"):
+        tifffile.imwrite(tmp_path / "slides" / name, PIXELS, photometric="rgb")
+    typed = ["--images", tmp_path / "slides", "--out", tmp_path / "out", "--slides", "--level", 0]
+    result = invoke("predict", "--run", runs[None], *typed, code=2)
+    said = " ".join(result.stderr.replace("│", " ").split())
+    assert "2 of the images would write the same a_objects.ome.tif" in said

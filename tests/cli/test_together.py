@@ -8,10 +8,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 import gconv_ga.predict._slide as slide_file
 from gconv_ga._files import UNFINISHED
+from gconv_ga.images import Normalization, read_image
+from gconv_ga.objects import Decoder
+from gconv_ga.segmenter import SegmenterConfig, save_checkpoint
 
 SIDE = 48  # of the units of a slide in pixels, in place of 1536
 # Smaller units; and process 1 kills itself when it is given its third unit of work, if that is asked for.
@@ -116,6 +120,57 @@ def test_two_processes_report_what_one_process_reports(invoke, start, balanced, 
     files = contents(tmp_path / "two")
     assert sorted(map(str, files)) == ["report.html", "report.json"]
     assert files == contents(tmp_path / "one")
+
+
+@pytest.fixture
+def slide_run(data, tmp_path):
+    """A slide, and a network whose objects are found by its distances."""
+    (tmp_path / "images").mkdir()
+    with Image.open(Path(data[1]) / "00.png") as image:
+        image.save(tmp_path / "images" / "00.tif")
+    arguments = {"in_channels": 1, "classes": 2, "width": 1, "depth": 2, "neck": 16, "group": "C4"}
+    normalization, decoder = Normalization([24.0], [30.0]), Decoder("distance", smallest=3, rise=0.02)
+    config = SegmenterConfig("ObjectUNet", arguments, ("background", "cell"), normalization, decoder=decoder)
+    net = config.build(seed=0).eval()
+    with torch.no_grad():
+        other, cell = net(normalization(read_image(Path(data[1]) / "00.png"))[None])[0]
+        net.segmentation_head.bias[1] -= (cell - other).median()
+        net.distance_head.weight *= 5
+        net.distance_head.bias += 1
+    return tmp_path / "images", save_checkpoint(tmp_path / "run.safetensors", net, config)
+
+
+@pytest.mark.parametrize(("nodes", "devices"), [(1, 4), (2, 2)])
+def test_four_processes_write_the_slide_of_one(nodes, devices, invoke, start, slide_run, tmp_path, monkeypatch):
+    """Four processes that share out the units of a slide: on one machine, and as two nodes on loopback."""
+    images, run = slide_run
+    typed = ["predict", "--run", run, "--images", images, "--device", "cpu", "--tile", "24"]
+    typed += ["--slides", "--level", "0", "--objects", "--rois", "--out"]
+    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
+    together = ["--devices", devices, "--nodes", nodes]
+    starts = [start(*typed, tmp_path / "four", *together, **({"NODE_RANK": str(node)} if nodes > 1 else {}), **found)
+              for node in range(nodes)]  # fmt: skip
+    for code, _, errors in outcomes(*starts):
+        assert code == 0, errors
+    monkeypatch.setattr(slide_file, "UNIT", SIDE)
+    units = []
+    monkeypatch.setattr(slide_file.SlideJob, "finish", counted_finish(slide_file.SlideJob.finish, units))
+    invoke(*typed, tmp_path / "one")
+    assert units[0] > 4
+    files = contents(tmp_path / "four")
+    assert len(files) == 7 + 2
+    assert files == contents(tmp_path / "one")
+    assert len(files[Path("00_objects.csv")].splitlines()) > 5
+
+
+def counted_finish(finish, units):
+    """`SlideJob.finish` that keeps the number of units of the slide."""
+
+    def kept(job):
+        units.append(len(job.units))
+        return finish(job)
+
+    return kept
 
 
 def test_a_killed_process_is_named_and_the_same_command_does_the_rest(

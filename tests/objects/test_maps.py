@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage as ndi
 import torch
 from object_images import blobs, discs
 
 from gconv_ga.actions import LabelMask, ScalarField, VectorField
-from gconv_ga.objects import Decoder, changed_objects, decode, object_scores, object_targets
+from gconv_ga.objects import FLOW_HALO, Decoder, changed_objects, decode, object_scores, object_targets
 
 INSTANCES = decode(blobs((52, 61), 1, scale=3.0), Decoder(rise=0.5)).labels
 TWINS = decode(discs((21, 40), (10, 10, 8.5), (10, 26, 8.5))).labels
@@ -115,6 +116,59 @@ def test_a_flow_that_is_moved_as_a_scalar_is_seen():
     labels = decode(classes, Decoder("flow"), maps).labels
     found = decode(LabelMask()(classes, "D4", 1), Decoder("flow"), ScalarField()(maps, "D4", 1)).labels
     assert changed_objects(labels, found, "D4", 1).pixels > 0.1
+
+
+def far_flows(seed):
+    """A flow that carries pixels as far as they may go: fast, and smooth over many pixels."""
+    noise = np.random.default_rng(seed).normal(size=(2, 40, 800))
+    flow = np.stack([ndi.gaussian_filter(plane, (10, 40)) for plane in noise])
+    return torch.from_numpy(np.concatenate((np.zeros((1, 40, 800)), 3 * flow / flow.std())))
+
+
+def changed_by_a_cut(halo):
+    """Pixels in other objects when no more than a halo is seen around a part, for parts of three images."""
+    found, objects = 0, 0
+    for seed in range(3):
+        maps = far_flows(seed)
+        classes = torch.ones(maps.shape[1:], dtype=torch.int64)
+        whole = decode(classes, Decoder("flow"), maps, core=(0, 360, 40, 440)).labels
+        seen = slice(360 - halo, 440 + halo)
+        part = decode(classes[:, seen], Decoder("flow"), maps[..., seen], core=(0, halo, 40, halo + 80)).labels
+        found += int((whole[:, seen] != part).sum() + (whole > 0).sum() - (whole[:, seen] > 0).sum())
+        objects += int(whole.max())
+    assert objects > 5
+    return found
+
+
+def test_a_part_needs_no_more_than_its_halo():
+    assert changed_by_a_cut(FLOW_HALO) == 0
+    assert changed_by_a_cut(100) > 0
+
+
+def test_parts_share_out_the_objects():
+    targets = object_targets(INSTANCES)
+    whole = decode(targets[0].long(), Decoder("flow"), targets[1:]).labels
+    height, width = whole.shape
+    cores = [(0, 0, 20, 30), (20, 0, height, 30), (0, 30, 20, width), (20, 30, height, width)]
+    parts = [decode(targets[0].long(), Decoder("flow"), targets[1:], core=core).labels for core in cores]
+    assert all(part.max() > 0 for part in parts)
+    assert sum(int(part.max()) for part in parts) == whole.max()
+    for number in range(1, int(whole.max()) + 1):
+        assert sum(bool(((part > 0) == (whole == number)).masked_select(whole == number).all()) for part in parts) == 1
+    assert torch.equal(torch.stack(parts).amax(dim=0) > 0, whole > 0)
+
+
+def test_what_stands_still_over_many_pixels_is_no_sink():
+    maps = torch.zeros(3, 70, 70)
+    for side, count in ((20, 1), (50, 0)):
+        classes = torch.zeros(70, 70, dtype=torch.int64)
+        classes[5 : 5 + side, 10 : 10 + side] = 1
+        assert len(decode(classes, Decoder("flow"), maps).classes) == count
+
+
+def test_a_part_is_for_flows():
+    with pytest.raises(ValueError, match="core must be None for the method 'distance'"):
+        decode(torch.ones(9, 9, dtype=torch.int64), Decoder("distance"), torch.zeros(3, 9, 9), core=(0, 0, 4, 4))
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gconv_ga.actions import ScalarField
+from gconv_ga.actions import ScalarField, VectorField
 from gconv_ga.groups import as_group
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.predict._orientation import OneOrientation
@@ -35,6 +35,23 @@ def test_of_a_network_that_is_not_equivariant_under_reflections_they_are_kept(pl
     x = torch.randn(1, 3, 16, 16)
     network = OneOrientation(plain, "C4")
     assert not torch.allclose(network(x.flip(-1)), network(x).flip(-1), atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["C4", "D4"])
+@pytest.mark.parametrize("shape", [(32, 32), (24, 37)])
+@torch.no_grad()
+def test_vectors_rotate_as_vectors(name, shape):
+    torch.manual_seed(0)
+    group, x = as_group(name), torch.randn(1, 3, *shape)
+    network = OneOrientation(nn.Conv2d(3, 5, 3, padding=1), group, vectors=2)
+    symmetric = torch.stack([rotate(torch.randn(1, 3, 16, 16), group, g) for g in range(group.order)]).amax(dim=0)
+    for image in (x, symmetric):
+        out = network(image)
+        for g in range(group.order):
+            moved = network(rotate(image, group, g))
+            assert torch.equal(moved[:, :3], rotate(out[:, :3], group, g))
+            assert torch.equal(moved[:, 3:], VectorField()(out[:, 3:], group, g))
+            assert g == 0 or not torch.allclose(moved[:, 3:], rotate(out[:, 3:], group, g), atol=0.1)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ import pytest
 import tifffile
 
 import gconv_ga.predict._pyramid as pyramid
-from gconv_ga.predict._pyramid import most_frequent, write_classes
+from gconv_ga.predict._pyramid import most_frequent, write_pyramid
 
 
 def test_the_groups_of_an_axis_are_symmetric():
@@ -31,6 +31,22 @@ def test_the_most_frequent_value_is_taken_and_of_equals_the_highest():
         assert found[row, column] == max(value for value, count in counts.items() if count == most)
 
 
+def test_without_an_order_none_of_values_as_frequent_is_taken():
+    values = np.random.default_rng(1).integers(0, 3, (11, 13), dtype=np.uint32)
+    heights, widths = np.array([2, 2, 3, 2, 2]), np.array([2, 2, 2, 1, 2, 2, 2])
+    found = most_frequent(values, heights, widths, are_ordered=False)
+    assert found.dtype == np.uint32
+    tops, lefts = np.cumsum(heights) - heights, np.cumsum(widths) - widths
+    ties = 0
+    for row, column in np.ndindex(found.shape):
+        block = values[tops[row] : tops[row] + heights[row], lefts[column] : lefts[column] + widths[column]]
+        (value, most), *others = Counter(block.ravel().tolist()).most_common()
+        is_tied = bool(others) and others[0][1] == most
+        ties += is_tied and value > 0
+        assert found[row, column] == (0 if is_tied else value)
+    assert ties > 3
+
+
 @pytest.fixture
 def small_tiles(monkeypatch):
     monkeypatch.setattr(pyramid, "TILE", 32)
@@ -42,7 +58,7 @@ def levels_of(path, values):
         return values[top : top + height, left : left + width]
 
     shown = []
-    write_classes(path, values.shape, window, values.dtype.type, pixel_size=0.5, preview=shown.append)
+    write_pyramid(path, values.shape, window, values.dtype.type, pixel_size=0.5, preview=shown.append)
     with tifffile.TiffFile(path) as file:
         found = [level.asarray() for level in file.series[0].levels]
     assert np.array_equal(shown[0], found[-1])
@@ -78,5 +94,5 @@ def test_a_failed_write_leaves_nothing(tmp_path):
         raise OSError("no more")
 
     with pytest.raises(OSError, match="no more"):
-        write_classes(tmp_path / "a.ome.tif", (20, 30), window, np.uint8)
+        write_pyramid(tmp_path / "a.ome.tif", (20, 30), window, np.uint8)
     assert not list(tmp_path.iterdir())

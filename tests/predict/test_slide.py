@@ -10,6 +10,7 @@ from torch import nn
 import gconv_ga.predict._slide as slides
 from gconv_ga.images import Normalization, Slide
 from gconv_ga.predict import SlideJob, predict_slide
+from gconv_ga.predict._objects import Decisive
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +50,7 @@ def test_classes_are_reflected_with_the_slide(name, moves, tmp_path):
 
 @pytest.mark.parametrize(("name", "moves"), [("C4", ["rotated", "upside down"]), ("D4", ["reflected", "transposed"])])
 def test_with_the_group_nothing_is_computed_twice(name, moves, monkeypatch, tmp_path):
-    monkeypatch.setattr(slides.Decisive, "forward", None)
+    monkeypatch.setattr(Decisive, "forward", None)
     assert differing(name, moves, tmp_path, group=name, resolution={"pixel_size": 0.8}) == 0
 
 
