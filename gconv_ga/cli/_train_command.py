@@ -1,5 +1,6 @@
 """``gconv-ga train``: train a segmenter on images and masks."""
 
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from .._files import alone_in
 from ._options import make_folder, note, refuse
 from ._train_options import CallOptions, values_of, with_options
 from ._train_runs import Plan, new_run, record, resumed_run
+
+TIMED = 5  # steps after the first one, from which the time of the training is estimated
 
 
 @with_options
@@ -67,7 +70,8 @@ def train(*, context: typer.Context, **values: Any) -> None:
 
     On Ctrl-C and SIGTERM the step in progress is finished and its state saved. Training stops with an error when the
     loss or a weight is no longer finite; RUN then holds the last checkpoint before. While it runs, other trainings in
-    RUN are refused. Without a terminal, as in the log of a job, progress is one line each half minute.
+    RUN are refused. After a few steps the time that the training takes is printed. Without a terminal, as in the log of
+    a job, progress is one line each half minute.
 
     Exit codes: 0 done, 1 something went wrong, 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143 by
     SIGTERM.
@@ -113,10 +117,19 @@ def _train(out: Path, plan: Plan) -> None:
     try:
         with progress_bars() as bars:
             task = bars.add_task("training", total=plan.config.steps, note="", visible=is_main_process())
+            ends: list[float] = []  # of steps, in seconds
+
+            def report(step: int, loss: float) -> None:
+                bars.update(task, completed=step, note=f"loss {loss:.3f}")
+                ends.append(time.monotonic())
+                left = plan.config.steps - step
+                if len(ends) == TIMED + 1 and left > TIMED:
+                    each = (ends[-1] - ends[0]) / TIMED
+                    _note(f"about {_duration(each * left)} for {left} steps of {each:.2f} s, without validations")
+
             train_run(
                 out, plan.config, plan.pairs, machines=plan.machines, init=plan.weights,
-                tensorboard=plan.values["tensorboard"],
-                report=lambda step, loss: bars.update(task, completed=step, note=f"loss {loss:.3f}"),
+                tensorboard=plan.values["tensorboard"], report=report,
             )  # fmt: skip
     except FloatingPointError as error:
         _note(f"the training has diverged: {error}; {_saved(out)}. Train anew with a lower --learning-rate")
@@ -130,6 +143,14 @@ def _train(out: Path, plan: Plan) -> None:
         raise typer.Exit(int(code)) from None
     if is_main_process():
         print(_summary(out))
+
+
+def _duration(seconds: float) -> str:
+    """Return a time in words, in the unit of which it is at least 2."""
+    for unit, length in (("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def _note(text: str) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -134,3 +135,28 @@ def test_half_written_predictions_of_a_killed_command_are_removed(invoke, traine
     (tmp_path / "out" / ".00.png.7-0.gconv_ga-part").write_bytes(b"half")
     invoke("predict", "--run", trained, "--images", Path(data[1]) / "00.png", "--out", tmp_path / "out")
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["00.png", "predict.json", "predict.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("first", "steps", "each", "said"),
+    [
+        (1, 1000, 3.0, "about 50 minutes for 994 steps of 3.00 s, without validations"),
+        (501, 1000, 60.0, "about 8 hours for 494 steps of 60.00 s, without validations"),
+        (1, 100, 0.25, "about 24 seconds for 94 steps of 0.25 s, without validations"),
+        (1, 11, 3.0, None),
+    ],
+)
+def test_the_time_is_said_after_a_few_steps(first, steps, each, said, invoke, data, tmp_path, monkeypatch):
+    """The first step, which takes 100 s here, is not counted."""
+    now = [0.0]
+
+    def steps_of(folder, config, pairs, *, report, **options):
+        for step in range(first, first + 9):
+            now[0] += 100.0 if step == first else each
+            report(step, 0.5)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gconv_ga.train.train_run", steps_of)
+    monkeypatch.setattr("gconv_ga.cli._train_command.time", SimpleNamespace(monotonic=lambda: now[0]))
+    result = invoke("train", *data, "--out", tmp_path / "run", "--steps", steps, *TINY, code=130)
+    assert [line for line in result.stderr.splitlines() if "about" in line] == ([f"gconv-ga: {said}"] if said else [])
