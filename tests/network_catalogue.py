@@ -98,7 +98,7 @@ def _timm() -> Iterator[Network]:
     ]  # fmt: skip
     for name in names:
         large = name.startswith(("ghostnetv2", "inception_v4", "inception_resnet"))
-        size, third = ((128, 64), (64, 128)) if large else ((32, 64), (64, 32))
+        size, third = ((128, 96), (96, 160)) if large else ((32, 64), (64, 32))
         yield Network(
             "timm", name, lambda m, name=name: m.create_model(name, num_classes=5), size=size, third=third
         )  # fmt: skip

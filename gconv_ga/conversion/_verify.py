@@ -388,11 +388,11 @@ def _copy_statistics(norm: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         return
     axes = [axis for axis in range(inputs[0].ndim) if axis != 1]
     variance, mean = torch.var_mean(inputs[0], axes, correction=0)
-    # A channel that hardly varies on the example gives nothing to scale by: rounding errors would grow.
-    variance = torch.maximum(variance, 1e-3 * variance.mean())
-    varies = variance > 1e-12
-    norm.running_mean.copy_(torch.where(varies, mean, norm.running_mean))
-    norm.running_var.copy_(torch.where(varies, variance, norm.running_var))
+    # A channel that hardly varies, as one of a single pixel, gives nothing to scale by: rounding errors would grow.
+    scale = inputs[0].square().mean()
+    varies = variance > 1e-2 * scale
+    norm.running_mean.copy_(torch.where(varies, mean, 0.0))
+    norm.running_var.copy_(torch.where(varies, variance, scale if scale > 0 else 1.0))
 
 
 def relative_difference(actual: Any, expected: Any, scales: list[float] | None = None) -> float:

@@ -77,6 +77,35 @@ def test_a_lucky_example_does_not_hide_an_error(name):
         convert(model, "C2", image(1, 3, 16, 24))
 
 
+class DeepOnAPixel(nn.Module):
+    """Many batch norms on maps of one pixel, whose statistics over one or two images let rounding errors grow."""
+
+    def __init__(self, before) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.before, self.first = before, nn.Conv2d(2, 16, 3, padding=1)
+        blocks = [nn.Sequential(nn.BatchNorm2d(16), nn.ReLU(), nn.Conv2d(16, 16, 1)) for _ in range(15)]
+        self.blocks = nn.Sequential(nn.AdaptiveAvgPool2d(1), *blocks)
+
+    def forward(self, x):
+        return self.blocks(self.first(self.before(x)))
+
+
+def test_rounding_errors_of_deep_networks_on_one_pixel_are_no_difference():
+    model = DeepOnAPixel(nn.Identity()).double().eval()
+    net, x = convert(model, "C4", image(1, 2, 16, 17)), image(2, 2, 19, 22, seed=3)
+    assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+def test_a_true_difference_before_a_deep_network_on_one_pixel_is_found():
+    class RampInOddWidths(nn.Module):
+        def forward(self, x):
+            return x * (1 + x.shape[-1] % 2 * torch.linspace(0, 1, x.shape[-1], dtype=x.dtype))
+
+    with pytest.raises(NotConvertible, match="differs from its group average"):
+        convert(DeepOnAPixel(RampInOddWidths()).double(), "C4", image(1, 2, 16, 18))
+
+
 def test_the_report_tells_the_sizes():
     model = nn.Sequential(nn.Conv2d(3, 4, 3, 2, 1), nn.ReLU(), nn.Conv2d(4, 2, 3)).double()
     assert convert(model, "C4", image(1, 3, 16, 24)).report.sizes == [(16, 24), (19, 29)]
