@@ -94,12 +94,16 @@ def network_for(model: nn.Module, decoder: Decoder | None, group: Group | str | 
     Args:
         model: Network, equivariant if its output is to rotate.
         decoder: Rules by which objects are found. If None, only classes are.
-        group: Group under which the network is equivariant. If given, the network sees each input in one orientation,
-            to the last bit; if None, where rounding could decide, it computes in float64.
+        group: Group under which the network is equivariant. If None, its attribute ``group``. The network sees each
+            input in one orientation, to the last bit; if it has no such attribute, it computes in float64 where
+            rounding could decide.
 
     Raises:
         ValueError: The rules need maps that the network does not predict.
     """
+    own = getattr(model, "group", None)
+    if group is None and isinstance(own, Group):
+        group = own
     if decoder is None or not decoder.needs_maps:
         return Decisive(model) if group is None else OneOrientation(model, group), 0
     if not hasattr(model, "maps"):
@@ -150,10 +154,11 @@ def predict_objects(
     """Predict the objects of an image: classes tile by tile, as by `predict_image`, cut by `gconv_ga.objects.decode`.
 
     For a network that is equivariant under rotations by 90 degrees and reflections, the objects of a rotated or
-    reflected image are the rotated or reflected objects, to the last pixel: tiles in which two classes are equal up to
-    the rounding of float32 at some pixel are computed again in float64, and all tiles if the rules need predicted
-    distances or flows. Memory and time of the decoding grow with the
-    image; see `gconv_ga.objects.decode`.
+    reflected image are the rotated or reflected objects, to the last pixel. If the network has an attribute ``group``,
+    as those of `gconv_ga.models` have, it sees each tile in the same orientation as its rotated copies. If it has none,
+    tiles in which two classes are equal up to the rounding of float32 at some pixel are computed again in float64, and
+    all tiles if the rules need predicted distances or flows. Memory and time of the decoding grow with the image; see
+    `gconv_ga.objects.decode`.
 
     Args:
         model: As for `predict_image`.

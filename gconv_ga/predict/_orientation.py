@@ -16,7 +16,8 @@ class OneOrientation(nn.Module):
     copy is the same to the last bit. Of a symmetric input several orientations come first; of their outputs, rotated
     back, the middle between the smallest and the largest is taken at each pixel, which does not depend on their order.
 
-    This is pre-processing by a frame of one element, of a network that is equivariant as it is.
+    This is pre-processing by a frame of one element, of a network that is equivariant as it is. Other networks would
+    become equivariant by it too, but their output would change as a whole where noise in one pixel changes the order.
 
     Args:
         model: Network that is equivariant under the group.

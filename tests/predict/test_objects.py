@@ -8,6 +8,7 @@ from torch import nn
 
 from gconv_ga.actions import ScalarField
 from gconv_ga.averaging import GroupAverage
+from gconv_ga.groups import as_group
 from gconv_ga.images import load_sample
 from gconv_ga.models import EquivariantUNet, ObjectUNet, UNet
 from gconv_ga.objects import Decoder, changed_objects, object_table
@@ -106,6 +107,27 @@ def test_what_is_sure_is_not_computed_again():
     image[0, 0, 0] = 0.5
     predict_objects(net, image)
     assert calls == [torch.float32, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize(
+    ("group", "dtypes"),
+    [(as_group("C4"), [torch.float32]), (None, [torch.float32, torch.float64]), ("a", [torch.float32, torch.float64])],
+)
+def test_a_network_that_names_its_group_computes_once(group, dtypes):
+    """Where two classes are as good as equal, too; any other attribute of that name says nothing."""
+    calls = []
+
+    class Counted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.group = group
+
+        def forward(self, x):
+            calls.append(x.dtype)
+            return torch.cat((x, 1 - x), dim=1)
+
+    predict_objects(Counted(), torch.full((1, 9, 9), 0.5))
+    assert calls == dtypes
 
 
 def test_the_network_keeps_its_dtype_and_its_modes():
