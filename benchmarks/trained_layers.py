@@ -48,16 +48,20 @@ def layer_error(K: Tensor) -> float:
     half = 0.5**0.5
     offset = torch.arange(size, dtype=torch.float64) - (size - 1) / 2
     x, y = offset.repeat(size), -offset.repeat_interleave(size)
-    outputs = []
-    for rotated, planes in ((waves, K[:, 0]), (waves @ torch.tensor([[half, half], [-half, half]]).double(), K[:, 1])):
-        phases = rotated[:, :1] * x + rotated[:, 1:] * y
-        outputs.append(planes.flatten(-2).to(torch.complex128) @ torch.exp(1j * phases).T)
-    upright, rotated = outputs
+    quarter = torch.tensor([[half, half], [-half, half]], dtype=torch.float64)
+    phases = [torch.exp(1j * (waves @ matrix @ torch.stack((x, y)))) for matrix in (torch.eye(2).double(), quarter)]
+
+    def energy(kernels: Tensor, phases: Tensor) -> Tensor:
+        """Sum ``power |kernel . phases|^2`` over kernels and waves, as a quadratic form of the kernel."""
+        form = ((phases.T * power) @ phases.conj()).real
+        return ((kernels @ form) * kernels).sum()
+
+    upright, rotated = (K[:, element].flatten(-2) for element in (0, 1))
     if K.shape[3] == ORDER:
         rotated = rotated.roll(-1, dims=2)  # the rotation moves the plane of each element to the next one
-    error = ((upright - rotated).abs().square() * power).sum()
-    energy = ((upright.abs().square() + rotated.abs().square()) / 2 * power).sum()
-    return float((error / energy).sqrt())
+    error = energy(torch.cat((upright, -rotated), dim=-1), torch.cat(phases, dim=-1))
+    mean = (energy(upright, phases[0]) + energy(rotated, phases[1])) / 2
+    return float((error / mean).sqrt())
 
 
 def errors(model: nn.Module) -> list[float]:

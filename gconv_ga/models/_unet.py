@@ -331,7 +331,8 @@ class _PlainLayers:
     def convolution(self, in_channels: int, out_channels: int, *, first: bool) -> nn.Module:
         conv = nn.Conv2d(in_channels, out_channels, self.kernel_size, padding=self.kernel_size // 2, bias=False)
         # The initialization of our own layers, so that network and baseline start alike.
-        nn.init.kaiming_normal_(conv.weight, nonlinearity="linear" if first else "relu")
+        if not conv.weight.is_meta:  # nothing to draw; torch would load its compiler for it
+            nn.init.kaiming_normal_(conv.weight, nonlinearity="linear" if first else "relu")
         return conv
 
     def norm(self, channels: int) -> nn.Module:

@@ -108,6 +108,8 @@ class _Convolution(KeepsKernels):
         channels, rectified = self._fan_in()
         # After `to_empty` the tables are as empty as the weights.
         self._fill_tables()
+        if self.weight.is_meta:
+            return  # there is nothing to draw, and to do so torch would load its compiler, which takes two seconds
         with torch.no_grad():
             deviation = self.filters.variance(channels, rectified=rectified) ** 0.5
             if isinstance(deviation, Tensor):

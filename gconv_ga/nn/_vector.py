@@ -71,7 +71,8 @@ class VectorHead(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw new weights, which keep the variance of an input of mean zero."""
-        nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.group.order))
+        if not self.weight.is_meta:  # see _convolution.py
+            nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.group.order))
 
     def _matrices(self) -> Tensor:
         """Return the matrices in pixel axes, y down, ``[|G|, 2, 2]``, from float64 in the dtype of the weight."""

@@ -15,17 +15,18 @@ Example:
     '$k$'
 """
 
-from .._validate import missing_extra
+from typing import TYPE_CHECKING
 
-try:
+from .._lazy import lazy_names
+
+if TYPE_CHECKING:
     from ._charts import chart, learning_curves
     from ._cloud_figure import Cloud, cloud_figure
+    from ._colours import PALETTE
     from ._demo_figure import demo_figure
     from ._filter_figures import basis_figure, tradeoff_chart
     from ._panels import Panel, panel_figure
-    from ._style import PALETTE, save_figure
-except ModuleNotFoundError as error:
-    raise missing_extra(__name__, "plots", error) from error
+    from ._saving import save_figure
 
 __all__ = [
     "PALETTE",
@@ -40,3 +41,17 @@ __all__ = [
     "save_figure",
     "tradeoff_chart",
 ]
+
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    {
+        "_charts": ["chart", "learning_curves"],
+        "_cloud_figure": ["Cloud", "cloud_figure"],
+        "_colours": ["PALETTE"],
+        "_demo_figure": ["demo_figure"],
+        "_filter_figures": ["basis_figure", "tradeoff_chart"],
+        "_panels": ["Panel", "panel_figure"],
+        "_saving": ["save_figure"],
+    },
+    extra="plots",
+)

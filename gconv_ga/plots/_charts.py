@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ._style import INK, PALE, PALETTE
+from ._colours import INK, PALE, PALETTE
 
 TEXT = 10.5  # points
 

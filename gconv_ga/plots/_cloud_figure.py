@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .._validate import as_int, invalid, wrong_shape
 from ..frames import FrameSet
-from ._style import INK, PALE, PALETTE
+from ._colours import INK, PALE, PALETTE
 
 SIDE, HEAD, LINE = 1.9, 0.1, 0.23  # inches
 TITLE = 10.5  # points

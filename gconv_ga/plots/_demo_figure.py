@@ -11,8 +11,8 @@ from torch import Tensor
 from .._validate import invalid, wrong_shape
 from ..actions import LabelMask, ScalarField
 from ..groups import Group, as_group
+from ._colours import INK
 from ._panels import Pixels, picture
-from ._style import INK
 
 BACKGROUND = "#f1f1ee"
 CORRECT = "#5b5f66"

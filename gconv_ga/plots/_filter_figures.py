@@ -7,8 +7,8 @@ from matplotlib.figure import Figure
 from .._validate import as_int, invalid
 from ..filters import SteerableBasis
 from ._charts import chart
+from ._colours import PALETTE
 from ._panels import Panel, panel_figure
-from ._style import PALETTE
 
 
 def basis_figure(basis: SteerableBasis, *, element: int = 0, dpi: int = 120) -> Figure:

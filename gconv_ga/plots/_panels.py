@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._validate import invalid, one_of, wrong_shape
-from ._style import INK, PALETTE, SIGNED
+from ._colours import INK, PALETTE, SIGNED
 
 Pixels = NDArray[np.float32]  # [H, W, 3], 0 .. 1
 

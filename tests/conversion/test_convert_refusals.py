@@ -5,7 +5,7 @@ from collections import OrderedDict
 import pytest
 import torch
 import torch.nn.functional as F
-from conversion_nets import image, of_smp, of_timm, of_torchvision, randomised
+from conversion_nets import image, of_smp, of_timm, randomised
 from slow_average import relative, slow_average
 from tolerances import TOLERANCES
 from torch import nn
@@ -286,12 +286,12 @@ def test_what_the_plain_network_refuses_is_told_in_its_own_words():
 
 
 def test_transformers_are_refused():
-    vit = of_timm("vit_tiny_patch16_224", img_size=32, num_classes=3)()
+    vit = of_timm("vit_tiny_patch16_224", img_size=32, num_classes=3, embed_dim=48, depth=2)()
     with pytest.raises(
         NotConvertible, match=r"something else at patch_embed \(PatchEmbed\).*GroupAverage\(model, group\)"
     ):
         convert(vit, "C4", image(1, 3, 32, 32))
-    swin = of_torchvision("swin_t")()
+    swin = pytest.importorskip("torchvision").models.SwinTransformer([4, 4], 24, [2, 2], [2, 2], [7, 7])
     with pytest.raises(NotConvertible, match=r"features.1.0.attn \(ShiftedWindowAttention, .* and \d+ more"):
         convert(swin, "C4", image(1, 3, 32, 32))
 
@@ -299,7 +299,8 @@ def test_transformers_are_refused():
 @torch.no_grad()
 def test_manet_needs_its_attention_conjugated():
     """Its block reads channels as positions, so no rotated kernel can be right."""
-    model = randomised(of_smp("MAnet")(), image(1, 3, 32, 64))
+    narrow = {"encoder_depth": 3, "decoder_channels": (32, 16, 16)}
+    model = randomised(of_smp("MAnet", "tu-tf_mobilenetv3_small_minimal_100", **narrow)(), image(1, 3, 32, 64))
     with pytest.raises(NotConvertible, match=r"Suspects: decoder.center \(PABBlock, "):
         convert(model, "C4", image(1, 3, 32, 64))
     net = convert(model, "C4", image(1, 3, 32, 64), conjugate="PABBlock")

@@ -26,16 +26,14 @@ def exported(net: nn.Module, example: torch.Tensor):
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-@pytest.mark.parametrize("kind", ["by design", "blurred", "converted", "opened"])
+@pytest.mark.parametrize("kind", ["by design", "opened"])
 @torch.no_grad()
 def test_onnx_runs_at_every_size(kind):
     """Strides, pools and skips, at odd and even sizes whose residues differ from the example's."""
-    if kind in ("by design", "blurred"):
-        pooling = "max_blur" if kind == "blurred" else "max"
-        net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2, pooling=pooling), image(1, 3, 20, 22))
+    if kind == "by design":  # blurred max pools hold plain ones; tests/cli/test_export.py has a network of those alone
+        net = randomised(EquivariantUNet(3, 2, group="C4", width=2, depth=2, pooling="max_blur"), image(1, 3, 20, 22))
     else:
         net = convert(randomised(Busy(width=4), image(1, 3, 20, 22)), "C4", image(1, 3, 20, 22))
-    if kind == "opened":
         net.open_taps(group_kernel_size=2)
         for module in net.convolutions().values():
             module.taps.normal_(0, 0.1, generator=torch.Generator().manual_seed(5))

@@ -183,7 +183,9 @@ def test_nothing_global_is_changed(scene, tmp_path):
 
 def test_pyplot_is_not_loaded():
     """Pyplot would choose a backend for the whole program and keep every figure alive."""
-    program = "import sys, gconv_ga.plots; print('matplotlib.pyplot' in sys.modules, 'matplotlib' in sys.modules)"
+    program = (
+        "import sys; from gconv_ga.plots import *; print(*('matplotlib' + x in sys.modules for x in ('.pyplot', '')))"
+    )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.split() == ["False", "True"]
 

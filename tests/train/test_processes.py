@@ -47,15 +47,17 @@ def trained(norm, x):
 JOINED = {"y": torch.cat, "x.grad": torch.cat, "weight.grad": sum, "bias.grad": sum}
 
 
-def in_process(rank, store, folder, shared):
+def in_process(rank, store, folder):
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     for name, (kind, size) in NORMS.items():
-        norm = kind(3).double()
-        if shared:
-            SharedBatchNorm().apply(norm)
-        torch.save(trained(norm, batches(size)[2 * rank : 2 * rank + 2]), f"{folder}/{name}-{rank}.pt")
-        SharedBatchNorm().revert(norm)
-        assert "forward" not in vars(norm)
+        for shared in (True, False):
+            norm = kind(3).double()
+            if shared:
+                SharedBatchNorm().apply(norm)
+            found = trained(norm, batches(size)[2 * rank : 2 * rank + 2])
+            torch.save(found, f"{folder}/{name}-{shared}-{rank}.pt")
+            SharedBatchNorm().revert(norm)
+            assert "forward" not in vars(norm)
     model = nn.Conv2d(1, 2, 1)
     part = slice(rank, rank + 1)
     loss = Segmenter(model).training_step(tuple(each[part] for each in images_and_masks(model)), 0)
@@ -77,18 +79,19 @@ def images_and_masks(model):
     return torch.randn(2, 1, 6, 6, generator=torch.Generator().manual_seed(1)), masks
 
 
-@pytest.fixture(scope="module", params=[True, False], ids=["shared", "apart"])
-def together(request, tmp_path_factory):
+@pytest.fixture(scope="module")
+def together(tmp_path_factory):
+    """The folder in which two processes have left what they found; forked, as importing takes ten times as long."""
     folder = tmp_path_factory.mktemp("processes")
-    torch.multiprocessing.spawn(in_process, (folder / "store", folder, request.param), nprocs=2)
-    return request.param, folder
+    torch.multiprocessing.start_processes(in_process, (folder / "store", folder), nprocs=2, start_method="fork")
+    return folder
 
 
+@pytest.mark.parametrize("shared", [True, False], ids=["shared", "apart"])
 @pytest.mark.parametrize("name", list(NORMS))
-def test_batch_norm_sees_all_processes_as_one(name, together):
-    shared, folder = together
+def test_batch_norm_sees_all_processes_as_one(name, shared, together):
     kind, size = NORMS[name]
-    parts = [torch.load(folder / f"{name}-{rank}.pt") for rank in (0, 1)]
+    parts = [torch.load(together / f"{name}-{shared}-{rank}.pt") for rank in (0, 1)]
     whole = trained(kind(3).double(), batches(size))
     errors = {}
     for key, value in whole.items():
@@ -100,7 +103,7 @@ def test_batch_norm_sees_all_processes_as_one(name, together):
 
 
 def test_the_loss_is_that_of_the_whole_batch(together):
-    parts = [torch.load(together[1] / f"loss-{rank}.pt") for rank in (0, 1)]
+    parts = [torch.load(together / f"loss-{rank}.pt") for rank in (0, 1)]
     model, loss = nn.Conv2d(1, 2, 1), CrossEntropyDice()
     images, masks = images_and_masks(model)
     whole = loss(model(images), masks)
