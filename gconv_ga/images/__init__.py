@@ -27,11 +27,15 @@ from .._lazy import lazy_names
 
 if TYPE_CHECKING:
     from ._changes import Changes
-    from ._dataset import CropStream, PairDataset, RandomSymmetry, measure_files, rare_places
+    from ._crops import CropStream
     from ._masks import MaskEncoding, read_colors
+    from ._measure_files import measure_files
+    from ._pair_dataset import PairDataset
     from ._pairs import FORMATS, PairFiles, Problem, Table, draw_split, find_images, match_masks, read_split, read_table
     from ._pixel_size import common_pixel_size, read_pixel_size
     from ._random_changes import RandomChanges
+    from ._random_symmetry import RandomSymmetry
+    from ._rare_places import rare_places
     from ._reader import ImageFile, MaskFile, Normalization, read_image, read_mask
     from ._reading import MAX_PIXELS, OTHER_NUMBERS, Reading
     from ._sample import SAMPLES, Sample, Split, load_sample, write_sample
@@ -84,8 +88,10 @@ __getattr__, __dir__ = lazy_names(
     __name__,
     {
         "_changes": ["Changes"],
-        "_dataset": ["CropStream", "PairDataset", "RandomSymmetry", "measure_files", "rare_places"],
+        "_crops": ["CropStream"],
         "_masks": ["MaskEncoding", "read_colors"],
+        "_measure_files": ["measure_files"],
+        "_pair_dataset": ["PairDataset"],
         "_pairs": [
             "FORMATS",
             "PairFiles",
@@ -99,6 +105,8 @@ __getattr__, __dir__ = lazy_names(
         ],
         "_pixel_size": ["common_pixel_size", "read_pixel_size"],
         "_random_changes": ["RandomChanges"],
+        "_random_symmetry": ["RandomSymmetry"],
+        "_rare_places": ["rare_places"],
         "_reader": ["ImageFile", "MaskFile", "Normalization", "read_image", "read_mask"],
         "_reading": ["MAX_PIXELS", "OTHER_NUMBERS", "Reading"],
         "_sample": ["SAMPLES", "Sample", "Split", "load_sample", "write_sample"],

@@ -76,8 +76,9 @@ class VectorHead(nn.Module):
 
     def _matrices(self) -> Tensor:
         """Return the matrices in pixel axes, y down, ``[|G|, 2, 2]``, from float64 in the dtype of the weight."""
-        down = torch.tensor([[1.0, -1.0], [-1.0, 1.0]], dtype=torch.float64)
-        return (self.group.matrices * down).to(self.weight.device, self.weight.dtype)
+        matrices = map(self.group.matrix, range(self.group.order))
+        rows = [[[a, -b], [-c, d]] for (a, b), (c, d) in matrices]
+        return torch.tensor(rows, dtype=torch.float64).to(self.weight.device, self.weight.dtype)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

@@ -1,14 +1,11 @@
 """The demonstration from end to end, in small: its table, its files, Ctrl-C."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -30,7 +27,7 @@ def demo(folder, *arguments):
 def done(tmp_path_factory):
     """One short run: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp("run") / "demo"
-    result = demo(folder, "--steps", "60", "--seed", "1")
+    result = demo(folder, "--steps", "30", "--seed", "1")
     assert result.exit_code == 0, result.output
     return folder, result
 
@@ -48,7 +45,7 @@ def test_the_folder_holds_what_the_closing_words_name(done):
 
 
 def test_the_numbers_are_those_of_the_run(results):
-    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 60, 1)
+    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 30, 1)
     assert [each["augmentation"] for each in results["networks"]] == ["D4", "D4", None]
     ours, baseline, unaugmented = results["networks"]
     assert baseline["arguments"] == unaugmented["arguments"]
@@ -79,7 +76,7 @@ def test_the_checkpoints_give_the_same_scores(done, results):
     test = load_sample("nuclei").test
     for each in results["networks"]:
         model, config, step = load_checkpoint(done[0] / each["checkpoint"])
-        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 60)
+        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 30)
         score = dice(predict_labels(model, test.images), test.masks, classes=2)
         assert score == pytest.approx(each["scores"]["upright"], abs=1e-4)
 
@@ -98,12 +95,11 @@ def test_the_closing_words_name_commands_that_exist(done):
         assert result.exit_code == 0
 
 
-def test_what_is_to_be_tried_in_python_runs(done):
+def test_what_is_to_be_tried_in_python_runs(done, capsys):
     (line,) = [line for line in done[1].output.splitlines() if line.startswith("  python -c")]
     code = line.partition('"')[2].rpartition('"')[0]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
-    assert "EquivariantUNet" in run.stdout
+    exec(code, {"__name__": "__main__"})
+    assert "EquivariantUNet" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("group", "data"), [("D4", "histology"), ("d1", "nuclei")])
@@ -132,26 +128,17 @@ def test_the_choice_of_data_is_that_of_the_package():
 
 
 def test_ctrl_c_keeps_the_last_checkpoint_and_says_where(tmp_path):
-    command = [sys.executable, "-m", "gconv_ga.cli", "demo", "--device", "cpu", "--steps", "5000", "--out", "run"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     checkpoint = tmp_path / "run" / "equivariant.safetensors"
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=-1, stderr=-1, text=True) as process:
-        try:
-            end = time.monotonic() + 200
-            while not checkpoint.exists():
-                assert process.poll() is None, process.stderr.read()
-                assert time.monotonic() < end
-                time.sleep(0.1)
-            process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
-        finally:
-            process.kill()
-    assert process.returncode == 130
-    assert output == ""
+    typed = ["demo", "--device", "cpu", "--steps", "5000", "--out", "run"]
+    with Forked(tmp_path, *typed, cwd=tmp_path) as process:
+        process.wait_for(checkpoint)
+        process.send_signal(signal.SIGINT)
+        assert process.wait() == 130
+    assert process.output == ""
     step = load_checkpoint(checkpoint).step
-    last = errors.strip().splitlines()[-1]
+    last = process.errors.strip().splitlines()[-1]
     assert last == f"gconv-ga: stopped; saved so far: run/equivariant.safetensors (step {step})"
-    assert "Traceback" not in errors
+    assert "Traceback" not in process.errors
 
 
 def test_ctrl_c_before_the_first_checkpoint_says_so(tmp_path, monkeypatch):

@@ -1,17 +1,14 @@
 """Commands as jobs: signals, a second one in the folder, a log in place of a terminal, which checkpoint is taken."""
 
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import pytorch_lightning
+from forked import Forked
 
 from gconv_ga._files import alone_in
 from gconv_ga.cli import _progress
@@ -20,31 +17,16 @@ from gconv_ga.segmenter import load_checkpoint, save_checkpoint
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
 
 
-def start(*arguments):
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-m", "gconv_ga.cli", *map(str, arguments)]
-    return subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
-
-
-def wait_for(path, process):
-    end = time.monotonic() + 200
-    while not path.exists():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_job_that_is_asked_to_end_saves_and_refuses_others_until_then(invoke, data, tmp_path):
     run = tmp_path / "run"
-    with start("train", *data, "--out", run, "--steps", 100_000, "--every", 10, *TINY) as process:
-        wait_for(run / "state.safetensors", process)
+    with Forked(tmp_path, "train", *data, "--out", run, "--steps", 100_000, "--every", 10, *TINY) as process:
+        process.wait_for(run / "state.safetensors")
         result = invoke("train", "--out", run, "--resume", code=2)
         assert "'--out': another training is at work in" in result.stderr
         process.send_signal(signal.SIGTERM)
-        _, errors = process.communicate()
-    assert process.returncode == 143
+        assert process.wait() == 143
     step = load_checkpoint(run / "model.safetensors").step
-    assert f"stopped by SIGTERM; {run}/model.safetensors is of step {step}; --resume goes on" in errors
+    assert f"stopped by SIGTERM; {run}/model.safetensors is of step {step}; --resume goes on" in process.errors
     assert len((run / "log.csv").read_text().splitlines()) == step + 1
     assert not [path.name for path in run.iterdir() if path.name.startswith(".")]
 

@@ -5,10 +5,12 @@ import shutil
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 
 import gconv_ga.predict._slide as slide_file
@@ -18,7 +20,7 @@ from gconv_ga.objects import Decoder
 from gconv_ga.segmenter import SegmenterConfig, save_checkpoint
 
 SIDE = 48  # of the units of a slide in pixels, in place of 1536
-# Smaller units; and process 1 kills itself when it is given its third unit of work, if that is asked for.
+# Smaller units; and process 1 kills itself when it is given its third unit of work.
 PROGRAM = f"""
 import os, signal
 import gconv_ga.predict._slide as slide_file
@@ -30,7 +32,7 @@ given, work = [], Predictions.work
 
 def counted(self, unit, *others):
     given.append(unit)
-    if len(given) == 3 and os.environ.get("LOCAL_RANK") == os.environ["KILLED"]:
+    if len(given) == 3 and os.environ.get("LOCAL_RANK") == "1":
         os.kill(os.getpid(), signal.SIGKILL)
     return work(self, unit, *others)
 
@@ -45,29 +47,27 @@ def free_port():
         return probe.getsockname()[1]
 
 
-@pytest.fixture
-def start(tmp_path):
-    """Starts a command as a job of its own."""
-    program = tmp_path / "program.py"
+def with_one_killed(folder, *arguments):
+    """The exit code and the two outputs of a command that starts its second process itself; that one is killed."""
+    program = folder / "program.py"
     program.write_text(PROGRAM)
-
-    def run(*arguments, killed="", **environment):
-        own = {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150", "KILLED": killed, **environment}
-        inherited = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK")}
-        command = [sys.executable, program, *map(str, arguments)]
-        return subprocess.Popen(command, env={**inherited, **own}, stdout=-1, stderr=-1, text=True)
-
-    return run
+    own = {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150"}
+    inherited = {name: value for name, value in os.environ.items() if name not in ("LOCAL_RANK", "NODE_RANK")}
+    command = [sys.executable, program, *map(str, arguments)]
+    done = subprocess.run(command, env={**inherited, **own}, capture_output=True, text=True, timeout=280)
+    return done.returncode, done.stdout, done.stderr
 
 
-def outcomes(*processes):
-    """The exit code and the two outputs of each process."""
-    try:
-        said = [process.communicate(timeout=280) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    return [(process.returncode, *each) for process, each in zip(processes, said, strict=True)]
+def outcomes(folder, *typed, nodes=1, devices=2):
+    """The exit code and the two outputs of the processes of each node, started one by one as a launcher does."""
+    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "COLUMNS": "150"}
+    with ExitStack() as ended:
+        processes = [
+            ended.enter_context(Forked(folder, *typed, NODE_RANK=node, LOCAL_RANK=local, **found))
+            for node in map(str, range(nodes))
+            for local in map(str, range(devices))
+        ]
+        return [(process.wait(), process.output, process.errors) for process in processes]
 
 
 def contents(folder):
@@ -89,32 +89,32 @@ def images(data, tmp_path):
     return folder
 
 
-def test_two_nodes_of_two_processes_write_what_one_process_writes(invoke, start, balanced, images, tmp_path):
-    """Four processes on loopback: each node is started by its own command, as on two machines that share a disc."""
+def test_two_nodes_of_two_processes_write_what_one_process_writes(invoke, balanced, images, tmp_path):
+    """Four processes on loopback, as on two machines that share a disc."""
     typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--recursive", "--device", "cpu"]
     typed += ["--probabilities", "--overlay", "--objects", "--geojson", "--tile", "64", "--out"]
     together = ["--devices", "2", "--nodes", "2", "--strategy", "ddp"]
-    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    first, second = outcomes(*(start(*typed, tmp_path / "four", *together, NODE_RANK=node, **found) for node in "01"))
+    first, *others = outcomes(tmp_path, *typed, tmp_path / "four", *together, nodes=2)
     result = invoke(*typed, tmp_path / "one", code=1)
     assert (first[0], first[1]) == (1, result.stdout)
     assert first[2].splitlines() == result.stderr.replace("/one", "/four").splitlines()
-    assert second == (0, "", "")
+    assert others == [(0, "", "")] * 3
     assert "1 of 4 images cannot be predicted; the others are done" in first[2]
     files = contents(tmp_path / "four")
     assert len(files) == 3 * 6 + 2
     assert files == contents(tmp_path / "one")
 
 
-def test_two_processes_report_what_one_process_reports(invoke, start, balanced, data, tmp_path):
+def test_two_processes_report_what_one_process_reports(invoke, balanced, data, tmp_path):
     for kind, source in (("images", data[1]), ("true", data[3])):
         (tmp_path / kind).mkdir()
         for index in range(3):
             shutil.copy(Path(source) / f"{index:02}.png", tmp_path / kind)
     typed = ["evaluate", "--run", balanced["EquivariantUNet"], "--against", balanced["UNet"], "--device", "cpu"]
     typed += ["--images", tmp_path / "images", "--instances", tmp_path / "true", "--out"]
-    ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2"))
+    (code, said, errors), other = outcomes(tmp_path, *typed, tmp_path / "two", "--devices", "2")
     assert code == 0, errors
+    assert other == (0, "", "")
     one = invoke(*typed, tmp_path / "one").stdout
     assert said.replace("/two", "/one").split() == one.split()
     files = contents(tmp_path / "two")
@@ -141,18 +141,15 @@ def slide_run(data, tmp_path):
 
 
 @pytest.mark.parametrize(("nodes", "devices"), [(1, 4), (2, 2)])
-def test_four_processes_write_the_slide_of_one(nodes, devices, invoke, start, slide_run, tmp_path, monkeypatch):
+def test_four_processes_write_the_slide_of_one(nodes, devices, invoke, slide_run, tmp_path, monkeypatch):
     """Four processes that share out the units of a slide: on one machine, and as two nodes on loopback."""
     images, run = slide_run
     typed = ["predict", "--run", run, "--images", images, "--device", "cpu", "--tile", "24"]
     typed += ["--slides", "--level", "0", "--objects", "--rois", "--out"]
-    found = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if nodes > 1 else {}
     together = ["--devices", devices, "--nodes", nodes]
-    starts = [start(*typed, tmp_path / "four", *together, **({"NODE_RANK": str(node)} if nodes > 1 else {}), **found)
-              for node in range(nodes)]  # fmt: skip
-    for code, _, errors in outcomes(*starts):
-        assert code == 0, errors
     monkeypatch.setattr(slide_file, "UNIT", SIDE)
+    for code, _, errors in outcomes(tmp_path, *typed, tmp_path / "four", *together, nodes=nodes, devices=devices):
+        assert code == 0, errors
     units = []
     monkeypatch.setattr(slide_file.SlideJob, "finish", counted_finish(slide_file.SlideJob.finish, units))
     invoke(*typed, tmp_path / "one")
@@ -173,9 +170,7 @@ def counted_finish(finish, units):
     return kept
 
 
-def test_a_killed_process_is_named_and_the_same_command_does_the_rest(
-    invoke, start, balanced, data, tmp_path, monkeypatch
-):
+def test_a_killed_process_is_named_and_the_same_command_does_the_rest(invoke, balanced, data, tmp_path, monkeypatch):
     """Two slides in units of a few tiles: of two processes, one is killed when it is given its third."""
     images = tmp_path / "images"
     images.mkdir()
@@ -184,7 +179,7 @@ def test_a_killed_process_is_named_and_the_same_command_does_the_rest(
             image.save(images / f"{name}.tif")
     typed = ["predict", "--run", balanced["EquivariantUNet"], "--images", images, "--device", "cpu"]
     typed += ["--tile", "24", "--slides", "--level", "0", "--out"]
-    ((code, said, errors),) = outcomes(start(*typed, tmp_path / "two", "--devices", "2", killed="1"))
+    code, said, errors = with_one_killed(tmp_path, *typed, tmp_path / "two", "--devices", "2")
     assert (code, said) == (1, ""), errors
     first, last = errors.splitlines()[-2:]
     assert first.startswith(f"gconv-ga: process 1 of 2 (counted from 0; on {socket.gethostname()}, pid ")

@@ -1,16 +1,13 @@
 """``gconv-ga train``: what it writes, what it refuses, and that an interrupted run ends as if it had not been."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import Forked
 from PIL import Image
 
 from gconv_ga.cli import main
@@ -197,17 +194,8 @@ def test_a_run_cut_after_any_step_ends_the_same(step, invoke, trained, data, tmp
 
 def test_a_killed_run_ends_the_same(invoke, data, tmp_path):
     typed = ["train", *data, "--steps", "40", *TINY]
-    command = [sys.executable, "-m", "gconv_ga.cli", *typed, "--out", str(tmp_path / "killed")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(command, env=environment, stdout=-3, stderr=-3) as process:
-        try:
-            end = time.monotonic() + 200
-            while not (tmp_path / "killed" / "state.safetensors").exists():
-                assert process.poll() is None
-                assert time.monotonic() < end
-                time.sleep(0.01)
-        finally:
-            process.kill()
+    with Forked(tmp_path, *typed, "--out", tmp_path / "killed") as process:
+        process.wait_for(tmp_path / "killed" / "state.safetensors")
     assert not (tmp_path / "killed" / "curves.png").exists(), "it was done before it could be killed"
     invoke(*typed, "--out", tmp_path / "killed", "--resume")
     invoke(*typed, "--out", tmp_path / "whole")

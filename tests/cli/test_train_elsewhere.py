@@ -1,13 +1,11 @@
 """``gconv-ga train`` with what comes from elsewhere: a second machine, and an encoder that others have trained."""
 
-import os
 import socket
-import subprocess
-import sys
 
 import pytest
 import segmentation_models_pytorch as smp
 import torch
+from forked import Forked
 from safetensors.torch import save_file
 
 from gconv_ga.images import Normalization
@@ -30,22 +28,14 @@ def free_port():
 def test_two_nodes_have_the_curve_of_one_process(invoke, data, tmp_path):
     """Each is started by its own command, as on two machines that share a disc; the first alone writes and speaks."""
     typed = ["train", *data, *TINY, "--steps", "4", "--every", "2", "--batch-size", "4"]
-    command = [sys.executable, "-m", "gconv_ga.cli", *typed, "--out", str(tmp_path / "two"), "--nodes", "2"]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "OMP_NUM_THREADS": "1"}
-    shared = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **shared}
-    nodes = [
-        subprocess.Popen(
-            command, env={**shared, "NODE_RANK": str(rank)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        said = [node.communicate(timeout=200) for node in nodes]
-    finally:
-        for node in nodes:
-            node.kill()
-    assert [node.returncode for node in nodes] == [0, 0], said
-    assert [out.count("model.safetensors after 4 steps") for out, _ in said] == [1, 0]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    typed_two = [*typed, "--out", tmp_path / "two", "--nodes", "2"]
+    with (
+        Forked(tmp_path, *typed_two, NODE_RANK="0", **shared) as first,
+        Forked(tmp_path, *typed_two, NODE_RANK="1", **shared) as second,
+    ):
+        assert [first.wait(), second.wait()] == [0, 0], (first.errors, second.errors)
+    assert [node.output.count("model.safetensors after 4 steps") for node in (first, second)] == [1, 0]
     invoke(*typed, "--out", tmp_path / "one")
     assert sorted(file.name for file in (tmp_path / "two").iterdir()) == sorted(
         file.name for file in (tmp_path / "one").iterdir()

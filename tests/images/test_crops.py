@@ -10,7 +10,7 @@ from torchvision.transforms import v2
 
 from gconv_ga.actions import LabelMask, ScalarField
 from gconv_ga.images import CropStream, Normalization, PairDataset, PairFiles, RandomSymmetry, Split, rare_places
-from gconv_ga.images._dataset import _mix, _seeded
+from gconv_ga.images._crops import _mix, _seeded
 from gconv_ga.images._rasters import Uncompressed
 
 

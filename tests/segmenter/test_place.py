@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from gconv_ga.segmenter import Machines
-from gconv_ga.segmenter._place import SCHEDULERS, Place, find_place
+from gconv_ga.segmenter import Machines, _place
+from gconv_ga.segmenter._place import SCHEDULERS, Place, find_place, start_others
 
 OWN = {"MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
 SLURM = {
@@ -72,3 +72,15 @@ def test_what_does_not_fit_is_refused(variables, devices, nodes, message, enviro
     environment(variables)
     with pytest.raises(ValueError, match=message):
         find_place(Machines("cpu", devices=devices, nodes=nodes))
+
+
+def test_each_node_starts_the_other_processes_of_its_machine(environment, monkeypatch):
+    environment({})
+    started = []
+    monkeypatch.setattr(_place.subprocess, "Popen", lambda command, env: started.append((command, env)))
+    monkeypatch.setattr(_place.sys, "argv", ["gconv-ga", "predict", "--nodes", "2"])
+    others = start_others(Machines("cpu", devices=3, nodes=2), Place(3, 0, "node0", 0, starts=True), port=29500)
+    assert list(others) == [4, 5]
+    assert all(command[-3:] == ["predict", "--nodes", "2"] for command, _ in started)
+    given = [[env[name] for name in ("MASTER_ADDR", "MASTER_PORT", "LOCAL_RANK")] for _, env in started]
+    assert given == [["node0", "29500", "1"], ["node0", "29500", "2"]]

@@ -1,8 +1,7 @@
-"""Data sets for training: pairs of an image and its mask, random crops of them, and augmentation by a group."""
+"""Random crops of images and masks, as training sees them."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,170 +11,11 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from .._validate import as_int, invalid
-from ..actions import LabelMask, ScalarField
 from ..groups import Group, as_group
 from ._changes import Changes
-from ._masks import MaskEncoding
-from ._pairs import PairFiles
+from ._pair_dataset import PairDataset, Pairs
 from ._random_changes import RandomChanges
-from ._reader import ImageFile, MaskFile, Normalization
-from ._reading import Reading
-
-
-class PairDataset(Dataset[tuple[Tensor, Tensor]]):
-    """Data set of pairs of a normalized image and its mask, read from their files on access, whole or by window.
-
-    Args:
-        pairs: The files.
-        normalization: Normalization of the images. If None, they are in the units of the files.
-        code: Encoding of the masks. If None, they hold indices.
-        reading: How the files are read. If None, as by default.
-
-    Shape:
-        - item: image ``[C, H, W]``, float32; mask ``[H, W]``, int64
-
-    Raises:
-        ValueError: An image and its mask differ in size, or a file is damaged; raised when an item is read.
-
-    Example:
-        >>> from gconv_ga.images import PairDataset
-        >>> len(PairDataset([]))
-        0
-    """
-
-    def __init__(
-        self,
-        pairs: Sequence[PairFiles],
-        normalization: Normalization | None = None,
-        code: MaskEncoding | None = None,
-        reading: Reading | None = None,
-    ) -> None:
-        self.pairs = tuple(pairs)
-        self.normalization = normalization
-        self.code = code
-        self.reading = reading
-        self._levels: dict[int, Tensor | None] = {}
-
-    def __len__(self) -> int:
-        return len(self.pairs)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = self.files(index)
-        size = (0, 0, *mask.shape)
-        return image.window(*size), mask.window(*size)
-
-    def files(self, index: int) -> tuple[ImageFile, MaskFile]:
-        """Return the open files of a pair, to be read by window.
-
-        Args:
-            index: Index of the pair.
-
-        Raises:
-            ValueError: The image and its mask differ in size, or a file is damaged.
-        """
-        pair = self.pairs[index]
-        image = ImageFile(pair.image, self.normalization, self.reading)
-        mask = MaskFile(pair.mask, self.code, self.reading)
-        if image.shape[1:] != mask.shape:
-            raise invalid(
-                "mask", f"of the size of the image, {image.shape[1:]}", mask.shape, f"the file is {pair.mask}"
-            )
-        if index not in self._levels:
-            self._levels[index] = image.level()
-        image.scale_by(self._levels[index])
-        return image, mask
-
-
-def measure_files(
-    pairs: Sequence[PairFiles],
-    percentile: float | None = None,
-    reading: Reading | None = None,
-    black: float | None = None,
-) -> Normalization:
-    """Return the normalization that gives the images of these files mean zero and standard deviation one per channel.
-
-    No more than a band of an image is held as float32.
-
-    Args:
-        pairs: Files of the training images.
-        percentile: As for `Normalization`.
-        reading: How the files are read. If None, as by default.
-        black: As for `Normalization`.
-
-    Raises:
-        ValueError: There are no files, a file is damaged, or every channel is constant.
-
-    Example:
-        >>> from gconv_ga.images import ImageFile, PairFiles, measure_files
-        >>> from gconv_ga.images._dataset import __file__
-        >>> from pathlib import Path
-        >>> image = Path(__file__).parent / "sample" / "nuclei" / "images" / "00.png"
-        >>> measure_files([PairFiles(image, image)]).mean[0] == ImageFile(image).window(0, 0, 128, 128).mean().item()
-        True
-    """
-    if not pairs:
-        raise invalid("pairs", "the files of at least one image", pairs)
-    channels = ImageFile(pairs[0].image, None, reading).shape[0]
-    scale = Normalization([0.0] * channels, [1.0] * channels, percentile, black)
-    measured = Normalization.measure(band for pair in pairs for band in ImageFile(pair.image, scale, reading).bands())
-    return Normalization(measured.mean, measured.std, percentile, black)
-
-
-class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no type hints
-    """Transform (torchvision v2) that moves an image and its mask by the same random element of a group.
-
-    All elements are equally likely. For C4 and D4, pixels are moved and never interpolated, on images of any height and
-    width (``H x W`` rotated by 90 degrees is ``W x H``); torchvision's own rotations keep the canvas and fill its
-    corners. Draws from torch's global generator, as torchvision's transforms do.
-
-    Args:
-        group: The group or its name; "D4" for rotations by multiples of 90 degrees and reflections.
-        fill: Class of pixels that come from outside the image, at angles off the grid.
-
-    Shape:
-        - image: ``[..., C, H, W]``, a `torchvision.tv_tensors.Image`
-        - mask: ``[..., H, W]``, a `torchvision.tv_tensors.Mask`
-
-    Raises:
-        ValueError: ``group`` is not a group.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.images import RandomSymmetry
-        >>> from torchvision import tv_tensors
-        >>> image, mask = tv_tensors.Image(torch.rand(3, 24, 32)), tv_tensors.Mask(torch.zeros(24, 32))
-        >>> moved, moved_mask = RandomSymmetry("D4")(image, mask)
-        >>> sorted(moved.shape[-2:]), moved.shape[-2:] == moved_mask.shape
-        ([24, 32], True)
-    """
-
-    _transformed_types = (tv_tensors.Image, tv_tensors.Mask)
-
-    def __init__(self, group: Group | str, fill: int = 0) -> None:
-        super().__init__()
-        self.group = as_group(group)
-        self.fill = fill
-
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        """Draw the element to move by."""
-        return {"element": int(torch.randint(self.group.order, ()))}
-
-    def transform(self, inpt: Tensor, params: dict[str, Any]) -> Tensor:
-        """Move the image or mask."""
-        action = LabelMask(self.fill) if isinstance(inpt, tv_tensors.Mask) else ScalarField()
-        moved = action(inpt.as_subclass(torch.Tensor), self.group, params["element"])
-        wrapped: Tensor = tv_tensors.wrap(moved, like=inpt)
-        return wrapped
-
-
-class Pairs(Protocol):
-    """Pairs ``(image [C, H, W], mask [H, W])`` by index."""
-
-    def __len__(self) -> int:
-        """Number of pairs."""
-
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Pair of an index."""
+from ._random_symmetry import RandomSymmetry
 
 
 class CropStream(Dataset[tuple[Tensor, Tensor]]):
@@ -308,46 +148,6 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         number, place = divmod(index, len(self.pairs))
         generator = torch.Generator().manual_seed(_mix(self.seed, number, 1))
         return int(torch.randperm(len(self.pairs), generator=generator)[place])
-
-
-def rare_places(pairs: Pairs, *, ignore_index: int | None = None, most: int = 1000) -> dict[int, Tensor]:
-    """Return where the classes are in the masks of a data set, for crops that hold rare ones.
-
-    Args:
-        pairs: The data set; of files no more than a band of a mask is held.
-        ignore_index: Class that is left out. If None, none is.
-        most: Number of pixels of a class that are kept in each band of a mask, evenly spread over its pixels there.
-
-    Returns:
-        For each class but the most frequent one: index of the image, row and column of pixels, ``[N, 3]``.
-
-    Raises:
-        ValueError: ``most`` is not a positive int.
-
-    Example:
-        >>> import torch
-        >>> from gconv_ga.images import Split, rare_places
-        >>> masks = torch.zeros(2, 4, 5, dtype=torch.int64)
-        >>> masks[1, 2, 3] = 1
-        >>> rare_places(Split(torch.rand(2, 1, 4, 5), masks))
-        {1: tensor([[1, 2, 3]])}
-    """
-    as_int("most", most, minimum=1)
-    found: dict[int, list[Tensor]] = {}
-    counts: dict[int, int] = {}
-    for index in range(len(pairs)):
-        top = 0
-        for band in pairs.files(index)[1].bands() if isinstance(pairs, PairDataset) else [pairs[index][1]]:
-            for value in band.unique().tolist():
-                rows, columns = torch.nonzero(band == value, as_tuple=True)
-                spread = torch.linspace(0, len(rows) - 1, min(most, len(rows))).round().to(torch.int64)
-                kept = torch.stack((torch.full_like(spread, index), rows[spread] + top, columns[spread]), dim=1)
-                found.setdefault(value, []).append(kept)
-                counts[value] = counts.get(value, 0) + len(rows)
-            top += len(band)
-    counts = {value: count for value, count in counts.items() if value != ignore_index}
-    frequent = max(counts, key=lambda value: counts[value], default=None)
-    return {value: torch.cat(found[value]) for value in sorted(counts) if value != frequent}
 
 
 def _draw_start(side: int, crop: int, at: int | None) -> int:
