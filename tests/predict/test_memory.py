@@ -12,10 +12,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-SIDE, LONG = 750, 3250
+SIDE, LONG = 1000, 4000
 SHAPES = {"tall": (LONG, SIDE), "wide": (SIDE, LONG), "small": (SIDE, SIDE)}
 PIXELS = (LONG - SIDE) * SIDE  # that a large image has more than the small one
-SLACK = 1.4e6  # bytes: less than one a pixel, which is what the classes take, if they are held
+SLACK = 2.5e6  # bytes: less than one a pixel, which is what the classes take, if they are held
 # libvips holds about 512 rows of a PNG or JPEG while it decodes.
 SLACKS = dict.fromkeys(("wide x.png", "wide x.jpg"), SLACK + 512 * 3 * (LONG - SIDE))
 FILES = ["x.png", "x.jpg", "tiles.tif", "array.npy"]
@@ -96,9 +96,9 @@ def growth(tmp_path_factory):
         pytest.skip(f"the peak of memory cannot be reset here: {error}")
     folder = tmp_path_factory.mktemp("memory")
     numbers = np.random.default_rng(0)
-    part = numbers.integers(0, 255, (250, 250, 3), dtype=np.uint8)
+    part = numbers.integers(0, 255, (500, 500, 3), dtype=np.uint8)
     for shape, (height, width) in SHAPES.items():
-        rows, start = np.tile(part, (height // 250, width // 250, 1)), str(folder / f"{shape}-")
+        rows, start = np.tile(part, (height // 500, width // 500, 1)), str(folder / f"{shape}-")
         Image.fromarray(rows).save(f"{start}x.png", compress_level=1)
         Image.fromarray(rows).save(f"{start}x.jpg", quality=50)
         tifffile.imwrite(f"{start}tiles.tif", rows, photometric="rgb", tile=(256, 256), compression="zlib")
@@ -128,4 +128,4 @@ def test_what_is_held_as_a_whole_is_caught(name, bytes_, growth):
     """Pillow holds RGB in four bytes a pixel; classes take one at the least; of a row of tiles, a quarter of the image,
     two logits take eight.
     """
-    assert growth[f"whole {name}"] > 0.8 * bytes_ * PIXELS > SLACK
+    assert growth[f"whole {name}"] > 0.9 * bytes_ * PIXELS > SLACK
