@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ..segmenter import SegmenterConfig
 
 BALANCES = ("none", "crops", "weights")
-OLD_NAMES = {"mask_code": "mask_encoding"}  # of fields in run.json
+OLD_NAMES = {"augmentation": "symmetry", "mask_code": "mask_encoding"}  # of fields in run.json
 
 
 def _indices() -> "MaskEncoding":
@@ -44,7 +44,7 @@ class RunConfig:
         batch_size: Number of crops in a step, of all processes together.
         crop: Height and width of a crop in pixels.
         learning_rate: Highest learning rate of the cycle.
-        augmentation: Group from which each crop is transformed by a random element. If None, crops are not moved.
+        symmetry: Group from which each crop is moved by a random element, as for `CropStream`. If None, none is moved.
         augment: Random changes of the crops beyond that, by their name as for `gconv_ga.images.Changes.named`.
         balance: What rare classes are given: "crops", half of which then hold one; "weights" in the cross-entropy,
             those of `class_weights`; or "none".
@@ -59,7 +59,7 @@ class RunConfig:
             the weights of an encoder, which is used with a new head. If None, the weights are random.
 
     Raises:
-        ValueError: A number is out of its range, an augmentation is unknown or not for such images, or no image is for
+        ValueError: A number is out of its range, a change of crops is unknown or not for such images, or no image is for
             training.
 
     Example:
@@ -81,7 +81,7 @@ class RunConfig:
     learning_rate: float = field(
         default=1e-2, metadata={"help": "Highest learning rate of the one-cycle schedule.", "above": 0}
     )
-    augmentation: str | None = "D4"
+    symmetry: str | None = "D4"
     augment: str = field(
         default="none",
         metadata={
@@ -137,8 +137,8 @@ class RunConfig:
         channels = self.segmenter.arguments["in_channels"]
         if "color" in self.augment.replace(" ", "").split(",") and channels != 3:
             raise invalid("augment", f"without color for images of {channels} channels", self.augment)
-        if self.augmentation is not None:
-            as_group(self.augmentation, "augmentation")
+        if self.symmetry is not None:
+            as_group(self.symmetry, "symmetry")
         object.__setattr__(self, "split", dict(self.split))
         if "train" not in self.split.values():
             raise invalid("split", "one that has images for training", self.split)

@@ -205,7 +205,7 @@ def _train(
         ignored = PADDING if own is None else own
         stream: Dataset[Any] = CropStream(
             _instances(training) if config.finds_objects else training, length=config.steps * config.batch_size,
-            crop=config.crop, symmetry=config.augmentation, seed=config.seed, ignore_index=ignored,
+            crop=config.crop, symmetry=config.symmetry, seed=config.seed, ignore_index=ignored,
             augment=config.augment,
             places=rare_places(training, ignore_index=own) if config.balance == "crops" else None,
         )  # fmt: skip

@@ -29,8 +29,8 @@ from gconv_ga.train import RunConfig, read_run
 
 CLASSES = (DataOptions, NetworkOptions, RunConfig, Machines, LogOptions, CallOptions)
 OPTIONS = {field.name: field for kind in CLASSES for field in option_fields(kind)}
-# Fields of RunConfig that are no options of their own: they are made of others, or cannot be typed (augmentation).
-MADE_OF_OTHERS = ["segmenter", "split", "crop", "augmentation", "mask_encoding", "init"]
+# Fields of RunConfig that are no options of their own: they are made of others, or cannot be typed (symmetry).
+MADE_OF_OTHERS = ["segmenter", "split", "crop", "symmetry", "mask_encoding", "init"]
 DEFAULTS = {"steps": 1000, "batch_size": 8, "device": "auto"}  # that are not those of the dataclass
 TINY = ["--width", "1", "--depth", "2", "--crop", "32", "--batch-size", "2", "--device", "cpu", "--steps", "4"]
 SMP = ["--arch", "smp:PSPNet:tu-test_resnet", "--crop", "32", "--batch-size", "2", "--device", "cpu"]

@@ -42,6 +42,8 @@ def test_how_masks_say_their_classes_goes_to_json_and_back(run):
     older = json.loads(coded.to_json())
     older["mask_code"] = older.pop("mask_encoding")
     assert RunConfig.from_json(json.dumps(older)) == coded
+    older["augmentation"] = older.pop("symmetry")
+    assert RunConfig.from_json(json.dumps({**older, "augmentation": "C4"})).symmetry == "C4"
     del older["mask_code"]
     assert RunConfig.from_json(json.dumps(older)) == run
 
@@ -80,7 +82,7 @@ def test_what_lies_under_ignored_pixels_changes_no_weight(run, tmp_path):
         ({"precision": "8"}, "precision must be one of '32', 'bf16-mixed', '16-mixed'"),
         ({"patience": 2, "split": {"a": "train"}}, "patience must be None where no image is for validation"),
         ({"seed": -1}, "seed must be an int of at least 0"),
-        ({"augmentation": "E4"}, "augmentation must be a group"),
+        ({"symmetry": "E4"}, "symmetry must be a group"),
         ({"augment": "heavy"}, "augment must be none, light, strong, or kinds among"),
         ({"augment": "strong, color"}, "augment must be without color for images of 1 channels"),
         ({"split": {"a": "val"}}, "split must be one that has images for training"),
