@@ -1,6 +1,7 @@
 """The package seen from outside: what it loads, and what it calls public."""
 
 import ast
+import functools
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from house import PROJECT, ROOT, declared_names, load, public_modules, public_na
 PUBLIC_NAMES = (ROOT / "tests" / "public_names.txt").read_text(encoding="utf-8").split()
 
 
+@functools.cache
 def loaded_by(statement: str) -> set[str]:
     """The top-level packages, without Python's own, that a fresh interpreter has loaded after ``statement``."""
     program = f"{statement}\nimport sys\nprint(*sys.modules)"

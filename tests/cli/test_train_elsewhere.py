@@ -48,7 +48,7 @@ def test_two_nodes_have_the_curve_of_one_process(invoke, data, tmp_path):
 @pytest.fixture
 def encoder(tmp_path, monkeypatch):
     """The weights that are "downloaded", and what was asked for."""
-    state = smp.encoders.get_encoder("resnet18", weights=None).state_dict()
+    state = smp.encoders.get_encoder("mobilenet_v2", weights=None).state_dict()
     numbers = torch.Generator().manual_seed(7)
     weights = {
         name: torch.rand(value.shape, generator=numbers) * 0.05 if value.is_floating_point() else value
@@ -72,14 +72,14 @@ def encoder_of(state, weights):
 
 def test_pretrained_weights_are_those_of_the_encoder(encoder):
     weights, asked = encoder
-    arguments = {"in_channels": 3, "classes": 2, "name": "Unet", "encoder": "resnet18", "group": "C4"}
+    arguments = {"in_channels": 3, "classes": 2, "name": "Unet", "encoder": "mobilenet_v2", "group": "C4"}
     config = SegmenterConfig("smp", arguments, ("a", "b"), Normalization([0.0] * 3, [1.0] * 3))
     state = pretrained_weights(config, "imagenet", seed=3)
-    assert ("smp-hub/resnet18.imagenet", "model.safetensors") in asked
+    assert ("smp-hub/mobilenet_v2.imagenet", "model.safetensors") in asked
     found = encoder_of(state, weights)
     assert all(torch.equal(found[name], value) for name, value in weights.items())
     own = encoder_of(config.build(seed=3).state_dict(), weights)
-    assert not torch.equal(own["conv1.weight"], weights["conv1.weight"]), "the encoder's own are other ones"
+    assert not torch.equal(own["features.0.0.weight"], weights["features.0.0.weight"]), "the encoder's own are other ones"
     again = pretrained_weights(config, "imagenet", seed=4)
     assert any(not torch.equal(state[name], value) for name, value in again.items()), "the head and decoder are drawn"
 
@@ -87,14 +87,14 @@ def test_pretrained_weights_are_those_of_the_encoder(encoder):
 def test_a_run_begins_with_pretrained_weights(encoder, invoke, data, tmp_path):
     """Of grey images: the first kernel is the sum over the colours it was trained for."""
     weights, _ = encoder
-    arch = ["--arch", "smp:FPN:resnet18", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
+    arch = ["--arch", "smp:FPN:mobilenet_v2", "--crop", "32", "--batch-size", "2", "--device", "cpu"]
     tiny = ["--steps", "1", "--learning-rate", "1e-12"]
     invoke("train", *data, "--out", tmp_path / "run", *arch, *tiny, "--pretrained", "imagenet")
     assert read_run(tmp_path / "run").init == "pretrained:imagenet"
     model, _, step = load_checkpoint(tmp_path / "run" / "model.safetensors")
     assert step == 1
     found = encoder_of(model.state_dict(), weights)
-    expected = {**weights, "conv1.weight": weights["conv1.weight"].sum(dim=1, keepdim=True)}
+    expected = {**weights, "features.0.0.weight": weights["features.0.0.weight"].sum(dim=1, keepdim=True)}
     for name, value in expected.items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(found[name], value, rtol=0, atol=1e-6), name

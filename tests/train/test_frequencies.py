@@ -57,7 +57,7 @@ def test_bands_say_what_whole_masks_say() -> None:
 
 
 def test_networks_of_smp_have_such_a_head() -> None:
-    arguments = {"name": "Unet", "encoder": "resnet18", "group": "C4", "in_channels": 1, "classes": 3}
+    arguments = {"name": "Unet", "encoder": "mobilenet_v2", "group": "C4", "in_channels": 1, "classes": 3}
     from gconv_ga.images import Normalization
 
     net = SegmenterConfig("smp", arguments, ("a", "b", "c"), Normalization([0.0], [1.0])).build()
