@@ -59,7 +59,7 @@ class RunConfig:
             the weights of an encoder, which is used with a new head. If None, the weights are random.
 
     Raises:
-        ValueError: A number is out of its range, a change of crops is unknown or not for such images, or no image is for
+        ValueError: A number is out of its range, a random change is unknown or not for such images, or no image is for
             training.
 
     Example:

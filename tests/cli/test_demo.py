@@ -27,7 +27,7 @@ def demo(folder, *arguments):
 def done(tmp_path_factory):
     """One short run: the folder, and what was printed."""
     folder = tmp_path_factory.mktemp("run") / "demo"
-    result = demo(folder, "--steps", "30", "--seed", "1")
+    result = demo(folder, "--steps", "60", "--seed", "1")
     assert result.exit_code == 0, result.output
     return folder, result
 
@@ -45,7 +45,7 @@ def test_the_folder_holds_what_the_closing_words_name(done):
 
 
 def test_the_numbers_are_those_of_the_run(results):
-    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 30, 1)
+    assert (results["group"], results["data"], results["steps"], results["seed"]) == ("C4", "nuclei", 60, 1)
     assert [each["augmentation"] for each in results["networks"]] == ["D4", "D4", None]
     ours, baseline, unaugmented = results["networks"]
     assert baseline["arguments"] == unaugmented["arguments"]
@@ -76,7 +76,7 @@ def test_the_checkpoints_give_the_same_scores(done, results):
     test = load_sample("nuclei").test
     for each in results["networks"]:
         model, config, step = load_checkpoint(done[0] / each["checkpoint"])
-        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 30)
+        assert (config.architecture, config.arguments, step) == (each["architecture"], each["arguments"], 60)
         score = dice(predict_labels(model, test.images), test.masks, classes=2)
         assert score == pytest.approx(each["scores"]["upright"], abs=1e-4)
 
