@@ -38,14 +38,13 @@ from gconv_ga.segmenter import Checkpoint, SegmenterConfig, load_checkpoint, sav
 from gconv_ga.train import RunConfig, train_run
 
 MODELS = ("nuclei", "histology")
-STEPS = 1200
-EVERY = 400  # steps between validations, which have no effect on the weights; those of nuclei take minutes
+STEPS = 3000
+EVERY = 1000  # steps between validations, which have no effect on the weights; those of nuclei take minutes
 PERCENTILE, BLACK = 99.8, 1.0
-ARGUMENTS = {"classes": 2, "group": "C4", "width": 6, "depth": 4}
+ARGUMENTS = {"classes": 2, "group": "C4", "width": 8, "depth": 4}
 PARTS = {
     "test": "test images",
-    "unseen": "microscopes that were not trained on",
-    "other": "further images of four sizes",
+    "other": "further images, of other sizes than the test images",
 }
 ABOUT = Path(__file__).parent / "pretrained_about.json"  # what a card says in words
 
@@ -68,7 +67,7 @@ def configure(data: Path, model: str, steps: int) -> RunConfig:
         {pair.name: part for part, pairs in parts.items() for pair in pairs},
         steps=steps,
         batch_size=8,
-        crop=80,
+        crop=96,
         augment="strong",
         every=EVERY,
         mask_encoding=MaskEncoding(instances=True),

@@ -28,7 +28,6 @@ from PIL import Image
 SPLIT = Path(__file__).parent / "pretrained_split.csv"
 LETTERS = 16  # of an image's name that the table holds
 COLUMNS = ("id", "model", "part", "group", "stain", "height", "width")
-UNSEEN = {(512, 640), (260, 347), (603, 1272), (1040, 1388)}  # sizes of microscopes that are kept for a test
 VALIDATION = 0.15  # share of the images of a stain and size
 # Two images lie beside each other if their edges are correlated at least so much, differ by at most so many times what
 # neighbouring rows differ by, and vary at least so much in grey levels.
@@ -171,10 +170,7 @@ def make_split(data: Path, never: Path, known: Sequence[Path]) -> None:
     for (stain, height, width), names in sorted(kinds.items()):
         if stain not in MODELS:
             continue
-        chosen = "unseen" if (height, width) in UNSEEN else "train"
-        parts = dict.fromkeys(names, chosen)
-        if chosen == "train":
-            parts |= dict.fromkeys(_validation(names, group), "val")
+        parts = dict.fromkeys(names, "train") | dict.fromkeys(_validation(names, group), "val")
         about = [(name[:LETTERS], MODELS[stain], parts[name], group[name][:8]) for name in names]
         rows += [(*row, stain, height, width) for row in about]
     with SPLIT.open("w", newline="", encoding="utf-8") as file:
@@ -189,7 +185,7 @@ def _validation(names: Sequence[str], group: Mapping[str, str]) -> list[str]:
     members: dict[str, list[str]] = defaultdict(list)
     for name in names:
         members[group[name]].append(name)
-    wanted, chosen = max(1, round(VALIDATION * len(names))), list[str]()
+    wanted, chosen = round(VALIDATION * len(names)), list[str]()
     for first in np.random.default_rng(0).permutation(sorted(members)):
         if len(chosen) + len(members[first]) <= wanted:
             chosen += members[first]
