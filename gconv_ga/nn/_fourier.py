@@ -9,14 +9,22 @@ the input to the frequency ``a - m`` of the output alone:
 
 For every output frequency this is one matrix product over the pairs (function, field). Maps are real, so that the
 frequencies ``0 .. n/2`` are enough and everything is real arithmetic: a transform has the ``n`` rows ``Re 0, Re 1,
-Im 1, Re 2, ...``. With J functions, each pair of fields costs ``(2 n - 2) J`` multiplications per pixel, where the
+Im 1, Re 2, ...``. A complex product takes three real ones (Gauss), ``w z = k_1 + k_3 + i (k_1 + k_2)`` with
+
+    k_1 = Re w (Re z + Im z),  k_2 = (Im w - Re w) Re z,  k_3 = -(Re w + Im w) Im z,
+
+so that with J functions and even n each pair of fields costs ``(3 n / 2 - 1) J`` multiplications per pixel, where the
 dense convolution costs ``n^2 k^2``. Free taps on C4 are such functions too: the transform of each orbit of four taps.
+
+The real and imaginary parts of the factors ``w`` are called the numbers of a layer: as many as it has weights.
+The gradient of the input is a group convolution of the gradient of the output, with the kernels ``k*_u =
+flip(L_u k_{u^-1})``, and up to signs and factors its numbers are those of the layer in another order.
 
 On ``D_n`` a field has two sides, the elements ``r^i`` and ``r^i m``, each with a transform ``x_s^``. The reflection
 ``m`` exchanges the sides; it multiplies a row of the transform by ``sigma = 1`` (real parts) or ``-1`` (imaginary
 parts), and a function by its parity. In sums and differences ``x_0^ + sigma x_1^`` and ``x_0^ - sigma x_1^`` the
-products fall into two halves that do not mix, which costs ``2 (2 n - 2) J`` where the dense convolution costs
-``4 n^2 k^2``.
+products fall into two halves that do not mix. A number there differs between the real and the imaginary rows, so that
+a product takes four real ones: ``2 (2 n - 2) J`` multiplications, where the dense convolution costs ``4 n^2 k^2``.
 
 This file holds the algebra, in terms that do not depend on sizes, and a slow reference in plain torch;
 `_fourier_kernel` computes with it.
@@ -27,11 +35,11 @@ References:
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,19 +53,25 @@ MOST_ROTATIONS = 60  # as in native/group_conv.cpp
 
 
 class Component(NamedTuple):
-    """One row of the products: a signed sum of one or two terms, each a function applied to a row of the transform.
+    """One row of what the numbers are multiplied by: a signed sum of one or two terms, or of two other components.
 
     Args:
         frequency: Frequency of the input, ``0 .. n // 2``.
-        terms: Sign, function and row of each term; the first sign is 1.
+        terms: Sign, function and row of each term, a function applied to a row of the transform; the first sign is 1.
+        pair: Of a sum: the two components, and the sign of the second.
     """
 
     frequency: int
     terms: tuple[tuple[int, int, int], ...]
+    pair: tuple[int, int, int] | None = None
 
 
 class Block(NamedTuple):
-    """One output frequency: its one or two rows of the transform, and the components that they are sums of."""
+    """One matrix product: its one or two rows of the output, and the components that they are sums of.
+
+    The rows of the output are those of the transform; after them come the ``k_1`` of the complex frequencies, whose
+    ``k_3`` and ``k_2`` lie in the rows of the real and the imaginary part.
+    """
 
     first_row: int
     rows: int
@@ -65,22 +79,26 @@ class Block(NamedTuple):
     components: int
 
 
+# What multiplies a component in a row of a block: one or two numbers, each with its coefficient.
+Factor = tuple[tuple[float, int], ...]
+
+
 @dataclass(frozen=True, eq=False)
 class FourierPlan:
-    """Everything about a convolution on ``C_n`` that depends neither on its weights nor on sizes.
+    """Everything about a convolution on ``C_n`` or ``D_n`` that depends neither on its weights nor on sizes.
 
     Args:
         n: Number of rotations.
         functions: The steerable functions.
         quarters: Whether a rotation by 90 degrees multiplies every function of even frequency by 1 or -1.
-        components: Rows of the products.
-        blocks: Output frequencies.
+        components: Rows that the numbers are multiplied by. For ``D_n`` those of one half.
+        blocks: Matrix products. For ``D_n`` those of one half.
         forward: The transform over the orientations, rows by elements.
         inverse: Its inverse.
-        mixing: Matrix from the weights (rotation, function) to the numbers of the blocks, block by block, each with its
-            rows and for each row its components.
-        parity: For ``D_n``: 1 or -1 for each function, which a reflection multiplies it by. The components and blocks
-            are then those of one half.
+        basis: Matrix from the weights (element, function) to the numbers.
+        factors: The numbers, half by half, block by block, row by row, component by component.
+        adjoint_factors: The same for the gradient of the input.
+        parity: For ``D_n``: 1 or -1 for each function, which a reflection multiplies it by.
     """
 
     n: int
@@ -90,7 +108,9 @@ class FourierPlan:
     blocks: tuple[Block, ...]
     forward: Tensor  # [n, n]
     inverse: Tensor  # [n, n]
-    mixing: Tensor  # [P, n, J]
+    basis: Tensor  # [P, |G|, J]
+    factors: tuple[Factor, ...]
+    adjoint_factors: tuple[Factor, ...]
     parity: Tensor | None = None  # [J]
 
     @property
@@ -98,14 +118,19 @@ class FourierPlan:
         """Number of sides of a field: 2 if there are reflections, else 1."""
         return 1 if self.parity is None else 2
 
-    def side(self, half: int, function: int) -> int:
-        """Return which of sum and difference (0 and 1) a half of the products reads through a function."""
-        return half if self.parity is None or self.parity[function] > 0 else 1 - half
-
     @property
     def kernel_size(self) -> int:
         """Number of rows and columns."""
         return self.functions.shape[-1]
+
+    @property
+    def rows(self) -> int:
+        """Number of rows of the output of one half, with the ``k_1`` after those of the transform."""
+        return self.n + (0 if self.sides == 2 else (self.n - 1) // 2)
+
+    def side(self, half: int, function: int) -> int:
+        """Return which of sum and difference (0 and 1) a half of the products reads through a function."""
+        return half if self.parity is None or self.parity[function] > 0 else 1 - half
 
 
 def plan_key(filters: Filters) -> str | None:
@@ -154,8 +179,15 @@ class PlanKey(NamedTuple):
 
     @property
     def numbers(self) -> int:
-        """Number of numbers of a pair of fields, and of multiplications per pixel."""
-        return self.sides * (2 * self.n - 2 + self.n % 2) * self.function_count
+        """Number of numbers of a pair of fields."""
+        return self.sides * self.n * self.function_count
+
+    @property
+    def multiplications(self) -> int:
+        """Number of multiplications of a pair of fields per pixel."""
+        real = 2 - self.n % 2
+        pairs = (self.n - 1) // 2
+        return (real + 3 * pairs if self.sides == 1 else 2 * (real + 4 * pairs)) * self.function_count
 
 
 def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
@@ -172,7 +204,7 @@ def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
     dense = order**2 * taps * pairs + 17 * maps
     dense_kernels = 73 * order**2 * taps * pairs + 7.1e6
     functions = order * in_fields * (read.function_count * taps / 2 + 2 * taps)
-    fourier = 1.65 * read.numbers * pairs + 1.55 * functions + (0.6 * n + 45) * maps
+    fourier = 1.65 * read.multiplications * pairs + 1.55 * functions + (0.6 * n + 45) * maps
     weights = order * (taps if read.grid else read.function_count)
     fourier_kernels = read.numbers * pairs * (100 + 2.2 * weights) + 1.06e7
     gain = 0.9 * dense - fourier
@@ -205,42 +237,17 @@ def plan_of(key: str) -> FourierPlan:
 def mixing_of(key: str, dtype: torch.dtype) -> Tensor:
     """Return the matrix from the free weights of a pair of fields to its numbers.
 
-    With reflections, output side 0 reads side ``s`` of the input with the planes of the elements ``r^i m^s``; the sum
-    and difference of the two, up to the sign of the component, are the numbers of the halves.
-
     Shape:
-        - output: ``[P, |G| * W]`` with W weights per element; P counts both halves
+        - output: ``[P, |G| * W]`` with W weights per element
     """
-    read, plan = PlanKey.read(key), plan_of(key)
+    plan = plan_of(key)
     with plain_tensors():
-        mixing = plan.mixing  # [P, n, J]
-        if read.grid:
+        mixing = plan.basis
+        if PlanKey.read(key).grid:
             # The functions are orthogonal: coefficients are products with them.
             flat = plan.functions.flatten(1)
             mixing = mixing @ (flat / flat.square().sum(dim=1, keepdim=True))
-        if read.reflections:
-            signs = torch.tensor(_signs_of_numbers(plan), dtype=mixing.dtype)[:, None, None]
-            # Half of each: the sides of the output are their sum and difference.
-            mixing = 0.5 * torch.cat(
-                (torch.stack((mixing, signs * mixing), dim=1), torch.stack((mixing, -signs * mixing), dim=1))
-            )
         return mixing.flatten(1).to(dtype).contiguous()
-
-
-def _signs_of_numbers(plan: FourierPlan) -> list[int]:
-    """Return for each number of a half the sign that a reflection gives its component."""
-    signs = []
-    for component in plan.components:
-        found = {_sign_of_row(row) * int(plan.side(0, f) == 0 or -1) for _, f, row in component.terms}
-        if len(found) != 1:
-            raise RuntimeError("a component is neither even nor odd under reflection")
-        signs.append(found.pop())
-    return [
-        sign
-        for block in plan.blocks
-        for _ in range(block.rows)
-        for sign in signs[block.first_component : block.first_component + block.components]
-    ]
 
 
 def _sign_of_row(row: int) -> int:
@@ -249,7 +256,7 @@ def _sign_of_row(row: int) -> int:
 
 
 def mix(weight: Tensor, key: str) -> Tensor:
-    """Return the numbers of the blocks for the free weights of a layer.
+    """Return the numbers for the free weights of a layer.
 
     Shape:
         - weight: ``[C_out, C_in, |G|, ...]``
@@ -279,22 +286,32 @@ def fourier_reference(x: Tensor, numbers: Tensor, key: str, padding: int) -> Ten
         transform = torch.stack((transform[0] + signs * transform[1], transform[0] - signs * transform[1]))
     products = F.conv2d(transform.reshape(-1, 1, height, width), plan.functions.to(x)[:, None], padding=padding)
     products = products.view(plan.sides, batch, plan.n, fields, -1, *products.shape[-2:])
-    rows, done = [], 0
+    multiplied = torch.stack([sum(c * numbers[i] for c, i in factor) for factor in plan.factors])
+    halves, done = [], 0
     for half in range(plan.sides):
+        z: list[Tensor] = []
+        for part in plan.components:
+            if part.pair is not None:
+                one, other, sign = part.pair
+                z.append(z[one] + sign * z[other])
+                continue
+            terms = [sign * products[plan.side(half, f), :, row, :, f] for sign, f, row in part.terms]
+            z.append(terms[0] if len(terms) == 1 else terms[0] + terms[1])
+        rows: dict[int, Tensor] = {}
         for block in plan.blocks:
-            parts = plan.components[block.first_component : block.first_component + block.components]
-            terms = [
-                [sign * products[plan.side(half, f), :, row, :, f] for sign, f, row in part.terms] for part in parts
-            ]
-            z = torch.stack([term[0] if len(term) == 1 else term[0] + term[1] for term in terms], dim=1)
-            for _ in range(block.rows):
-                rows.append(torch.einsum("qoc,bqcyx->boyx", numbers[done : done + block.components], z))
+            own = torch.stack(z[block.first_component : block.first_component + block.components], dim=1)
+            for row in range(block.first_row, block.first_row + block.rows):
+                rows[row] = torch.einsum("qoc,bqcyx->boyx", multiplied[done : done + block.components], own)
                 done += block.components
-    halves = torch.stack(rows, dim=1).unflatten(1, (plan.sides, plan.n))  # [B, S, n, O, H', W']
+        for extra in range(plan.n, plan.rows):
+            real, imaginary, _ = transform_rows(plan.n)[extra - plan.n + 1]
+            rows[real], rows[cast(int, imaginary)] = rows[real] + rows[extra], rows[cast(int, imaginary)] + rows[extra]
+        halves.append(torch.stack([rows[row] for row in range(plan.n)], dim=1))
+    y = torch.stack(halves, dim=1)  # [B, S, n, O, H', W']
     if plan.sides == 2:
-        one, other = halves.unbind(1)
-        halves = torch.stack((one + other, signs * (one - other)), dim=1)
-    return torch.einsum("ha,bsaoyx->boshyx", plan.inverse.to(x), halves).flatten(2, 3)
+        one_half, other_half = y.unbind(1)
+        y = torch.stack((one_half + other_half, signs * (one_half - other_half)), dim=1)
+    return torch.einsum("ha,bsaoyx->boshyx", plan.inverse.to(x), y).flatten(2, 3)
 
 
 def transform_rows(n: int) -> dict[int, tuple[int, int | None, int]]:
@@ -356,41 +373,171 @@ def _make_plan(
             forward[imaginary] = -torch.sin(a * angle * elements)
     scale = torch.full((n, 1), 2 / n, dtype=torch.float64)
     scale[[real for real, imaginary, _ in rows.values() if imaginary is None]] = 1 / n
-    components: list[Component] = []
-    blocks: list[Block] = []
-    mixing: list[Tensor] = []
+    parity = _parity_of(functions) if reflections else None
     modes = _find_modes(n, functions, rotated, frequency)
-    for b in range(n // 2 + 1):
-        first, factors = len(components), []
-        for mode, a, conjugated in _products_of(b, n, modes):
-            factor = _factor(mode, a, conjugated, len(functions), n, halved=2 * b % n != 0)
-            for part, terms in zip((factor, 1j * factor), _terms(mode, rows[a % n], conjugated), strict=True):
-                if terms:
-                    sign = terms[0][0]
-                    components.append(Component(min(a % n, -a % n), tuple((sign * s, f, r) for s, f, r in terms)))
-                    factors.append(sign * part)
-        stacked = torch.stack(factors)  # [components, n, J]
-        real, imaginary, _ = rows[b]
-        mixing += [stacked.real] if imaginary is None else [stacked.real, stacked.imag]
-        blocks.append(Block(real, 1 if imaginary is None else 2, first, len(components) - first))
+    layout = _Layout(n, modes, parity)
+    basis = layout.basis(len(functions))
+    exchange = _exchange(n, modes, functions, parity, basis)
+    adjoint = tuple(tuple((c * exchange[i][0], exchange[i][1]) for c, i in factor) for factor in layout.factors)
     signs = [1 if m % 4 == 0 else -1 for m in frequency]
     even = [f for f, m in enumerate(frequency) if m % 2 == 0]
     turned = torch.stack([signs[f] * functions[f] for f in even]) if even else functions[:0]
     quarters = n % 4 == 0 and bool((functions[even].rot90(1, (-2, -1)) - turned).abs().le(1e-9).all())
     inverse = (scale * forward).T.contiguous()
     return FourierPlan(
-        n, functions.contiguous(), quarters, tuple(components), tuple(blocks), forward, inverse, torch.cat(mixing),
-        _parity_of(functions) if reflections else None,
+        n, functions.contiguous(), quarters, tuple(layout.components), tuple(layout.blocks), forward, inverse, basis,
+        tuple(layout.factors), adjoint, parity,
     )  # fmt: skip
 
 
-def _parity_of(functions: Tensor) -> Tensor:
-    """Return 1 or -1 for each function, which a reflection of the last axis multiplies it by."""
-    reflected = functions.flip(-1)
+class _Edge(NamedTuple):
+    """One complex product: its factor as a matrix on the weights, and its one or two components, each with its sign."""
+
+    factor: Tensor  # complex, [n, J]
+    parts: tuple[tuple[int, Component], ...]
+
+
+class _Layout:
+    """Components, blocks and factors of a plan, and the numbers that the factors are made of.
+
+    A number is named by the place of its edge, "real" or "imag", and for ``D_n`` by the sign with which it takes the
+    planes of the reflections.
+    """
+
+    def __init__(self, n: int, modes: "list[_Mode]", parity: Tensor | None) -> None:
+        self.n, self.parity = n, parity
+        self.edges: list[_Edge] = []
+        self.components: list[Component] = []
+        self.blocks: list[Block] = []
+        self.numbers: dict[tuple[int, str, int], int] = {}
+        self._rows: list[list[tuple[int, tuple[tuple[float, int, str], ...]]]] = []
+        rows = transform_rows(n)
+        for b in range(n // 2 + 1):
+            real, imaginary, _ = rows[b]
+            first = len(self.edges)
+            for mode, a, conjugated in _products_of(b, n, modes):
+                factor = _factor(mode, a, conjugated, _count(modes), n, halved=2 * b % n != 0)
+                parts = []
+                for terms in _terms(mode, rows[a % n], conjugated):
+                    if terms:
+                        sign = terms[0][0]
+                        signed = tuple((sign * s, f, r) for s, f, r in terms)
+                        parts.append((sign, Component(min(a % n, -a % n), signed)))
+                self.edges.append(_Edge(factor, tuple(parts)))
+            own = range(first, len(self.edges))
+            if imaginary is not None and parity is None:
+                self._add_complex(b, real, imaginary, own)
+            else:
+                self._add_real(real, 1 if imaginary is None else 2, own)
+        self.factors: list[Factor] = []
+        for half in range(1 if parity is None else 2):
+            for row in self._rows:
+                for component, terms in row:
+                    sign = 1 if parity is None else (1 - 2 * half) * self._sign_of(self.components[component])
+                    self.factors.append(tuple((c, self._number(edge, part, sign)) for c, edge, part in terms))
+
+    def _number(self, edge: int, part: str, sign: int) -> int:
+        return self.numbers.setdefault((edge, part, sign), len(self.numbers))
+
+    def _sign_of(self, component: Component) -> int:
+        """Return the sign that a reflection gives a component."""
+        assert self.parity is not None  # noqa: S101  of a private caller
+        found = {_sign_of_row(row) * (1 if self.parity[f] > 0 else -1) for _, f, row in component.terms}
+        if len(found) != 1:
+            raise RuntimeError("a component is neither even nor odd under reflection")
+        return found.pop()
+
+    def _add_real(self, first_row: int, rows: int, edges: Iterable[int]) -> None:
+        """Add a block whose components are those of its edges: for ``w z`` the rows ``Re`` and ``Im``, four products."""
+        first = len(self.components)
+        places: list[list[int]] = []
+        for edge in edges:
+            places.append(list(range(len(self.components), len(self.components) + len(self.edges[edge].parts))))
+            self.components += [component for _, component in self.edges[edge].parts]
+        self.blocks.append(Block(first_row, rows, first, len(self.components) - first))
+        for row in range(rows):
+            found = []
+            for edge, own in zip(edges, places, strict=True):
+                for i, ((sign, _), place) in enumerate(zip(self.edges[edge].parts, own, strict=True)):
+                    coefficient = -sign if (row, i) == (0, 1) else sign
+                    found.append((place, ((float(coefficient), edge, "real" if row == i else "imag"),)))
+            self._rows.append(found)
+
+    def _add_complex(self, b: int, real: int, imaginary: int, edges: Sequence[int]) -> None:
+        """Add the three products of a complex frequency."""
+        first, count = len(self.components), len(edges)
+        parts = [self.edges[edge].parts for edge in edges]
+        self.components += [part[0][1] for part in parts] + [part[1][1] for part in parts]
+        signs = [(part[0][0], part[1][0]) for part in parts]
+        for i, (one, other) in enumerate(signs):
+            frequency = self.components[first + i].frequency
+            self.components.append(Component(frequency, (), (first + i, first + count + i, one * other)))
+        self.blocks += [
+            Block(real, 1, first + count, count), Block(imaginary, 1, first, count),
+            Block(self.n + b - 1, 1, first + 2 * count, count),
+        ]  # fmt: skip
+        each = list(zip(edges, signs, range(first, first + count), strict=True))
+        self._rows += [
+            [(i + count, ((-t, edge, "real"), (-t, edge, "imag"))) for edge, (_, t), i in each],
+            [(i, ((-s, edge, "real"), (s, edge, "imag"))) for edge, (s, _), i in each],
+            [(i + 2 * count, ((s, edge, "real"),)) for edge, (s, _), i in each],
+        ]
+
+    def basis(self, functions: int) -> Tensor:
+        """Return the matrix from the weights to the numbers, ``[P, |G|, J]``."""
+        found = []
+        for edge, part, sign in self.numbers:
+            factor = self.edges[edge].factor
+            row = factor.real if part == "real" else factor.imag
+            # Half of each: the sides of the output are sum and difference of the halves.
+            found.append(row if self.parity is None else 0.5 * torch.cat((row, sign * row)))
+        sides = 1 if self.parity is None else 2
+        if len(found) != sides * self.n * functions:
+            raise RuntimeError("there are not as many numbers as weights")
+        return torch.stack(found)
+
+
+def _count(modes: "list[_Mode]") -> int:
+    return sum(1 if mode.sine is None else 2 for mode in modes)
+
+
+def _exchange(
+    n: int, modes: "list[_Mode]", functions: Tensor, parity: Tensor | None, basis: Tensor
+) -> list[tuple[float, int]]:
+    """Return for each number that of the kernels ``flip(L_u k_{u^-1})`` as a coefficient and one of the numbers."""
+    count = len(functions)
+    opposite = _parity_of(functions, "a rotation by 180 degrees", lambda each: each.flip(-2, -1))
+    moved = torch.zeros_like(basis)
+    for i in range(n):
+        turn = torch.zeros(count, count, dtype=torch.float64)
+        for mode in modes:
+            c, s = (trig(2 * math.pi / n * mode.frequency * i) for trig in (math.cos, math.sin))
+            turn[mode.cosine, mode.cosine] = c
+            if mode.sine is not None:
+                turn[mode.sine, mode.sine] = c
+                turn[mode.sine, mode.cosine], turn[mode.cosine, mode.sine] = mode.sense * s, -mode.sense * s
+        turn = opposite[:, None] * turn
+        moved[:, -i % n] = basis[:, i] @ turn
+        if parity is not None:
+            moved[:, n + i] = basis[:, n + i] @ (turn * parity)
+    flat = basis.flatten(1)
+    found = (moved.flatten(1) @ flat.T) / flat.square().sum(dim=1)
+    found[found.abs() < 1e-9] = 0  # noqa: PLR2004
+    places = found.abs().argmax(dim=1)
+    if found.count_nonzero() != len(found):
+        raise RuntimeError("the numbers of the adjoint are not those of the layer in another order")
+    return [(float(found[i, place]), int(place)) for i, place in enumerate(places.tolist())]
+
+
+def _parity_of(
+    functions: Tensor, what: str = "reflection", move: Callable[[Tensor], Tensor] = lambda each: each.flip(-1)
+) -> Tensor:
+    """Return 1 or -1 for each function, which a move multiplies it by, by default a reflection of the last axis."""
+    reflected = move(functions)
     errors = [(reflected - sign * functions).abs().flatten(1).amax(dim=1) for sign in (1, -1)]
     if torch.minimum(*errors).max() > 1e-9 * functions.abs().max():
-        raise RuntimeError("a steerable function is neither even nor odd under reflection")
-    return torch.where(errors[0] < errors[1], 1.0, -1.0)
+        raise RuntimeError(f"a steerable function is neither even nor odd under {what}")
+    return torch.where(errors[0] < errors[1], 1.0, -1.0).double()
 
 
 def _products_of(b: int, n: int, modes: list[_Mode]) -> list[tuple[_Mode, int, bool]]:

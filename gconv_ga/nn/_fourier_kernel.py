@@ -32,10 +32,16 @@ from ._fourier import (
 )
 
 FOLDER = Path(__file__).parent / "native"
-INTERFACE_VERSION = 2  # as in native/group_conv.cpp
+INTERFACE_VERSION = 3  # as in native/group_conv.cpp
 _NAMES = {torch.float32: "float", torch.float64: "double"}
-_INTEGERS = ("n", "sides", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components")
-_TABLES = ("block", "frequency", "butterfly", "single", "kind", "order", "orbit", "coefficient", "forward", "inverse")
+_INTEGERS = (
+    "n", "sides", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components", "pairs",
+    "products", "numbers",
+)  # fmt: skip
+_TABLES = (
+    "block", "frequency", "butterfly", "single", "pair", "kind", "order", "orbit", "number", "weight", "coefficient",
+    "forward", "inverse",
+)  # fmt: skip
 
 
 class _Plan(ctypes.Structure):
@@ -160,13 +166,22 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     butterflies: list[list[int]] = []
     singles: list[list[int]] = []
     halves = range(plan.sides)
+    pairs_of_components = [
+        [component.pair[0], component.pair[1], component.pair[2], number]
+        for number, component in enumerate(plan.components)
+        if component.pair is not None  # on C_n alone, which has no halves
+    ]
+    # Two numbers each, the second often with the coefficient 0.
+    factors = [
+        [(*factor, (0.0, 0))[:2] for factor in each] for each in (plan.factors, plan.adjoint_factors)
+    ]
     for a in range(plan.n // 2 + 1):
         first_row, imaginary, _ = rows[a]
         before = len(butterflies), len(singles)
         pairs: dict[tuple[int, ...], dict[int, int]] = {}
         height = 1 if imaginary is None else 2
         for half, (number, component) in itertools.product(halves, enumerate(plan.components)):
-            if component.frequency != a:
+            if component.frequency != a or component.pair is not None:
                 continue
             places = tuple((plan.side(half, f) * height + row - first_row) * count + f for _, f, row in component.terms)
             if len(places) == 1:
@@ -183,9 +198,7 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     tables = {
         "block": integers(
             [
-                Block(
-                    half * plan.n + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components
-                )
+                Block(half * plan.rows + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components)
                 for half in halves
                 for b in plan.blocks
             ]
@@ -193,16 +206,20 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
         "frequency": integers(frequencies),
         "butterfly": integers(butterflies),
         "single": integers(singles),
+        "pair": integers(pairs_of_components),
         "kind": integers(kinds),
         "order": integers(order),
         "orbit": integers(orbit),
+        "number": integers([[[i for _, i in factor] for factor in each] for each in factors]),
+        "weight": torch.tensor([[[c for c, _ in factor] for factor in each] for each in factors], dtype=dtype),
         "coefficient": coefficients.to(dtype).contiguous(),
         "forward": plan.forward.to(dtype).contiguous(),
         "inverse": plan.inverse.to(dtype).contiguous(),
     }
     sizes = (
         plan.n, plan.sides, count, plan.kernel_size, int(plan.quarters), plan.sides * len(plan.blocks),
-        len(frequencies), len(kinds), plan.sides * len(plan.components),
+        len(frequencies), len(kinds), plan.sides * len(plan.components), len(pairs_of_components),
+        len(plan.factors), len(plan.basis),
     )  # fmt: skip
     return _Plan(*sizes, *(tables[name].data_ptr() for name in _TABLES)), tables
 
@@ -269,24 +286,15 @@ def _run(function: Any, arguments: tuple[Any, ...], target: Tensor | None, share
         raise MemoryError("not enough memory for a group convolution")
 
 
-def _shares(batch: int, rows: int, least: int) -> list[list[Share]]:
-    """Return rounds of shares; those of one round touch no common row of input.
-
-    Args:
-        batch: Number of images.
-        rows: Rows of the output.
-        least: Rows that the shares of a round must lie apart.
-    """
+def _shares(batch: int, rows: int) -> list[Share]:
+    """Return shares of a batch of images with so many rows; they have no row in common."""
     threads = torch.get_num_threads()
     if threads == 1 or batch >= threads:
         parts = min(threads, batch)
-        return [[(batch * i // parts, batch * (i + 1) // parts, 0, rows) for i in range(parts)]]
-    bands = max(1, min(2 * -(-threads // batch), rows // max(least, 1)))
+        return [(batch * i // parts, batch * (i + 1) // parts, 0, rows) for i in range(parts)]
+    bands = max(1, min(2 * -(-threads // batch), rows))
     cuts = [rows * i // bands for i in range(bands + 1)]
-    return [
-        [(image, image + 1, cuts[i], cuts[i + 1]) for image in range(batch) for i in range(first, bands, 2)]
-        for first in range(min(bands, 2))
-    ]
+    return [(image, image + 1, cuts[i], cuts[i + 1]) for image in range(batch) for i in range(bands)]
 
 
 # ---- Operators: opaque to torch.compile, which sees the shapes alone
@@ -375,7 +383,7 @@ def fourier_conv(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padd
     sizes = _Sizes(x.shape[1], numbers.shape[1], x.shape[3], x.shape[4], padding)
     function = getattr(LIBRARY, f"forward_{_NAMES[x.dtype]}")
     arguments = ctypes.byref(plan), ctypes.byref(sizes), _address(x), _address(numbers), _address(bias), _address(y)
-    _run(function, arguments, None, [share for each in _shares(x.shape[0], y.shape[3], 1) for share in each])
+    _run(function, arguments, None, _shares(x.shape[0], y.shape[3]))
     return y
 
 
@@ -398,23 +406,20 @@ def fourier_conv_backward(
 ) -> tuple[Tensor, Tensor]:
     """Return the gradients of input and numbers; an empty tensor for one that is not needed."""
     grad, x, numbers = grad.contiguous(), x.contiguous(), numbers.contiguous()
-    grad_x = torch.zeros_like(x) if need_x else x.new_empty(0)
+    grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
     if not grad.numel() or not (need_x or need_numbers):
-        return grad_x, torch.zeros_like(numbers) if need_numbers else x.new_empty(0)
+        return grad_x.zero_(), torch.zeros_like(numbers) if need_numbers else x.new_empty(0)
     plan, _ = _tables(key, x.dtype)
     sizes = _Sizes(x.shape[1], numbers.shape[1], x.shape[3], x.shape[4], padding)
     function = getattr(LIBRARY, f"backward_{_NAMES[x.dtype]}")
-    rounds = _shares(x.shape[0], grad.shape[3], PlanKey.read(key).kernel_size - 1)
+    shares = _shares(x.shape[0], x.shape[3])
     # A sum of its own for each share, added up in their order: the result does not depend on who is first.
-    parts = numbers.new_zeros(sum(map(len, rounds)) if need_numbers else 0, *numbers.shape)
+    parts = numbers.new_zeros(len(shares) if need_numbers else 0, *numbers.shape)
     arguments = (
         ctypes.byref(plan), ctypes.byref(sizes), _address(grad), _address(x), _address(numbers),
         _address(grad_x if need_x else None),
     )  # fmt: skip
-    done = 0
-    for shares in rounds:
-        _run(function, arguments, parts[done:], shares)
-        done += len(shares)
+    _run(function, arguments, parts, shares)
     if not need_numbers:
         return grad_x, x.new_empty(0)
     return grad_x, parts[0] if len(parts) == 1 else parts.sum(dim=0)

@@ -1,14 +1,18 @@
 // Group convolution over C_n in the Fourier basis of the rotations, for float and double.
 //
 // What is computed is described in _fourier.py: a transform over the orientations, the steerable functions applied to each
-// row of it, one matrix product for each output frequency, and the inverse transform. Everything happens tile by tile, so
-// that the products with all functions, which would be many times the size of the input, never leave the cache.
+// row of it, one matrix product for each output frequency (three where it is complex), and the inverse transform. Everything
+// happens tile by tile, for a few panels of positions and a few input fields at a time, so that the products with all
+// functions, which would be many times the size of the input, never leave the cache.
+//
+// The gradient of the input is a convolution of the gradient of the output, by the same numbers in another order; and what it
+// multiplies by the numbers gives the gradient of the numbers too, as products with the transform of the input.
 //
 // Tables are data; only common numbers of rotations are template parameters, for the transforms. There is no global
 // state, no thread of its own and no library but libc: the caller shares rows or images out, and says how to start threads.
 //
-// Positions of a tile are numbered line by line over the window *with* its border of K - 1 columns: the functions at
-// position p then read at p + dy * pitch + dx. Results at the K - 1 last positions of a line belong to no pixel and are left out.
+// Positions are the pixels of a tile's output, line by line and image by image, in vectors. A vector has its window's positions
+// side by side: either lines are whole vectors, or the window is held in K copies that are shifted by a column each, without borders.
 
 #include <algorithm>
 #include <cstdint>
@@ -25,9 +29,9 @@
 #endif
 #endif
 #if VECTOR_BYTES == 32
-enum { ROWS = 4, VECTORS = 3, OUTER_ROWS = 3, OUTER_COLUMNS = 4 };  // for 16 registers
+enum { ROWS = 6, VECTORS = 2 };  // for 16 registers
 #else
-enum { ROWS = 8, VECTORS = 3, OUTER_ROWS = 6, OUTER_COLUMNS = 4 };  // for 32 registers
+enum { ROWS = 12, VECTORS = 2 };  // for 32 registers
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -36,14 +40,8 @@ enum { ROWS = 8, VECTORS = 3, OUTER_ROWS = 6, OUTER_COLUMNS = 4 };  // for 32 re
 namespace {
 
 template <class T> struct Traits;
-template <> struct Traits<float> {
-    typedef float Vector __attribute__((vector_size(VECTOR_BYTES)));
-    typedef float Four __attribute__((vector_size(16)));
-};
-template <> struct Traits<double> {
-    typedef double Vector __attribute__((vector_size(VECTOR_BYTES)));
-    typedef double Four __attribute__((vector_size(32)));
-};
+template <> struct Traits<float> { typedef float Vector __attribute__((vector_size(VECTOR_BYTES))); };
+template <> struct Traits<double> { typedef double Vector __attribute__((vector_size(VECTOR_BYTES))); };
 template <class T> using Vector = typename Traits<T>::Vector;
 template <class T> constexpr int LANES = VECTOR_BYTES / sizeof(T);
 constexpr int MOST_ROTATIONS = 60;
@@ -58,17 +56,24 @@ template <class T> INLINE void store(T* to, Vector<T> v) { memcpy(to, &v, sizeof
 
 // As in _fourier_kernel.py; all tables are owned by the caller. Rows of the integer tables are named beside them.
 template <class T> struct Plan {
-    int32_t n, sides, functions, kernel_size, quarters, blocks, frequencies, kinds, components;
+    int32_t n, sides, functions, kernel_size, quarters, blocks, frequencies, kinds, components, pairs, products, numbers;
     const int32_t* block;      // first row, rows, first component, components; rows and components count the halves of D_n one by one
     const int32_t* frequency;  // rows, first row, first butterfly, butterflies, first single, singles
     const int32_t* butterfly;  // index, other index, component of their sum, component of their difference
     const int32_t* single;     // index, component; an index is (side * rows + row) * functions + function
+    const int32_t* pair;       // component, other component, sign of the other, component of their sum
     const int32_t* kind;       // first feature, features, first function, functions, whether each is a feature as it is
     const int32_t* order;      // functions by kind
     const int32_t* orbit;      // pairs of taps that a quarter turn takes into one another
+    const int32_t* number;     // [2, products, 2]: the two numbers that a factor is the sum of; for the convolution, then for its adjoint
+    const T* weight;           // [2, products, 2]: their coefficients
     const T* coefficient;      // [functions of the kind, features of the kind], kind by kind
     const T* forward;          // [n, n]
     const T* inverse;          // [n, n]
+
+    // Rows of the output: those of the transform, and without reflections those of the products for real and imaginary part together.
+    int extra() const { return sides == 2 ? 0 : (n - 1) / 2; }
+    int rows() const { return sides * n + extra(); }
 };
 
 template <class T> struct Buffer {
@@ -193,39 +198,22 @@ constexpr int MOST_TAPS = 49;
 // Features of a window are sums and differences of opposite taps; where quarter turns are among the rotations, the sums
 // are combined once more, so that a function of even frequency needs half of them. Their order:
 //   without quarters: sums, the centre | differences;   with quarters: sums of sums, the centre | differences of sums | differences.
-template <class T> static void features(const T* x, const int64_t* tap, int half, bool quarters, const int32_t* orbit, T* f) {
+template <class T> static void features(const T* const* x, const int64_t* tap, int half, bool quarters, const int32_t* orbit, T* f) {
     T rest[MOST_TAPS / 2 * PANEL<T>], *sum = quarters ? rest : f, *difference = f + (half + 1) * PANEL<T>;
     for (int t = 0; t < half; t++, difference += PANEL<T>) {
-        const T *one = x + tap[t], *other = x + tap[2 * half - t];
         EACH_VECTOR {
-            Vector<T> a = load(one + v), b = load(other + v);
+            const T* at = x[v / LANES<T>];
+            Vector<T> a = load(at + tap[t]), b = load(at + tap[2 * half - t]);
             store(sum + t * PANEL<T> + v, a + b);
             store(difference + v, a - b);
         }
     }
-    EACH_VECTOR store(f + (quarters ? half / 2 : half) * PANEL<T> + v, load(x + tap[half] + v));
+    EACH_VECTOR store(f + (quarters ? half / 2 : half) * PANEL<T> + v, load(x[v / LANES<T>] + tap[half]));
     if (!quarters) return;
     for (int o = 0; o < half / 2; o++) EACH_VECTOR {
         Vector<T> a = load(sum + orbit[2 * o] * PANEL<T> + v), b = load(sum + orbit[2 * o + 1] * PANEL<T> + v);
         store(f + o * PANEL<T> + v, a + b);
         store(f + (half / 2 + 1 + o) * PANEL<T> + v, a - b);
-    }
-}
-
-// The adjoint: what each tap gets from the features; tap t goes to taps + t * line.
-template <class T> static void spread(const T* f, int half, bool quarters, const int32_t* orbit, T* taps, int64_t line) {
-    T rest[MOST_TAPS / 2 * PANEL<T>];
-    const T *sum = quarters ? rest : f, *difference = f + (half + 1) * PANEL<T>;
-    if (quarters) for (int o = 0; o < half / 2; o++) EACH_VECTOR {
-        Vector<T> a = load(f + o * PANEL<T> + v), b = load(f + (half / 2 + 1 + o) * PANEL<T> + v);
-        store(rest + orbit[2 * o] * PANEL<T> + v, a + b);
-        store(rest + orbit[2 * o + 1] * PANEL<T> + v, a - b);
-    }
-    EACH_VECTOR store(taps + half * line + v, load(f + (quarters ? half / 2 : half) * PANEL<T> + v));
-    for (int t = 0; t < half; t++, difference += PANEL<T>) EACH_VECTOR {
-        Vector<T> a = load(sum + t * PANEL<T> + v), b = load(difference + v);
-        store(taps + t * line + v, a + b);
-        store(taps + (2 * half - t) * line + v, a - b);
     }
 }
 
@@ -270,23 +258,13 @@ template <class T> static void apply_functions(const Plan<T>& plan, const T* f, 
     }
 }
 
-// The adjoint; `f` is zero where no function reads a feature.
-template <class T> static void apply_adjoint(const Plan<T>& plan, const T* in, T* f) {
-    const T* c = plan.coefficient;
-    for (int k = 0; k < plan.kinds; k++) {
-        const int32_t *kind = plan.kind + 5 * k, *order = plan.order + kind[2];
-        int first = kind[0], count = kind[1], functions = kind[3];
-        if (kind[4]) for (int j = 0; j < functions; j++) memcpy(f + (first + j) * PANEL<T>, in + order[j] * PANEL<T>, sizeof(T) * PANEL<T>);
-        else combine_all<T>(c, 1, count, count, functions, in, [=](int j) { return order[j]; }, f, [=](int i) { return first + i; });
-        c += functions * count;
-    }
-}
-
 // ---- Matrix products on panels of positions ------------------------------------------------------------------------------
 
-// out[M, PANEL] = A[M, K] B[K, PANEL], A packed by ROWS rows: [M / ROWS, K, ROWS].
-template <class T, int M> static void product_of_rows(int K, const T* A, const T* B, T* out) {
-    Vector<T> sum[M][VECTORS] = {};
+// out[M, PANEL] (+)= A[M, K] B[K, PANEL], A packed as [K, M].
+template <class T, int M> static void product_of_rows(int K, const T* A, const T* B, T* out, bool add) {
+    Vector<T> sum[M][VECTORS];
+    UNROLL for (int m = 0; m < M; m++) UNROLL for (int v = 0; v < VECTORS; v++)
+        sum[m][v] = add ? load(out + m * PANEL<T> + v * LANES<T>) : Vector<T>{};
     for (int k = 0; k < K; k++) {
         Vector<T> b[VECTORS];
         UNROLL for (int v = 0; v < VECTORS; v++) b[v] = load(B + k * PANEL<T> + v * LANES<T>);
@@ -298,90 +276,53 @@ template <class T, int M> static void product_of_rows(int K, const T* A, const T
     UNROLL for (int m = 0; m < M; m++) UNROLL for (int v = 0; v < VECTORS; v++) store(out + m * PANEL<T> + v * LANES<T>, sum[m][v]);
 }
 
-template <class T> static void product(int M, int K, const T* A, const T* B, T* out) {
-    for (int m = 0; m < M; m += ROWS, A += ROWS * K, out += ROWS * PANEL<T>) {
-        switch (std::min<int>(ROWS, M - m)) {
-            case 1: product_of_rows<T, 1>(K, A, B, out); break;
-            case 2: product_of_rows<T, 2>(K, A, B, out); break;
-            case 3: product_of_rows<T, 3>(K, A, B, out); break;
-#if VECTOR_BYTES != 32
-            case 4: product_of_rows<T, 4>(K, A, B, out); break;
-            case 5: product_of_rows<T, 5>(K, A, B, out); break;
-            case 6: product_of_rows<T, 6>(K, A, B, out); break;
-            case 7: product_of_rows<T, 7>(K, A, B, out); break;
-#endif
-            default: product_of_rows<T, ROWS>(K, A, B, out);
-        }
-    }
-}
-
-// Packs A(m, k) for `product`; the rest of the last rows holds as many rows as there are.
-template <class T, class At> static void pack(int M, int K, At at, T* to) {
-    for (int m = 0; m < M; m += ROWS) {
-        int rows = std::min<int>(ROWS, M - m);
-        for (int k = 0; k < K; k++) for (int i = 0; i < rows; i++) to[k * rows + i] = at(m + i, k);
-        to += rows * K;
-    }
-}
-
-template <class T> INLINE T sum_of(Vector<T> v) {
-    T s = 0;
-    UNROLL for (int i = 0; i < LANES<T>; i++) s += v[i];
-    return s;
-}
-
-// The sums of four vectors' lanes.
-template <class T> INLINE void add_sums(const Vector<T>* v, T* to) {
-    typedef typename Traits<T>::Four Four;
-    if (LANES<T> < 4) {
-        UNROLL for (int j = 0; j < 4; j++) to[j] += sum_of<T>(v[j]);
-        return;
-    }
-    Four f[4];
-    UNROLL for (int j = 0; j < 4; j++) {
-        Four part[LANES<T> / 4 ? LANES<T> / 4 : 1];
-        memcpy(part, &v[j], sizeof v[j] < sizeof part ? sizeof v[j] : sizeof part);
-        f[j] = part[0];
-        UNROLL for (int i = 1; i < LANES<T> / 4; i++) f[j] += part[i];
-    }
-    Four a = __builtin_shufflevector(f[0], f[1], 0, 2, 4, 6) + __builtin_shufflevector(f[0], f[1], 1, 3, 5, 7);
-    Four b = __builtin_shufflevector(f[2], f[3], 0, 2, 4, 6) + __builtin_shufflevector(f[2], f[3], 1, 3, 5, 7);
-    Four s = __builtin_shufflevector(a, b, 0, 2, 4, 6) + __builtin_shufflevector(a, b, 1, 3, 5, 7), old;
-    memcpy(&old, to, sizeof old);
-    old += s;
-    memcpy(to, &old, sizeof old);
-}
-
-// to[M, K] += sum over panels of X[M, PANEL] Z[K, PANEL]^T, for a few rows and columns at a time.
-template <class T, int M, int K>
-INLINE void outer_of(int panels, const T* X, int64_t x_panel, const T* Z, int64_t z_panel, T* to, int64_t ld) {
-    Vector<T> sum[M][K] = {};
-    for (int panel = 0; panel < panels; panel++, X += x_panel, Z += z_panel) {
-        for (int v = 0; v < PANEL<T>; v += LANES<T>) {
-            Vector<T> x[M];
-            UNROLL for (int m = 0; m < M; m++) x[m] = load(X + m * PANEL<T> + v);
-            UNROLL for (int k = 0; k < K; k++) {
-                Vector<T> z = load(Z + k * PANEL<T> + v);
-                UNROLL for (int m = 0; m < M; m++) sum[m][k] += x[m] * z;
+// to[M rows of Z, V vectors] += sum over positions of Z[row, position] X[position, V vectors]. X is [positions, V * LANES]; Z is [row, PANEL], panel by panel.
+template <class T, int M, int V> static void outer_of(int positions, const T* Z, int64_t z_panel, const T* X, T* to, int64_t ld) {
+    Vector<T> sum[M][V];
+    UNROLL for (int m = 0; m < M; m++) UNROLL for (int v = 0; v < V; v++) sum[m][v] = load(to + m * ld + v * LANES<T>);
+    for (int first = 0; first < positions; first += PANEL<T>, Z += z_panel) {
+        for (int p = 0; p < PANEL<T>; p++, X += V * LANES<T>) {
+            Vector<T> x[V];
+            UNROLL for (int v = 0; v < V; v++) x[v] = load(X + v * LANES<T>);
+            UNROLL for (int m = 0; m < M; m++) {
+                T z = Z[m * PANEL<T> + p];
+                UNROLL for (int v = 0; v < V; v++) sum[m][v] += x[v] * z;
             }
         }
     }
-    UNROLL for (int m = 0; m < M; m++) {
-        if (K == 4) add_sums<T>(sum[m], to + m * ld);
-        else UNROLL for (int k = 0; k < K; k++) to[m * ld + k] += sum_of<T>(sum[m][k]);
+    UNROLL for (int m = 0; m < M; m++) UNROLL for (int v = 0; v < V; v++) store(to + m * ld + v * LANES<T>, sum[m][v]);
+}
+
+template <int M> struct Count { static constexpr int value = M; };
+
+// Calls f with `rows` as a template parameter.
+template <class F> INLINE void with_rows(int rows, F f) {
+    switch (rows) {
+        case 1: f(Count<1>()); break;
+        case 2: f(Count<2>()); break;
+        case 3: f(Count<3>()); break;
+        case 4: f(Count<4>()); break;
+        case 5: f(Count<5>()); break;
+#if VECTOR_BYTES != 32
+        case 6: f(Count<6>()); break;
+        case 7: f(Count<7>()); break;
+        case 8: f(Count<8>()); break;
+        case 9: f(Count<9>()); break;
+        case 10: f(Count<10>()); break;
+        case 11: f(Count<11>()); break;
+#endif
+        default: f(Count<ROWS>());
     }
 }
 
-template <class T> static void outer(int M, int K, int panels, const T* X, int64_t x_panel, const T* Z, int64_t z_panel, T* to) {
-    const int P = PANEL<T>;
-    int k = 0;
-    for (; k + OUTER_COLUMNS <= K; k += OUTER_COLUMNS) {
-        int m = 0;
-        for (; m + OUTER_ROWS <= M; m += OUTER_ROWS)
-            outer_of<T, OUTER_ROWS, OUTER_COLUMNS>(panels, X + m * P, x_panel, Z + k * P, z_panel, to + (int64_t)m * K + k, K);
-        for (; m < M; m++) outer_of<T, 1, OUTER_COLUMNS>(panels, X + m * P, x_panel, Z + k * P, z_panel, to + (int64_t)m * K + k, K);
+// Calls f(first, rows) for strips of at most ROWS rows, as equal as can be.
+template <class F> INLINE void each_strip(int rows, F f) {
+    int strips = (rows + ROWS - 1) / ROWS;
+    for (int i = 0, first = 0; i < strips; i++) {
+        int own = rows / strips + (i < rows % strips);
+        f(first, own);
+        first += own;
     }
-    for (; k < K; k++) for (int m = 0; m < M; m++) outer_of<T, 1, 1>(panels, X + m * P, x_panel, Z + k * P, z_panel, to + (int64_t)m * K + k, K);
 }
 
 // ---- Tiles -----------------------------------------------------------------------------------------------------------
@@ -390,87 +331,154 @@ struct Sizes {
     int32_t in_fields, out_fields, height, width, padding;
 };
 
-// About this many bytes of products at a time: they stay in the second cache.
-constexpr int64_t TILE_BYTES = 384 << 10;
+// Images `image` to `end`, rows `row` to `last` of their outputs.
+struct Share {
+    int32_t image, end, row, last;
+};
 
-// What a call works with, one for all of its images.
-template <class T> struct Workspace {
-    Buffer<T> raw, transform, z, maps, packed, taps, gradient, transposed;
-    bool complete() const {
-        return raw.data && transform.data && z.data && maps.data && packed.data && taps.data && gradient.data && transposed.data;
+// About as many bytes at a time: of the transform of a tile, of the products for a few fields, of the results of a few panels.
+constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
+constexpr int MOST_PANELS = 4, MOST_COLUMNS = 256;
+
+// A part of the outputs: windows of rows and columns in one or more images.
+template <class T> struct Tile {
+    int image, images, top, left, rows, columns, pitch;
+    int vectors, window;  // vectors of positions in each image, and numbers in each row of its transform
+    bool shifted;
+    int64_t tap[MOST_TAPS];  // where each tap lies, seen from a position
+
+    Tile(int K, int image, int images, int top, int left, int rows, int columns)
+        : image(image), images(images), top(top), left(left), rows(rows), columns(columns), vectors((rows * columns + LANES<T> - 1) / LANES<T>),
+          shifted(columns % LANES<T> != 0) {
+        pitch = shifted ? columns : columns + K - 1;
+        int64_t copy = (int64_t)(rows + K - 1) * pitch;
+        for (int t = 0; t < K * K; t++) tap[t] = t / K * (int64_t)pitch + t % K * (shifted ? copy : 1);
+        // The last vector of an image reads beyond.
+        window = (int)(((shifted ? K * copy : copy) + 2 * LANES<T> - 1) / LANES<T> * LANES<T>);
     }
-    const T* transposed_inverse(int) const { return transposed.data; }
-    const T* transposed_forward(int n) const { return transposed.data + n * n; }
+
+    int all() const { return images * vectors; }
+    int64_t line() const { return (int64_t)images * window; }
+    // Where vector v begins, in a row of the transforms of all images.
+    int64_t offset(int v) const {
+        v = std::min(v, all() - 1);
+        int f = v % vectors * LANES<T>;
+        return (int64_t)(v / vectors) * window + (shifted ? f : f / columns * pitch + f % columns);
+    }
+};
+
+// What a call works with, one for all of its tiles.
+template <class T> struct Workspace {
+    Buffer<T> raw, transform, z, maps, given, across, packed, gradient, transposed;
+    bool complete() const {
+        return raw.data && transform.data && z.data && maps.data && given.data && across.data && packed.data && gradient.data && transposed.data;
+    }
 };
 
 template <class T> struct Convolution {
     const Plan<T>& plan;
-    const int n, sides, K, C, O, H, W, padding, out_height, out_width, products;  // products: components times input fields
-    int tile_rows, tile_columns, pitch, guard, positions, window;  // positions: a multiple of PANEL; window: the same with what is read beyond
-    int64_t tap[MOST_TAPS];  // where each tap lies, seen from a position
+    const bool adjoint;  // numbers are then [numbers, C, O] in place of [numbers, O, C]
+    const int n, sides, K, C, O, H, W, padding, out_height, out_width, all_rows, out_lanes;
+    int tile_rows, tile_columns, tile_images, group, fields;  // group: panels at a time; fields: input fields at a time
 
-    Convolution(const Plan<T>& plan, const Sizes& s)
-        : plan(plan), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height), W(s.width), padding(s.padding),
-          out_height(H + 2 * padding - K + 1), out_width(W + 2 * padding - K + 1), products(plan.components * C) {
-        int64_t each = sizeof(T) * ((int64_t)products + (int64_t)sides * n * O);
-        int64_t most = std::max<int64_t>(TILE_BYTES / each, 4 * PANEL<T>);
-        tile_columns = (int)std::min<int64_t>(out_width, std::max<int64_t>(most, 2 * PANEL<T>));
-        int tiles = (out_width + tile_columns - 1) / tile_columns;
-        tile_columns = (out_width + tiles - 1) / tiles;
-        pitch = tile_columns + K - 1;
-        tile_rows = (int)std::max<int64_t>(1, std::min<int64_t>(out_height, most / pitch));
-        positions = (tile_rows * pitch + PANEL<T> - 1) / PANEL<T> * PANEL<T>;
-        guard = ((K - 1) * (pitch + 1) + PANEL<T> - 1) / PANEL<T> * PANEL<T> + PANEL<T>;
-        window = positions + ((K - 1) * (pitch + 1) + PANEL<T> - 1) / PANEL<T> * PANEL<T>;
-        for (int t = 0; t < K * K; t++) tap[t] = (t / K) * (int64_t)pitch + t % K;
+    Convolution(const Plan<T>& plan, const Sizes& s, bool adjoint, int images)
+        : plan(plan), adjoint(adjoint), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height),
+          W(s.width), padding(s.padding), out_height(H + 2 * padding - K + 1), out_width(W + 2 * padding - K + 1), all_rows(plan.rows()),
+          out_lanes((O + LANES<T> - 1) / LANES<T> * LANES<T>) {
+        const int64_t size = sizeof(T), panel = PANEL<T>;
+        int64_t most = std::min<int64_t>(std::max<int64_t>(TRANSFORM_BYTES / (size * C * n * sides), MOST_PANELS * panel), 4096);
+        int widest = (int)std::min<int64_t>(most / LANES<T> * LANES<T>, MOST_COLUMNS);
+        tile_columns = std::min(out_width, widest);
+        tile_rows = (int)std::max<int64_t>(1, std::min<int64_t>(out_height, most / tile_columns));
+        int tiles = (out_height + tile_rows - 1) / tile_rows;
+        tile_rows = (out_height + tiles - 1) / tiles;
+        tile_images = 1;
+        if (tile_rows == out_height && tile_columns == out_width) {
+            int64_t each = (tile_rows * tile_columns + LANES<T> - 1) / LANES<T> * LANES<T>;
+            tile_images = (int)std::max<int64_t>(1, std::min<int64_t>(images, most / each));
+        }
+        int64_t z = size * plan.components * panel, results = size * all_rows * O * panel;
+        bool small = size * plan.products * C * O <= SMALL_NUMBERS;
+        group = small ? 1 : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
+        fields = (int)std::max<int64_t>(1, std::min<int64_t>((small ? SMALL_BYTES : PRODUCT_BYTES) / (z * group), std::min(C, 16)));
     }
 
-    int panels(int rows) const { return (rows * pitch + PANEL<T> - 1) / PANEL<T>; }
+    template <class F> void each_tile(const Share& s, F f) const {
+        int bottom = std::min(s.last, out_height);
+        for (int image = s.image; image < s.end; image += tile_images)
+            for (int top = s.row; top < bottom; top += tile_rows)
+                for (int left = 0; left < out_width; left += tile_columns)
+                    f(Tile<T>(K, image, std::min(tile_images, s.end - image), top, left, std::min(tile_rows, bottom - top), std::min(tile_columns, out_width - left)));
+    }
 
-    // The window of a side of a field with all its orientations, [n, window], zero outside of the image; `rows` of output.
-    void read_window(const T* x, int top, int left, int rows, T* to) const {
-        int begin = std::max(0, padding - left), end = std::min(pitch, W + padding - left);
-        for (int h = 0; h < n; h++) {
-            T* line = to + (int64_t)h * window;
-            for (int r = 0; r < rows + K - 1; r++, line += pitch) {
-                int y = top + r - padding;
-                if (y < 0 || y >= H || begin >= end) {
-                    memset(line, 0, sizeof(T) * pitch);
-                    continue;
-                }
-                memset(line, 0, sizeof(T) * begin);
-                memcpy(line + begin, x + ((int64_t)h * H + y) * W + left + begin - padding, sizeof(T) * (end - begin));
-                memset(line + end, 0, sizeof(T) * (pitch - end));
-            }
+    // Whether everything is one group of panels, so that what depends on the numbers is needed once.
+    bool is_one_group(const Share& s) const {
+        int vectors = 0, tiles = 0;
+        each_tile(s, [&](const Tile<T>& tile) {
+            vectors = tile.all();
+            tiles++;
+        });
+        return tiles == 1 && vectors <= group * VECTORS;
+    }
+
+    Workspace<T> workspace(const Share& s, bool products, bool gradient) const {
+        int64_t window = 0;
+        each_tile(s, [&](const Tile<T>& tile) { window = std::max(window, tile.line()); });
+        const size_t rows = (size_t)sides * n, positions = (size_t)group * PANEL<T>, results = (size_t)all_rows * O * positions;
+        const size_t numbers = (size_t)plan.products * (is_one_group(s) ? fields : C);
+        return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * positions),
+                Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
+                Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0)};
+    }
+
+    // ---- What goes in
+
+    void copy_line(const T* from, int first, int width, T* to) const {
+        int begin = std::min(width, std::max(0, -first)), end = std::max(begin, std::min(width, W - first));
+        if (!from) begin = end = width;
+        memset(to, 0, sizeof(T) * begin);
+        memcpy(to + begin, from + first + begin, sizeof(T) * (end - begin));
+        memset(to + end, 0, sizeof(T) * (width - end));
+    }
+
+    // The window of a side of a field with all its orientations, [n, window], zero outside of the image.
+    void read_window(const Tile<T>& tile, const T* x, T* to) const {
+        const int lines = tile.rows + K - 1, copies = tile.shifted ? K : 1;
+        for (int h = 0; h < n; h++) for (int copy = 0; copy < copies; copy++) for (int r = 0; r < lines; r++) {
+            int y = tile.top + r - padding;
+            const T* from = y < 0 || y >= H ? nullptr : x + ((int64_t)h * H + y) * W;
+            copy_line(from, tile.left - padding + copy, tile.pitch, to + (int64_t)h * tile.window + ((int64_t)copy * lines + r) * tile.pitch);
         }
     }
 
-    // dx += the window, where it lies inside of the image.
-    void add_window(const T* from, int top, int left, int rows, T* dx) const {
-        int begin = std::max(0, padding - left), end = std::min(pitch, W + padding - left);
-        for (int h = 0; h < n; h++) {
-            const T* line = from + (int64_t)h * window;
-            for (int r = 0; r < rows + K - 1; r++, line += pitch) {
-                int y = top + r - padding;
-                if (y < 0 || y >= H) continue;
-                T* to = dx + ((int64_t)h * H + y) * W + left - padding;
-                for (int c = begin; c < end; c++) to[c] += line[c];
+    // The transforms of all fields, [C, sides * n, images, window].
+    void transform_all(const Tile<T>& tile, const T* x, T* raw, T* transform) const {
+        const int64_t line = tile.line();
+        for (int c = 0; c < C; c++, transform += sides * n * line) {
+            for (int i = 0; i < tile.images; i++) for (int s = 0; s < sides; s++) {
+                read_window(tile, x + (((int64_t)(tile.image + i) * C + c) * sides + s) * n * H * W, raw);
+                analyse<T>(plan.forward, tile.window, n, in_lines(raw, tile.window), Rows<T>{transform + s * n * line + (int64_t)i * tile.window, line, PANEL<T>});
             }
+            if (sides == 2) for (int r = 0; r < n; r++) add_sides<T>(transform + r * line, transform + (n + r) * line, (int)line, changes_sign(r));
         }
     }
 
     // Row r of a frequency, side by side, in the transform.
     int64_t row_of(const int32_t* frequency, int r) const { return (int64_t)(r / frequency[0]) * n + frequency[1] + r % frequency[0]; }
 
-    // The products of every function with every row of one field's transform, into z[panel][component * C + field][PANEL].
-    void expand(const T* transform, int count, T* z) const {
-        const int64_t apart = (int64_t)C * PANEL<T>;
+    // The components of one field at the positions of some panels: component q goes to z[panel * z_panel + q * apart].
+    void expand(const Tile<T>& tile, const T* transform, int first, int panels, T* z, int64_t z_panel, int64_t apart) const {
+        const int64_t line = tile.line();
         T f[MOST_TAPS * PANEL<T>], value[4 * MOST_TAPS * PANEL<T>];
-        for (int p = 0; p < count; p += PANEL<T>, z += (int64_t)products * PANEL<T>) {
+        for (int panel = 0; panel < panels; panel++, z += z_panel) {
+            int64_t offset[VECTORS];
+            for (int w = 0; w < VECTORS; w++) offset[w] = tile.offset(first + panel * VECTORS + w);
             for (int a = 0; a < plan.frequencies; a++) {
                 const int32_t* frequency = plan.frequency + 6 * a;
                 for (int r = 0; r < sides * frequency[0]; r++) {
-                    features<T>(transform + row_of(frequency, r) * window + p, tap, K * K / 2, plan.quarters, plan.orbit, f);
+                    const T* x[VECTORS];
+                    for (int w = 0; w < VECTORS; w++) x[w] = transform + row_of(frequency, r) * line + offset[w];
+                    features<T>(x, tile.tap, K * K / 2, plan.quarters, plan.orbit, f);
                     apply_functions<T>(plan, f, value + r * plan.functions * PANEL<T>);
                 }
                 const int32_t* b = plan.butterfly + 4 * frequency[2];
@@ -482,230 +490,229 @@ template <class T> struct Convolution {
                 const int32_t* s = plan.single + 2 * frequency[4];
                 for (int i = 0; i < frequency[5]; i++, s += 2) EACH_VECTOR store(z + s[1] * apart + v, load(value + s[0] * PANEL<T> + v));
             }
+            const int32_t* p = plan.pair;
+            for (int i = 0; i < plan.pairs; i++, p += 4) EACH_VECTOR {
+                Vector<T> one = load(z + p[0] * apart + v), other = load(z + p[1] * apart + v);
+                store(z + p[3] * apart + v, p[2] > 0 ? one + other : one - other);
+            }
         }
     }
 
-    // The adjoint of `expand`, into the transform of the gradient; `taps` is [sides * rows, K * K, guard + positions + guard], zero in the guards.
-    void contract(const T* z, int count, int rows, T* taps, T* transform) const {
-        const int TAPS = K * K;
-        const int64_t line = 2 * guard + positions, apart = (int64_t)C * PANEL<T>;
-        T f[MOST_TAPS * PANEL<T>], value[4 * MOST_TAPS * PANEL<T>];
-        memset(f, 0, sizeof f);
-        for (int a = 0; a < plan.frequencies; a++) {
-            const int32_t* frequency = plan.frequency + 6 * a;
-            const T* from = z;
-            for (int p = 0; p < count; p += PANEL<T>, from += (int64_t)products * PANEL<T>) {
-                const int32_t* b = plan.butterfly + 4 * frequency[2];
-                for (int i = 0; i < frequency[3]; i++, b += 4) EACH_VECTOR {
-                    Vector<T> one = load(from + b[2] * apart + v), other = load(from + b[3] * apart + v);
-                    store(value + b[0] * PANEL<T> + v, one + other);
-                    store(value + b[1] * PANEL<T> + v, one - other);
-                }
-                const int32_t* s = plan.single + 2 * frequency[4];
-                for (int i = 0; i < frequency[5]; i++, s += 2) EACH_VECTOR store(value + s[0] * PANEL<T> + v, load(from + s[1] * apart + v));
-                for (int r = 0; r < sides * frequency[0]; r++) {
-                    apply_adjoint<T>(plan, value + r * plan.functions * PANEL<T>, f);
-                    spread<T>(f, K * K / 2, plan.quarters, plan.orbit, taps + r * TAPS * line + guard + p, line);
-                }
-            }
-            for (int r = 0; r < sides * frequency[0]; r++) {
-                T* to = transform + row_of(frequency, r) * window;
-                const T* given = taps + r * TAPS * line + guard;
-                // A larger tile may have left its own beyond this one.
-                if (count < positions) for (int t = 0; t < TAPS; t++) memset(taps + (r * TAPS + t) * line + guard + count, 0, sizeof(T) * std::min(guard, positions - count));
-                for (int p = 0; p < (rows + K - 1) * pitch; p += PANEL<T>) {
-                    Vector<T> sum[VECTORS] = {};
-                    for (int i = 0; i < TAPS; i++) {
-                        const T* from = given + i * line + p - tap[i];
-                        EACH_VECTOR sum[v / LANES<T>] += load(from + v);
+    // ---- Numbers
+
+    // The factors of fields first .. first + count, block by block in strips of rows (row, output): [component, field, row].
+    void pack(const T* numbers, int first, int count, T* to) const {
+        const int32_t* number = plan.number + (adjoint ? 2 * plan.products : 0);
+        const T* weight = plan.weight + (adjoint ? 2 * plan.products : 0);
+        const int64_t pairs = (int64_t)C * O, along = adjoint ? 1 : C, across = adjoint ? O : 1;  // steps to the next output, and to the next field
+        for (int b = 0; b < plan.blocks; b++) {
+            const int32_t* block = plan.block + 4 * b;
+            const int components = block[3];
+            each_strip(block[1] * O, [&](int strip, int own) {
+                for (int q = 0; q < components; q++, to += (int64_t)count * own) for (int i = 0; i < own;) {
+                    // Rows of one factor.
+                    int row = (strip + i) / O, o = (strip + i) % O, end = std::min(own, i + O - o), product = 2 * (row * components + q);
+                    const T *one = numbers + number[product] * pairs + o * along + first * across, *other = numbers + number[product + 1] * pairs + o * along + first * across;
+                    T a = weight[product], b = weight[product + 1];
+                    T* at = to + i;
+                    if (adjoint) {
+                        for (int c = 0; c < count; c++) for (int j = 0; j < end - i; j++)
+                            at[c * own + j] = b == 0 ? a * one[c * across + j] : a * one[c * across + j] + b * other[c * across + j];
+                    } else {
+                        for (int j = 0; j < end - i; j++) for (int c = 0; c < count; c++)
+                            at[c * own + j] = b == 0 ? a * one[j * along + c] : a * one[j * along + c] + b * other[j * along + c];
                     }
-                    EACH_VECTOR store(to + p + v, sum[v / LANES<T>]);
+                    i = end;
                 }
-            }
+            });
+            number += 2 * block[1] * components;
+            weight += 2 * block[1] * components;
         }
     }
 
-    // Transform of the window of every input field, and its products.
-    void expand_all(const T* x, int top, int left, int rows, T* raw, T* transform, T* z) const {
-        const int length = (rows + K - 1) * pitch;
-        for (int c = 0; c < C; c++) {
-            for (int s = 0; s < sides; s++) {
-                read_window(x + ((int64_t)c * sides + s) * n * H * W, top, left, rows, raw);
-                analyse<T>(plan.forward, length, n, in_lines(raw, window), in_lines(transform + s * n * window, window));
-            }
-            if (sides == 2) for (int r = 0; r < n; r++) add_sides<T>(transform + r * window, transform + (n + r) * window, length, changes_sign(r));
-            expand(transform, panels(rows) * PANEL<T>, z + c * PANEL<T>);
+    // The adjoint of the same, from the gradient of the factors, [block, row, component, field, out_lanes].
+    void unpack(const T* gradient, int first, int count, T* d_numbers) const {
+        const int32_t* number = plan.number + 2 * plan.products;
+        const T* weight = plan.weight + 2 * plan.products;
+        for (int i = 0; i < plan.products; i++, number += 2, weight += 2) for (int c = 0; c < count; c++, gradient += out_lanes) for (int j = 0; j < 2; j++) {
+            if (weight[j] == 0) continue;
+            T* to = d_numbers + ((int64_t)number[j] * C + first + c) * O;
+            for (int o = 0; o < O; o++) to[o] += weight[j] * gradient[o];
         }
     }
 
-    // The sums of what the halves give for every row and field, or their adjoint, on panels of [sides * n, O, PANEL].
-    void combine_halves(T* maps, int count, bool adjoint) const {
-        if (sides == 1) return;
+    // ---- What comes out
+
+    // Calls f(image, pixel, first, count) for pieces of planes of the output that lie at positions first .. first + count of some panels.
+    template <class F> void each_piece(const Tile<T>& tile, int vector, int panels, F f) const {
+        const int end = std::min(vector + panels * VECTORS, tile.all());
+        for (int v = vector; v < end;) {
+            int i = v / tile.vectors, own = std::min(end, (i + 1) * tile.vectors) - v, from = v % tile.vectors * LANES<T>;
+            int last = std::min(tile.rows * tile.columns, from + own * LANES<T>);
+            for (int at = (v - vector) * LANES<T>; from < last;) {
+                int count = tile.columns == out_width ? last - from : std::min(last - from, tile.columns - from % tile.columns);
+                f(tile.image + i, (int64_t)(tile.top + from / tile.columns) * out_width + tile.left + from % tile.columns, at, count);
+                from += count;
+                at += count;
+            }
+            v += own;
+        }
+    }
+
+    // The rows of the transform from the rows of the products, and the other way round.
+    void combine(T* maps, int panels, bool backward) const {
         const int64_t row = (int64_t)O * PANEL<T>;
-        for (int panel = 0; panel < count; panel++, maps += 2 * n * row) for (int r = 0; r < n; r++) {
-            if (adjoint) add_sides<T>(maps + r * row, maps + (n + r) * row, O * PANEL<T>, changes_sign(r));
-            else split_sides<T>(maps + r * row, maps + (n + r) * row, O * PANEL<T>, changes_sign(r));
-        }
-    }
-
-    // Output rows row_begin .. row_end of one image.
-    void forward(Workspace<T>& space, const T* x, const T* bias, T* y, int row_begin, int row_end) const {
-        T *raw = space.raw.data, *z = space.z.data, *out = space.maps.data;
-        for (int top = row_begin; top < row_end; top += tile_rows) {
-            for (int left = 0; left < out_width; left += tile_columns) {
-                int rows = std::min(tile_rows, row_end - top), columns = std::min(tile_columns, out_width - left);
-                expand_all(x, top, left, rows, raw, space.transform.data, z);
-                for (int panel = 0; panel < panels(rows); panel++) {
-                    const T* A = space.packed.data;
-                    for (int b = 0; b < plan.blocks; b++) {
-                        const int32_t* block = plan.block + 4 * b;
-                        int M = block[1] * O, depth = block[3] * C;
-                        product<T>(M, depth, A, z + ((int64_t)panel * products + block[2] * C) * PANEL<T>,
-                                   out + ((int64_t)panel * sides * n + block[0]) * O * PANEL<T>);
-                        A += (int64_t)M * depth;
+        for (int panel = 0; panel < panels; panel++, maps += all_rows * row) {
+            if (sides == 2) for (int r = 0; r < n; r++) {
+                if (backward) add_sides<T>(maps + r * row, maps + (n + r) * row, (int)row, changes_sign(r));
+                else split_sides<T>(maps + r * row, maps + (n + r) * row, (int)row, changes_sign(r));
+            }
+            for (int j = 0; j < plan.extra(); j++) {
+                T *real = maps + (2 * j + 1) * row, *imaginary = real + row, *both = maps + (n + j) * row;
+                for (int64_t p = 0; p < row; p += LANES<T>) {
+                    Vector<T> a = load(real + p), b = load(imaginary + p), k = load(both + p);
+                    if (backward) store(both + p, a + b);
+                    else {
+                        store(real + p, a + k);
+                        store(imaginary + p, b + k);
                     }
-                }
-                combine_halves(out, panels(rows), false);
-                for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
-                    Rows<T> found{out + ((int64_t)s * n * O + o) * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>};
-                    synthesise<T>(plan.inverse, bias ? bias[o] : T(0), rows * pitch, n, found, in_lines(raw, window));
-                    T* to = y + (((int64_t)o * sides + s) * n * out_height + top) * out_width + left;
-                    for (int h = 0; h < n; h++, to += (int64_t)out_height * out_width) for (int r = 0; r < rows; r++)
-                        memcpy(to + (int64_t)r * out_width, raw + (int64_t)h * window + r * pitch, sizeof(T) * columns);
                 }
             }
         }
     }
 
-    // Adds to dx and to the gradient of the numbers in `space` what rows row_begin .. row_end of dy of one image give.
-    void backward(Workspace<T>& space, const T* dy, const T* x, T* dx, bool numbers, int row_begin, int row_end) const {
-        T *raw = space.raw.data, *transform = space.transform.data, *z = space.z.data, *given = space.maps.data;
-        for (int top = row_begin; top < row_end; top += tile_rows) {
-            for (int left = 0; left < out_width; left += tile_columns) {
-                int rows = std::min(tile_rows, row_end - top), columns = std::min(tile_columns, out_width - left), count = panels(rows);
-                for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
-                    const T* from = dy + (((int64_t)o * sides + s) * n * out_height + top) * out_width + left;
-                    for (int h = 0; h < n; h++, from += (int64_t)out_height * out_width) {
-                        T* line = raw + (int64_t)h * window;
-                        for (int r = 0; r < rows; r++, line += pitch) {
-                            memcpy(line, from + (int64_t)r * out_width, sizeof(T) * columns);
-                            memset(line + columns, 0, sizeof(T) * (pitch - columns));
-                        }
-                        memset(line, 0, sizeof(T) * (count * PANEL<T> - rows * pitch));
-                    }
-                    Rows<T> to{given + ((int64_t)s * n * O + o) * PANEL<T>, (int64_t)O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>};
-                    analyse<T>(space.transposed_inverse(n), count * PANEL<T>, n, in_lines(raw, window), to);
-                }
-                combine_halves(given, count, true);
-                if (numbers) {
-                    expand_all(x, top, left, rows, raw, transform, z);
-                    T* to = space.gradient.data;
-                    for (int b = 0; b < plan.blocks; b++) {
-                        const int32_t* block = plan.block + 4 * b;
-                        int M = block[1] * O, depth = block[3] * C;
-                        outer<T>(M, depth, count, given + (int64_t)block[0] * O * PANEL<T>, (int64_t)sides * n * O * PANEL<T>,
-                                 z + (int64_t)block[2] * C * PANEL<T>, (int64_t)products * PANEL<T>, to);
-                        to += (int64_t)M * depth;
-                    }
-                }
-                if (dx) {
-                    for (int panel = 0; panel < count; panel++) {
-                        const T* A = space.packed.data;
-                        for (int b = 0; b < plan.blocks; b++) {
-                            const int32_t* block = plan.block + 4 * b;
-                            int M = block[1] * O, depth = block[3] * C;
-                            product<T>(depth, M, A, given + ((int64_t)panel * sides * n + block[0]) * O * PANEL<T>,
-                                       z + ((int64_t)panel * products + block[2] * C) * PANEL<T>);
-                            A += (int64_t)M * depth;
-                        }
-                    }
-                    const int length = (rows + K - 1) * pitch;
-                    for (int c = 0; c < C; c++) {
-                        contract(z + c * PANEL<T>, count * PANEL<T>, rows, space.taps.data, transform);
-                        if (sides == 2) for (int r = 0; r < n; r++) split_sides<T>(transform + r * window, transform + (n + r) * window, length, changes_sign(r));
-                        for (int s = 0; s < sides; s++) {
-                            synthesise<T>(space.transposed_forward(n), T(0), length, n, in_lines(transform + s * n * window, window), in_lines(raw, window));
-                            add_window(raw, top, left, rows, dx + ((int64_t)c * sides + s) * n * H * W);
-                        }
-                    }
-                }
+    void write(const Tile<T>& tile, int vector, int panels, T* maps, const T* bias, T* raw, T* y) const {
+        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>, plane = (int64_t)out_height * out_width;
+        combine(maps, panels, false);
+        for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
+            synthesise<T>(plan.inverse, bias ? bias[o] : T(0), (int)count, n, Rows<T>{maps + s * n * row + o * PANEL<T>, row, all_rows * row}, in_lines(raw, count));
+            each_piece(tile, vector, panels, [&](int image, int64_t pixel, int first, int length) {
+                T* to = y + (((int64_t)image * O + o) * sides + s) * n * plane + pixel;
+                for (int h = 0; h < n; h++) memcpy(to + h * plane, raw + h * count + first, sizeof(T) * length);
+            });
+        }
+    }
+
+    // The adjoint of `write`, with positions before fields: [row, vectors of fields, positions, fields of them].
+    void read_given(const Tile<T>& tile, int vector, int panels, const T* y, Workspace<T>& space) const {
+        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>, plane = (int64_t)out_height * out_width;
+        T *raw = space.raw.data, *maps = space.given.data;
+        memset(raw, 0, sizeof(T) * n * count);
+        for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
+            each_piece(tile, vector, panels, [&](int image, int64_t pixel, int first, int length) {
+                const T* from = y + (((int64_t)image * O + o) * sides + s) * n * plane + pixel;
+                for (int h = 0; h < n; h++) memcpy(raw + h * count + first, from + h * plane, sizeof(T) * length);
+            });
+            analyse<T>(space.transposed.data, (int)count, n, in_lines(raw, count), Rows<T>{maps + s * n * row + o * PANEL<T>, row, all_rows * row});
+        }
+        combine(maps, panels, true);
+        const int64_t positions = (int64_t)group * PANEL<T>;
+        for (int r = 0; r < all_rows; r++) for (int o = 0; o < O; o += LANES<T>) {
+            int pair = o / LANES<T> / 2 * 2, width = pair + 1 < out_lanes / LANES<T> ? 2 * LANES<T> : LANES<T>, own = std::min(O - o, LANES<T>);
+            T* to = space.across.data + (r * out_lanes + pair * LANES<T>) * positions + (o - pair * LANES<T>);
+            for (int panel = 0; panel < panels; panel++) for (int p = 0; p < PANEL<T>; p++, to += width) {
+                const T* from = maps + (panel * all_rows + r) * row + o * PANEL<T> + p;
+                for (int i = 0; i < own; i++) to[i] = from[i * PANEL<T>];
             }
         }
-    }};
-
-// Element (row r, output o, component q, field c) of a block is number (r * components + q, o, c).
-template <class T> static void pack_blocks(const Plan<T>& plan, int C, int O, const T* numbers, bool transposed, T* to) {
-    for (int b = 0; b < plan.blocks; b++) {
-        const int32_t* block = plan.block + 4 * b;
-        int rows = block[1], components = block[3], M = rows * O, depth = components * C;
-        auto at = [&](int m, int k) { return numbers[(((int64_t)(m / O) * components + k / C) * O + m % O) * C + k % C]; };
-        if (transposed) pack<T>(depth, M, [&](int k, int m) { return at(m, k); }, to);
-        else pack<T>(M, depth, at, to);
-        numbers += (int64_t)M * depth;
-        to += (int64_t)M * depth;
     }
-}
 
-template <class T> static size_t count_numbers(const Plan<T>& plan, const Sizes& s) {
-    size_t count = 0;
-    for (int b = 0; b < plan.blocks; b++) count += (size_t)plan.block[4 * b + 1] * plan.block[4 * b + 3] * s.in_fields * s.out_fields;
-    return count;
-}
+    // ---- All of it
 
-template <class T> static Workspace<T> make_workspace(const Convolution<T>& conv, size_t packed, size_t taps, size_t gradient, size_t transposed) {
-    const size_t rows = (size_t)conv.sides * conv.n;
-    return {Buffer<T>((size_t)conv.n * conv.window), Buffer<T>(rows * conv.window), Buffer<T>((size_t)conv.products * conv.positions),
-            Buffer<T>(rows * conv.O * conv.positions), Buffer<T>(packed), Buffer<T>(taps), Buffer<T>(gradient), Buffer<T>(transposed)};
-}
+    // y from x; with `given`, which is as y is, also the gradient of the numbers that it and x give. y or d_numbers may be null.
+    void run(Workspace<T>& space, const Share& share, const T* x, const T* numbers, const T* bias, T* y, const T* given, T* d_numbers) const {
+        const bool once = is_one_group(share);
+        bool packed = false;
+        each_tile(share, [&](const Tile<T>& tile) {
+            transform_all(tile, x, space.raw.data, space.transform.data);
+            for (int vector = 0; vector < tile.all(); vector += group * VECTORS) {
+                const int panels = std::min(group, (tile.all() - vector + VECTORS - 1) / VECTORS);
+                if (d_numbers) read_given(tile, vector, panels, given, space);
+                for (int first = 0; first < C; first += fields) {
+                    const int count = std::min(fields, C - first);
+                    const int64_t apart = (int64_t)count * PANEL<T>, z_panel = plan.components * apart;
+                    for (int c = 0; c < count; c++)
+                        expand(tile, space.transform.data + (int64_t)(first + c) * sides * n * tile.line(), vector, panels, space.z.data + c * PANEL<T>, z_panel, apart);
+                    if (y) {
+                        T* A = space.packed.data + (once ? 0 : (int64_t)plan.products * O * first);
+                        if (!packed) pack(numbers, first, count, A);
+                        multiply(A, count, panels, space.z.data, z_panel, space.maps.data, first > 0);
+                    }
+                    if (d_numbers) {
+                        T* G = space.gradient.data + (once ? 0 : (int64_t)plan.products * out_lanes * first);
+                        if (once) memset(G, 0, sizeof(T) * plan.products * count * out_lanes);
+                        multiply_across(count, panels, space.z.data, z_panel, space.across.data, G);
+                        if (once) unpack(G, first, count, d_numbers);
+                    }
+                }
+                packed = true;
+                if (y) write(tile, vector, panels, space.maps.data, bias, space.raw.data, y);
+            }
+        });
+        if (d_numbers && !once) for (int first = 0; first < C; first += fields)
+            unpack(space.gradient.data + (int64_t)plan.products * out_lanes * first, first, std::min(fields, C - first), d_numbers);
+    }
 
-template <class T>
-static int forward(const Plan<T>& plan, const Sizes& s, const T* x, const T* numbers, const T* bias, T* y, int image, int end, int row, int last) {
-    if (plan.kernel_size * plan.kernel_size > MOST_TAPS || plan.n > MOST_ROTATIONS) return 1;
-    Convolution<T> conv(plan, s);
-    Workspace<T> space = make_workspace<T>(conv, count_numbers(plan, s), 0, 0, 0);
+    void multiply(const T* A, int count, int panels, const T* z, int64_t z_panel, T* maps, bool add) const {
+        for (int b = 0; b < plan.blocks; b++) {
+            const int32_t* block = plan.block + 4 * b;
+            const int depth = block[3] * count;
+            each_strip(block[1] * O, [&](int strip, int own) {
+                for (int panel = 0; panel < panels; panel++) {
+                    const T* from = z + panel * z_panel + (int64_t)block[2] * count * PANEL<T>;
+                    T* to = maps + ((int64_t)(panel * all_rows + block[0]) * O + strip) * PANEL<T>;
+                    with_rows(own, [&](auto rows) { product_of_rows<T, decltype(rows)::value>(depth, A, from, to, add); });
+                }
+                A += (int64_t)own * depth;
+            });
+        }
+    }
+
+    void multiply_across(int count, int panels, const T* z, int64_t z_panel, const T* across, T* gradient) const {
+        const int64_t positions = (int64_t)group * PANEL<T>;
+        for (int b = 0; b < plan.blocks; b++) {
+            const int32_t* block = plan.block + 4 * b;
+            const int depth = block[3] * count;
+            for (int row = block[0]; row < block[0] + block[1]; row++, gradient += (int64_t)depth * out_lanes) {
+                for (int o = 0; o < out_lanes; o += 2 * LANES<T>) each_strip(depth, [&](int strip, int own) {
+                    const T *from = z + ((int64_t)block[2] * count + strip) * PANEL<T>, *X = across + (row * out_lanes + o) * positions;
+                    T* to = gradient + (int64_t)strip * out_lanes + o;
+                    with_rows(own, [&](auto rows) {
+                        constexpr int M = decltype(rows)::value;
+                        if (o + LANES<T> < out_lanes) outer_of<T, M, 2>(panels * PANEL<T>, from, z_panel, X, to, out_lanes);
+                        else outer_of<T, M, 1>(panels * PANEL<T>, from, z_panel, X, to, out_lanes);
+                    });
+                });
+            }
+        }
+    }
+};
+
+template <class T> static bool has_room(const Plan<T>& plan) { return plan.kernel_size * plan.kernel_size <= MOST_TAPS && plan.n <= MOST_ROTATIONS; }
+
+template <class T> static int forward(const Plan<T>& plan, const Sizes& s, const T* x, const T* numbers, const T* bias, T* y, const Share& share) {
+    if (!has_room(plan)) return 1;
+    Convolution<T> conv(plan, s, false, share.end - share.image);
+    Workspace<T> space = conv.workspace(share, true, false);
     if (!space.complete()) return 2;
-    pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, false, space.packed.data);
-    const int64_t in_image = (int64_t)conv.C * conv.sides * conv.n * conv.H * conv.W;
-    const int64_t out_image = (int64_t)conv.O * conv.sides * conv.n * conv.out_height * conv.out_width;
-    for (; image < end; image++) conv.forward(space, x + image * in_image, bias, y + image * out_image, row, std::min(last, conv.out_height));
+    conv.run(space, share, x, numbers, bias, y, nullptr, nullptr);
     return 0;
 }
 
 template <class T>
-static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x, const T* numbers, T* dx, T* d_numbers, int image, int end, int row, int last) {
-    if (plan.kernel_size * plan.kernel_size > MOST_TAPS || plan.n > MOST_ROTATIONS) return 1;
-    Convolution<T> conv(plan, s);
-    const int n = plan.n;
-    const size_t size = count_numbers(plan, s), taps = (size_t)2 * conv.sides * conv.K * conv.K * (2 * conv.guard + conv.positions);
-    Workspace<T> space = make_workspace<T>(conv, dx ? size : 0, dx ? taps : 0, d_numbers ? size : 0, 2 * (size_t)n * n);
+static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x, const T* numbers, T* dx, T* d_numbers, const Share& share) {
+    if (!has_room(plan)) return 1;
+    const int K = plan.kernel_size;
+    const Sizes other = {s.out_fields, s.in_fields, s.height + 2 * s.padding - K + 1, s.width + 2 * s.padding - K + 1, K - 1 - s.padding};
+    Convolution<T> conv(plan, other, true, share.end - share.image);
+    Workspace<T> space = conv.workspace(share, dx, d_numbers);
     if (!space.complete()) return 2;
-    if (dx) pack_blocks<T>(plan, s.in_fields, s.out_fields, numbers, true, space.packed.data);
-    for (int i = 0; i < n; i++) for (int j = 0; j < n; j++) {
-        space.transposed.data[i * n + j] = plan.inverse[j * n + i];
-        space.transposed.data[n * n + i * n + j] = plan.forward[j * n + i];
-    }
-    const int64_t in_image = (int64_t)conv.C * conv.sides * n * conv.H * conv.W;
-    const int64_t out_image = (int64_t)conv.O * conv.sides * n * conv.out_height * conv.out_width;
-    for (; image < end; image++)
-        conv.backward(space, dy + image * out_image, x + image * in_image, dx ? dx + image * in_image : nullptr, d_numbers, row, std::min(last, conv.out_height));
-    if (d_numbers) {
-        const T* from = space.gradient.data;
-        for (int b = 0; b < plan.blocks; b++) {
-            int rows = plan.block[4 * b + 1], components = plan.block[4 * b + 3], C = conv.C, O = conv.O;
-            for (int r = 0; r < rows; r++) for (int o = 0; o < O; o++) for (int q = 0; q < components; q++) for (int c = 0; c < C; c++)
-                d_numbers[(((int64_t)r * components + q) * O + o) * C + c] += *from++;
-            d_numbers += (int64_t)rows * components * O * C;
-        }
-    }
+    if (d_numbers) for (int i = 0; i < plan.n; i++) for (int j = 0; j < plan.n; j++) space.transposed.data[i * plan.n + j] = plan.inverse[j * plan.n + i];
+    conv.run(space, share, dy, numbers, nullptr, dx, x, d_numbers);
     return 0;
 }
 
 // ---- Shares ------------------------------------------------------------------------------------------------------------
-
-// Images `image` to `end`, rows `row` to `last` of their outputs.
-struct Share {
-    int32_t image, end, row, last;
-};
 
 // Calls a function with an argument in so many threads, of which the caller is one, and waits: GOMP_parallel of OpenMP. Torch's own
 // threads are used, because they wait busily for torch's next operation and would hold back any other thread.
@@ -737,23 +744,20 @@ template <class Work> static int run_all(const Work& work, const Share* shares, 
 
 }  // namespace
 
-// The shares of a call touch no common row of y, and of dx. Returns 0, 1 for more taps or rotations than there is room for, or 2 when
-// memory runs out. `backward` adds to dx and to a d_numbers of `size` numbers for every share; either may be null.
+// The shares of a call touch no common row of y, or of dx. Returns 0, 1 for more taps or rotations than there is room for, or 2 when
+// memory runs out. `backward` sets dx and adds to a d_numbers of `size` numbers for every share; either may be null.
 #define EXPORT(TYPE, NAME)                                                                                                \
     extern "C" __attribute__((visibility("default"))) int forward_##NAME(                                                 \
         const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* x, const TYPE* numbers, const TYPE* bias, TYPE* y,        \
         const Share* shares, int count, int threads, Parallel parallel) {                                                 \
-        auto work = [=](int, const Share& s) {                                                                            \
-            return forward<TYPE>(*plan, *sizes, x, numbers, bias, y, s.image, s.end, s.row, s.last);                      \
-        };                                                                                                                \
+        auto work = [=](int, const Share& s) { return forward<TYPE>(*plan, *sizes, x, numbers, bias, y, s); };            \
         return run_all(work, shares, count, threads, parallel);                                                           \
     }                                                                                                                     \
     extern "C" __attribute__((visibility("default"))) int backward_##NAME(                                                \
         const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* dy, const TYPE* x, const TYPE* numbers, TYPE* dx,         \
         TYPE* d_numbers, int64_t size, const Share* shares, int count, int threads, Parallel parallel) {                  \
         auto work = [=](int i, const Share& s) {                                                                          \
-            TYPE* to = d_numbers ? d_numbers + i * size : nullptr;                                                        \
-            return backward<TYPE>(*plan, *sizes, dy, x, numbers, dx, to, s.image, s.end, s.row, s.last);                  \
+            return backward<TYPE>(*plan, *sizes, dy, x, numbers, dx, d_numbers ? d_numbers + i * size : nullptr, s);      \
         };                                                                                                                \
         return run_all(work, shares, count, threads, parallel);                                                           \
     }
@@ -761,4 +765,4 @@ EXPORT(float, float)
 EXPORT(double, double)
 
 // To be raised, here and in _fourier_kernel.py, with every change of the tables or of the functions' arguments.
-extern "C" __attribute__((visibility("default"))) int interface_version() { return 2; }
+extern "C" __attribute__((visibility("default"))) int interface_version() { return 3; }
