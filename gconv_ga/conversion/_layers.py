@@ -272,10 +272,7 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         return input.unflatten(0, (-1, self.group.order)).transpose(1, 2)
 
     def _convolve_by(self, layer: gnn.GroupConv2d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        weights = self._weights(weight)
-        numbers = self._cached(lambda: layer.fourier_numbers(self.planes(weight)), *weights, form="fourier")
-        y = layer.convolve_with_numbers(self._by_channel(input), numbers, bias)
-        return y.transpose(1, 2).flatten(0, 1)
+        return layer.convolve_with(self._by_channel(input), weight, self.taps, bias).transpose(1, 2).flatten(0, 1)
 
     def _gather_neighbours(self, maps: Tensor) -> Tensor:
         """Return the maps that each orientation depends on, ``[B, |G|, C m, H, W]``."""

@@ -14,7 +14,7 @@ from ..groups import Group, as_group
 from ._algorithms import FourierUse, uses_fourier
 from ._correlate import correlate
 from ._fourier import least_pixels, plan_key
-from ._fourier_kernel import fourier_conv, fourier_mix
+from ._fourier_kernel import fourier_conv
 from ._geometry import (
     SAMPLINGS,
     KeepsKernels,
@@ -411,14 +411,18 @@ class GroupConv2d(_Convolution):
         """
         return self.fourier is not None and uses_fourier(self.fourier, input, self.weight)
 
-    def fourier_numbers(self, weight: Tensor) -> Tensor:
-        """Return the numbers that `convolve_with_numbers` takes, for a weight of this layer's shape.
+    def convolve_with(self, input: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Convolve in the Fourier basis with other weights than the layer's own.
 
-        They follow from the weight alone, so that a caller who brings weights can keep them between calls.
+        It is for inputs of which `uses_fourier` says so. The output lies in memory as the input does: by field and
+        element, or by element and field.
 
         Shape:
-            - weight: ``[C_out, C_in, |G|, kh, kw]``, or ``[C_out, C_in, |G|, F]``
-            - output: ``[P, C_out, C_in]``
+            - input: ``[B, C_in, |G|, H, W]``
+            - weight: of the layer's shape, or, if there are taps, the planes of the identity, ``[C_out, C_in, kh, kw]``
+            - taps: planes of the other elements, in the group's order, ``[(|G| - 1) C_out, C_in, kh, kw]``
+            - bias: ``[C_out]``
+            - output: ``[B, C_out, |G|, H', W']``
 
         Raises:
             ValueError: The Fourier algorithm does not apply to this layer.
@@ -426,28 +430,14 @@ class GroupConv2d(_Convolution):
         Example:
             >>> import torch
             >>> import gconv_ga.nn as gnn
-            >>> conv = gnn.GroupConv2d(2, 3, 3, group="C4")
-            >>> conv.fourier_numbers(conv.weight).shape
-            torch.Size([54, 3, 2])
-        """
-        return fourier_mix(weight, self._fourier_or_refuse().key)
-
-    def convolve_with_numbers(self, input: Tensor, numbers: Tensor, bias: Tensor | None) -> Tensor:
-        """Convolve in the Fourier basis with other weights than the layer's own, given as `fourier_numbers`.
-
-        It is for inputs of which `uses_fourier` says so.
-
-        Shape:
-            - input: ``[B, C_in, |G|, H, W]``
-            - numbers: ``[P, C_out, C_in]``
-            - bias: ``[C_out]``
-            - output: ``[B, C_out, |G|, H', W']``
-
-        Raises:
-            ValueError: The Fourier algorithm does not apply to this layer.
+            >>> conv, f = gnn.GroupConv2d(2, 3, 3, padding=1, group="C4"), torch.randn(1, 2, 4, 16, 16)
+            >>> with gnn.algorithm("fourier"):
+            ...     found = conv.uses_fourier(f) and conv.convolve_with(f, conv.weight, None, conv.bias)
+            ...     found is False or torch.equal(found, conv(f))
+            True
         """
         use = self._fourier_or_refuse()
-        y: Tensor = fourier_conv(input, numbers, bias, use.key, use.padding)
+        y: Tensor = fourier_conv(input, weight, taps, bias, use.key, use.padding)
         return y
 
     def _fourier_or_refuse(self) -> FourierUse:
@@ -467,9 +457,6 @@ class GroupConv2d(_Convolution):
             axes = f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]"
             advice = "an image goes through LiftingConv2d first" if input.ndim == 4 else ""
             raise wrong_shape("input", axes, input, advice)
-        use = self.fourier
-        if use is not None and self.uses_fourier(input):
-            weight = self.weight
-            numbers = self._cached(lambda: self.fourier_numbers(weight), weight, form="fourier")
-            return self.convolve_with_numbers(input, numbers, self.bias)
+        if self.uses_fourier(input):
+            return self.convolve_with(input, self.weight, None, self.bias)
         return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))

@@ -266,9 +266,17 @@ def mix(weight: Tensor, key: str) -> Tensor:
     return (mixing @ weight.flatten(2).flatten(0, 1).T).view(-1, *weight.shape[:2])
 
 
-def mix_adjoint(numbers: Tensor, key: str, shape: tuple[int, ...]) -> Tensor:
-    """Return the gradient of the free weights, of this shape, from the gradient of the numbers."""
-    return (numbers.flatten(1).T @ mixing_of(key, numbers.dtype)).view(shape)
+def join_planes(weight: Tensor, taps: Tensor | None) -> Tensor:
+    """Return weights with a plane for every element.
+
+    Shape:
+        - weight: ``[C_out, C_in, |G|, ...]``, or with taps ``[C_out, C_in, ...]``
+        - taps: ``[(|G| - 1) C_out, C_in, ...]``
+        - output: ``[C_out, C_in, |G|, ...]``
+    """
+    if taps is None:
+        return weight
+    return torch.cat((weight.unsqueeze(0), taps.unflatten(0, (-1, len(weight))))).movedim(0, 2)
 
 
 def fourier_reference(x: Tensor, numbers: Tensor, key: str, padding: int) -> Tensor:

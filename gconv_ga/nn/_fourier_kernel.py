@@ -24,8 +24,9 @@ from ._fourier import (
     FourierPlan,
     PlanKey,
     fourier_reference,
+    join_planes,
     mix,
-    mix_adjoint,
+    mixing_of,
     plain_tensors,
     plan_of,
     transform_rows,
@@ -36,11 +37,11 @@ INTERFACE_VERSION = 3  # as in native/group_conv.cpp
 _NAMES = {torch.float32: "float", torch.float64: "double"}
 _INTEGERS = (
     "n", "sides", "functions", "kernel_size", "quarters", "blocks", "frequencies", "kinds", "components", "pairs",
-    "products", "numbers",
+    "products", "numbers", "width", "orbits",
 )  # fmt: skip
 _TABLES = (
-    "block", "frequency", "butterfly", "single", "pair", "kind", "order", "orbit", "number", "weight", "coefficient",
-    "forward", "inverse",
+    "block", "frequency", "butterfly", "single", "pair", "kind", "order", "orbit", "quad", "mix_begin", "mix_index",
+    "unmix_begin", "unmix_index", "number", "weight", "mix", "unmix", "coefficient", "forward", "inverse",
 )  # fmt: skip
 
 
@@ -49,7 +50,15 @@ class _Plan(ctypes.Structure):
 
 
 class _Sizes(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_int32) for name in ("in_fields", "out_fields", "height", "width", "padding")]
+    _fields_ = [(name, ctypes.c_int32) for name in ("in_fields", "out_fields", "height", "width", "padding")] + [
+        (f"{side}_{axis}", ctypes.c_int64) for side in ("in", "out") for axis in ("image", "field", "element")
+    ]
+
+
+class _Weights(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_void_p) for name in ("first", "rest")] + [
+        (name, ctypes.c_int64) for name in ("element", "out_field", "in_field", "first_length", "rest_length")
+    ]
 
 
 # ---- The library
@@ -155,10 +164,61 @@ def _functions_by_kind(plan: FourierPlan) -> tuple[list[list[int]], list[int], T
 def _tables(key: str, dtype: torch.dtype) -> tuple[_Plan, dict[str, Tensor]]:
     """Return the plan as the library takes it, and the tensors that it points into."""
     with plain_tensors():
-        return _make_tables(plan_of(key), dtype)
+        return _make_tables(plan_of(key), mixing_of(key, torch.float64), dtype)
 
 
-def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str, Tensor]]:
+def _sparse(matrix: Tensor) -> tuple[list[int], list[int], Tensor]:
+    """Return where each row of a matrix begins among its entries other than 0, their columns, and the entries."""
+    there = matrix.abs() > 1e-12 * matrix.abs().max()  # noqa: PLR2004  the others are rounding
+    begins = [0, *there.sum(dim=1).cumsum(0).tolist()]
+    return begins, there.nonzero()[:, 1].tolist(), matrix[there]
+
+
+def _find_quads(
+    plan: FourierPlan, singles: list[list[int]], butterflies: list[list[int]], pairs: list[list[int]]
+) -> tuple[int, list[int]]:
+    """Return the orbits of four taps, and the table by which the library applies their functions; none if it cannot.
+
+    It can on C4 with free taps, where the functions of an orbit are the sum of its taps, the difference of the sums of
+    opposite ones, and the differences of opposite ones.
+    """
+    taps, orbits = plan.kernel_size**2, plan.kernel_size**2 // 4
+    functions = plan.functions.flatten(1)
+    if (plan.n, plan.sides) != (4, 1) or len(functions) != taps:
+        return 0, []
+    one = torch.eye(taps, dtype=torch.float64)
+    even, cosine, odd = range(orbits), range(orbits + 1, taps - orbits, 2), range(taps - orbits, taps)
+    # Rows of the transform are numbered 0 to 3; those of one frequency lie beside each other in the library.
+    place = {single[0] + (0, 1, 3)[frequency] * taps: single[1] for frequency, single in singles}
+    crossed = {tuple(b[:2]): b[2:] for b in butterflies}
+    summed = {tuple(sorted(pair[:2])): pair[2:] for pair in pairs}
+    table: list[int] = []
+
+    def entry(first: int, second: int) -> tuple[int, int]:
+        sign, number = summed[tuple(sorted((first, second)))]
+        return number, sign
+
+    for o in range(orbits):
+        e, c, s, d = even[o], cosine[o], cosine[o] + 1, odd[o]
+        t, u = int(functions[c].argmax()), int(functions[s].argmax())
+        opposite = one.flip(0)
+        expected = {
+            e: one[t] + opposite[t] + one[u] + opposite[u], d: one[t] + opposite[t] - one[u] - opposite[u],
+            c: one[t] - opposite[t], s: one[u] - opposite[u],
+        }  # fmt: skip
+        if any(not torch.equal(functions[f], values) for f, values in expected.items()):
+            return 0, []
+        at = [{f: place.get(row * taps + f, -1) for f in (e, d, c, s)} for row in range(4)]
+        sums = [entry(at[1][e], at[2][e]), entry(at[1][d], at[2][d]), entry(at[0][c], at[0][s]), entry(at[3][c], at[3][s])]
+        table += [
+            t, u, *at[0].values(), at[1][e], at[1][d], at[2][e], at[2][d], *at[3].values(),
+            *crossed[c, taps + s], *crossed[taps + c, s], *(number for number, _ in sums), *(sign for _, sign in sums),
+        ]  # fmt: skip
+    middle = [place[row * taps + orbits] for row in range(4)]
+    return orbits, [*table, *middle, *entry(middle[1], middle[2])]
+
+
+def _make_tables(plan: FourierPlan, mixing: Tensor, dtype: torch.dtype) -> tuple[_Plan, dict[str, Tensor]]:
     count = len(plan.functions)
     kinds, order, coefficients, orbit = _functions_by_kind(plan)
     rows = transform_rows(plan.n)
@@ -166,6 +226,7 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     butterflies: list[list[int]] = []
     singles: list[list[int]] = []
     halves = range(plan.sides)
+    singles_by_frequency: list[tuple[int, list[int]]] = []
     pairs_of_components = [
         [component.pair[0], component.pair[1], component.pair[2], number]
         for number, component in enumerate(plan.components)
@@ -186,11 +247,16 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
             places = tuple((plan.side(half, f) * height + row - first_row) * count + f for _, f, row in component.terms)
             if len(places) == 1:
                 singles.append([places[0], half * len(plan.components) + number])
+                singles_by_frequency.append((a, singles[-1]))
             else:
                 pairs.setdefault(places, {})[component.terms[1][0]] = half * len(plan.components) + number
         butterflies += [[*places, signs[1], signs[-1]] for places, signs in pairs.items()]
         added = len(butterflies) - before[0], len(singles) - before[1]
         frequencies.append([height, first_row, before[0], added[0], before[1], added[1]])
+
+    orbits, quads = _find_quads(plan, singles_by_frequency, butterflies, pairs_of_components)
+    mix_begin, mix_index, mix_values = _sparse(mixing)
+    unmix_begin, unmix_index, unmix_values = _sparse(mixing.T)
 
     def integers(values: Sequence[Any]) -> Tensor:
         return torch.tensor(values if len(values) else [0], dtype=torch.int32).contiguous()
@@ -210,6 +276,13 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
         "kind": integers(kinds),
         "order": integers(order),
         "orbit": integers(orbit),
+        "quad": integers(quads),
+        "mix_begin": integers(mix_begin),
+        "mix_index": integers(mix_index),
+        "unmix_begin": integers(unmix_begin),
+        "unmix_index": integers(unmix_index),
+        "mix": mix_values.to(dtype).contiguous(),
+        "unmix": unmix_values.to(dtype).contiguous(),
         "number": integers([[[i for _, i in factor] for factor in each] for each in factors]),
         "weight": torch.tensor([[[c for c, _ in factor] for factor in each] for each in factors], dtype=dtype),
         "coefficient": coefficients.to(dtype).contiguous(),
@@ -219,7 +292,7 @@ def _make_tables(plan: FourierPlan, dtype: torch.dtype) -> tuple[_Plan, dict[str
     sizes = (
         plan.n, plan.sides, count, plan.kernel_size, int(plan.quarters), plan.sides * len(plan.blocks),
         len(frequencies), len(kinds), plan.sides * len(plan.components), len(pairs_of_components),
-        len(plan.factors), len(plan.basis),
+        len(plan.factors), len(plan.basis), mixing.shape[1] // (plan.n * plan.sides), orbits,
     )  # fmt: skip
     return _Plan(*sizes, *(tables[name].data_ptr() for name in _TABLES)), tables
 
@@ -255,23 +328,23 @@ def _forget_threads() -> None:
 os.register_at_fork(after_in_child=_forget_threads)
 
 
-def _run(function: Any, arguments: tuple[Any, ...], target: Tensor | None, shares: list[Share]) -> None:
+def _run(function: Any, arguments: tuple[Any, ...], parts: list[_Weights] | None, shares: list[Share]) -> None:
     """Call a function of the library for shares, in torch's threads or, where those are not known, in our own.
 
     Args:
         function: A function of the library.
         arguments: Its arguments before the shares.
-        target: A tensor with a part for every share, of which the function gets the address and the size of a part.
+        parts: What the function gets for each share besides; an empty list for a null pointer.
         shares: The shares of the call.
     """
     global _pool
 
     def call(first: int, end: int, threads: int) -> int:
         table = (ctypes.c_int32 * (4 * (end - first)))(*itertools.chain.from_iterable(shares[first:end]))
-        parts: tuple[Any, ...] = ()
-        if target is not None:
-            parts = _address(target[first:] if len(target) else None), ctypes.c_int64(target[:1].numel())
-        code: int = function(*arguments, *parts, table, end - first, threads, _parallel)
+        more: tuple[Any, ...] = ()
+        if parts is not None:
+            more = ((_Weights * (end - first))(*parts[first:end]) if parts else None,)
+        code: int = function(*arguments, *more, table, end - first, threads, _parallel)
         return code
 
     threads = torch.get_num_threads()
@@ -325,133 +398,141 @@ def _fake(name: str) -> Callable[[Operator], Operator]:
     return torch.library.register_fake(f"gconv_ga::{name}", lib=_operators)
 
 
-@_operator("fourier_mix(Tensor weight, str key) -> Tensor")
-def fourier_mix(weight: Tensor, key: str) -> Tensor:
-    """Return the numbers of the blocks for the free weights; see `mix`."""
-    return mix(weight, key)
+def _with_whole_planes(x: Tensor) -> Tensor:
+    """Return maps ``[B, C, |G|, H, W]`` whose planes lie in memory by field and element, or by element and field."""
+    return x if x.is_contiguous() or x.transpose(1, 2).is_contiguous() else x.contiguous()
 
 
-@_fake("fourier_mix")
-def _(weight: Tensor, key: str) -> Tensor:
-    read = PlanKey.read(key)
-    return weight.new_empty(read.numbers, *weight.shape[:2])
+def _new_maps(x: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Return maps that lie in memory as ``x`` does: by field and element, or by element and field."""
+    if x.is_contiguous():
+        return x.new_empty(shape)
+    batch, fields, order, *size = shape
+    return x.new_empty(batch, order, fields, *size).transpose(1, 2)
 
 
-@_operator("fourier_mix_adjoint(Tensor numbers, str key, SymInt[] shape) -> Tensor")
-def fourier_mix_adjoint(numbers: Tensor, key: str, shape: Sequence[int]) -> Tensor:
-    """Return the adjoint of `fourier_mix`: the gradient of the weights."""
-    return mix_adjoint(numbers.contiguous(), key, tuple(shape))
+def _weights(weight: Tensor, taps: Tensor | None) -> _Weights:
+    """Return where weights lie: ``weight`` has those of every element, or of the identity, and ``taps`` the others."""
+    in_fields, size = weight.shape[1], weight.itemsize
+    if taps is None:
+        order = weight.shape[2]
+        width = weight.numel() // max(1, weight.shape[0] * in_fields * order)
+        first, rest, total = weight.data_ptr(), weight.data_ptr() + size * width, weight.numel()
+        return _Weights(first, rest, width, in_fields * order * width, order * width, total, total - width)
+    width = weight.numel() // max(1, weight.shape[0] * in_fields)
+    steps = weight.numel(), in_fields * width, width
+    return _Weights(weight.data_ptr(), taps.data_ptr(), *steps, weight.numel(), taps.numel())
 
 
-@_fake("fourier_mix_adjoint")
-def _(numbers: Tensor, key: str, shape: Sequence[int]) -> Tensor:
-    return numbers.new_empty(tuple(shape))
-
-
-def _keep_shape(ctx: Any, inputs: Any, output: Tensor) -> None:
-    ctx.key, ctx.shape = inputs[1], tuple(inputs[0].shape)
-
-
-torch.library.register_autograd(
-    "gconv_ga::fourier_mix",
-    lambda ctx, grad: (fourier_mix_adjoint(grad, ctx.key, ctx.shape), None),
-    setup_context=_keep_shape,
-    lib=_operators,
-)
-torch.library.register_autograd(
-    "gconv_ga::fourier_mix_adjoint",
-    lambda ctx, grad: (fourier_mix(grad.contiguous(), ctx.key), None, None),
-    setup_context=_keep_shape,
-    lib=_operators,
-)
-
-
-@_operator("fourier_conv(Tensor x, Tensor numbers, Tensor? bias, str key, int padding) -> Tensor")
-def fourier_conv(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padding: int) -> Tensor:
-    """Return the group convolution of maps on ``C_n`` or ``D_n``.
+@_operator("fourier_conv(Tensor x, Tensor weight, Tensor? taps, Tensor? bias, str key, int padding) -> Tensor")
+def fourier_conv(
+    x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None, key: str, padding: int
+) -> Tensor:
+    """Return the group convolution of maps on ``C_n`` or ``D_n``; it lies in memory as ``x`` does.
 
     Shape:
-        - x: ``[B, C, |G|, H, W]``; numbers: ``[P, O, C]``; bias: ``[O]``
+        - x: ``[B, C, |G|, H, W]``; bias: ``[O]``
+        - weight: ``[O, C, |G|, ...]``, or with taps ``[O, C, ...]``; taps: ``[(|G| - 1) O, C, ...]``
         - output: ``[B, O, |G|, H', W']``
     """
-    x, numbers = x.contiguous(), numbers.contiguous()
-    bias = None if bias is None else bias.contiguous()
-    y = x.new_empty(_output_shape(x, numbers, key, padding))
+    x, weight = _with_whole_planes(x), weight.contiguous()
+    taps, bias = (None if tensor is None else tensor.contiguous() for tensor in (taps, bias))
+    y = _new_maps(x, _output_shape(x, weight, key, padding))
     if not y.numel():
         return y
     plan, _ = _tables(key, x.dtype)
-    sizes = _Sizes(x.shape[1], numbers.shape[1], x.shape[3], x.shape[4], padding)
+    sizes = _Sizes(x.shape[1], y.shape[1], x.shape[3], x.shape[4], padding, *x.stride()[:3], *y.stride()[:3])
     function = getattr(LIBRARY, f"forward_{_NAMES[x.dtype]}")
-    arguments = ctypes.byref(plan), ctypes.byref(sizes), _address(x), _address(numbers), _address(bias), _address(y)
+    arguments = (
+        ctypes.byref(plan), ctypes.byref(sizes), _address(x), ctypes.byref(_weights(weight, taps)), _address(bias),
+        _address(y),
+    )  # fmt: skip
     _run(function, arguments, None, _shares(x.shape[0], y.shape[3]))
     return y
 
 
-def _output_shape(x: Tensor, numbers: Tensor, key: str, padding: int) -> tuple[int, ...]:
+def _output_shape(x: Tensor, weight: Tensor, key: str, padding: int) -> tuple[int, ...]:
     change = 2 * padding - PlanKey.read(key).kernel_size + 1
-    return (x.shape[0], numbers.shape[1], x.shape[2], x.shape[3] + change, x.shape[4] + change)
+    return (x.shape[0], weight.shape[0], x.shape[2], x.shape[3] + change, x.shape[4] + change)
 
 
 @_fake("fourier_conv")
-def _(x: Tensor, numbers: Tensor, bias: Tensor | None, key: str, padding: int) -> Tensor:
-    return x.new_empty(_output_shape(x, numbers, key, padding))
+def _(x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None, key: str, padding: int) -> Tensor:
+    return _new_maps(_with_whole_planes(x), _output_shape(x, weight, key, padding))
 
 
 @_operator(
-    "fourier_conv_backward(Tensor grad, Tensor x, Tensor numbers, str key, int padding, bool need_x, bool need_numbers)"
-    " -> (Tensor, Tensor)"
+    "fourier_conv_backward(Tensor grad, Tensor x, Tensor weight, Tensor? taps, str key, int padding, bool need_x,"
+    " bool need_weight) -> (Tensor, Tensor, Tensor)"
 )
 def fourier_conv_backward(
-    grad: Tensor, x: Tensor, numbers: Tensor, key: str, padding: int, need_x: bool, need_numbers: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the gradients of input and numbers; an empty tensor for one that is not needed."""
-    grad, x, numbers = grad.contiguous(), x.contiguous(), numbers.contiguous()
+    grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, key: str, padding: int, need_x: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of input, weight and taps; an empty tensor for one that is not needed."""
+    grad, x, weight = _with_whole_planes(grad), _with_whole_planes(x), weight.contiguous()
+    taps = None if taps is None else taps.contiguous()
     grad_x = torch.empty_like(x) if need_x else x.new_empty(0)
-    if not grad.numel() or not (need_x or need_numbers):
-        return grad_x.zero_(), torch.zeros_like(numbers) if need_numbers else x.new_empty(0)
+    nothing = x.new_empty(0)
+    if not grad.numel() or not (need_x or need_weight):
+        zeros = [torch.zeros_like(w) if need_weight and w is not None else nothing.clone() for w in (weight, taps)]
+        return grad_x.zero_(), zeros[0], zeros[1]
     plan, _ = _tables(key, x.dtype)
-    sizes = _Sizes(x.shape[1], numbers.shape[1], x.shape[3], x.shape[4], padding)
+    # The gradient of the input is a convolution of that of the output.
+    sizes = _Sizes(
+        grad.shape[1], x.shape[1], grad.shape[3], grad.shape[4], PlanKey.read(key).kernel_size - 1 - padding,
+        *grad.stride()[:3], *x.stride()[:3],
+    )  # fmt: skip
     function = getattr(LIBRARY, f"backward_{_NAMES[x.dtype]}")
     shares = _shares(x.shape[0], x.shape[3])
     # A sum of its own for each share, added up in their order: the result does not depend on who is first.
-    parts = numbers.new_zeros(len(shares) if need_numbers else 0, *numbers.shape)
+    count = len(shares) if need_weight else 0
+    weights = weight.new_empty(count, *weight.shape)
+    others = None if taps is None else taps.new_empty(count, *taps.shape)
     arguments = (
-        ctypes.byref(plan), ctypes.byref(sizes), _address(grad), _address(x), _address(numbers),
+        ctypes.byref(plan), ctypes.byref(sizes), _address(grad), _address(x), ctypes.byref(_weights(weight, taps)),
         _address(grad_x if need_x else None),
     )  # fmt: skip
-    _run(function, arguments, parts, shares)
-    if not need_numbers:
-        return grad_x, x.new_empty(0)
-    return grad_x, parts[0] if len(parts) == 1 else parts.sum(dim=0)
+    _run(function, arguments, [_weights(weights[i], None if others is None else others[i]) for i in range(count)], shares)
+    if not need_weight:
+        return grad_x, nothing, nothing.clone()
+    grad_weight, grad_taps = (
+        nothing if parts is None else parts[0] if count == 1 else parts.sum(dim=0) for parts in (weights, others)
+    )
+    return grad_x, grad_weight, grad_taps
 
 
 @_fake("fourier_conv_backward")
 def _(
-    grad: Tensor, x: Tensor, numbers: Tensor, key: str, padding: int, need_x: bool, need_numbers: bool
-) -> tuple[Tensor, Tensor]:
-    empty = x.new_empty(0)
-    return torch.empty_like(x) if need_x else empty, torch.empty_like(numbers) if need_numbers else empty.clone()
+    grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, key: str, padding: int, need_x: bool, need_weight: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    grad_x = torch.empty_like(_with_whole_planes(x)) if need_x else x.new_empty(0)
+    found = [
+        x.new_empty(0) if w is None or not need_weight else torch.empty_like(w, memory_format=torch.contiguous_format)
+        for w in (weight, taps)
+    ]
+    return grad_x, found[0], found[1]
 
 
 def _keep_inputs(ctx: Any, inputs: Any, output: Tensor) -> None:
-    x, numbers, bias, ctx.key, ctx.padding = inputs
-    ctx.save_for_backward(x, numbers)
+    x, weight, taps, bias, ctx.key, ctx.padding = inputs
+    ctx.save_for_backward(x, weight, taps)
     ctx.has_bias = bias is not None
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    x, numbers = ctx.saved_tensors
-    need_x, need_numbers, need_bias = ctx.needs_input_grad[:3]
+    x, weight, taps = ctx.saved_tensors
+    need_x, need_weight, need_taps, need_bias = ctx.needs_input_grad[:4]
     grad_bias = grad.sum((0, 2, 3, 4)) if ctx.has_bias and need_bias else None
+    needs = need_x, need_weight, need_taps and taps is not None
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the gradient is to be differentiated
-        needed = [tensor for tensor, need in ((x, need_x), (numbers, need_numbers)) if need]
-        found = torch.autograd.grad(
-            fourier_reference(x, numbers, ctx.key, ctx.padding), needed, grad, create_graph=True
-        ) if needed else ()  # fmt: skip
-        grads = iter(found)
-        return next(grads) if need_x else None, next(grads) if need_numbers else None, grad_bias, None, None
-    grad_x, grad_numbers = fourier_conv_backward(grad, x, numbers, ctx.key, ctx.padding, need_x, need_numbers)
-    return grad_x if need_x else None, grad_numbers if need_numbers else None, grad_bias, None, None
+        needed = [tensor for tensor, need in zip((x, weight, taps), needs, strict=True) if need]
+        y = fourier_reference(x, mix(join_planes(weight, taps), ctx.key), ctx.key, ctx.padding)
+        grads = iter(torch.autograd.grad(y, needed, grad, create_graph=True) if needed else ())
+        found = [next(grads) if need else None for need in needs]
+    else:
+        every = fourier_conv_backward(grad, x, weight, taps, ctx.key, ctx.padding, need_x, any(needs[1:]))
+        found = [each if need else None for each, need in zip(every, needs, strict=True)]
+    return *found, grad_bias, None, None
 
 
 torch.library.register_autograd("gconv_ga::fourier_conv", _backward, setup_context=_keep_inputs, lib=_operators)

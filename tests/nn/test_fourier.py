@@ -1,6 +1,7 @@
 """The Fourier algorithm of group convolution against the dense one, and where it must step aside."""
 
 import copy
+import dataclasses
 import os
 import pickle
 import signal
@@ -120,7 +121,8 @@ def test_an_image_smaller_than_the_kernel_is_refused_as_before():
 def test_a_wrong_number_is_seen(monkeypatch):
     """The comparison rejects numbers that are off by a millionth."""
     conv, mixing = make("C8"), _fourier.mixing_of
-    monkeypatch.setattr(_fourier, "mixing_of", lambda key, dtype: mixing(key, dtype) * (1 + 1e-6))
+    monkeypatch.setattr(_fourier_kernel, "mixing_of", lambda key, dtype: mixing(key, dtype) * (1 + 1e-6))
+    monkeypatch.setattr(_fourier_kernel, "_tables", _fourier_kernel._tables.__wrapped__)
     assert max(errors(conv, image(conv))) > 1e-7
 
 
@@ -196,15 +198,14 @@ def test_copies_compute_the_same(duplicate):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="processes are not forked on this system")
 def test_a_forked_process_has_threads_of_its_own():
     conv, before = make("C8"), torch.get_num_threads()
-    x, key = image(conv, 4), plan_key(conv.filters)
-    numbers = mix(conv.weight.detach(), key)
+    x, key, weight = image(conv, 4), plan_key(conv.filters), conv.weight.detach()
     torch.set_num_threads(2)
     try:
-        expected = _fourier_kernel.fourier_conv(x, numbers, None, key, 1)  # the parent's threads are running now
+        expected = _fourier_kernel.fourier_conv(x, weight, None, None, key, 1)  # the parent's threads are running now
         child = os.fork()
         if child == 0:
             signal.alarm(60)  # a child that hangs is ended, and fails
-            same = (_fourier_kernel.fourier_conv(x, numbers, None, key, 1) == expected).numpy().all()
+            same = (_fourier_kernel.fourier_conv(x, weight, None, None, key, 1) == expected).numpy().all()
             os._exit(0 if same else 1)
         _, status = os.waitpid(child, 0)
     finally:
@@ -273,18 +274,39 @@ def test_the_reference_is_the_dense_convolution(group):
         assert relative(y, conv(x)) < 1e-13
 
 
-@pytest.mark.parametrize(("group", "kernel_size"), [("C8", 3), ("C16", 5), ("C12", 5), ("C6", 3)])
+@pytest.mark.parametrize(("group", "kernel_size"), [("C8", 3), ("C16", 5), ("C12", 5), ("C6", 3), ("C7", 3)])
 def test_the_cost_is_linear_in_the_rotations(group, kernel_size):
-    plan = plan_of(plan_key(make(group, kernel_size).filters))
+    """One real product for a real frequency, three for a complex one."""
+    conv = make(group, kernel_size)
+    key = plan_key(conv.filters)
+    plan = plan_of(key)
     n, count = plan.n, len(plan.functions)
-    assert plan.mixing.shape[0] == sum(b.rows * b.components for b in plan.blocks) == (2 * n - 2) * count
+    expected = {0: 3 * n // 2 - 1, 1: (3 * n - 1) // 2}[n % 2] * count
+    assert len(plan.factors) == sum(b.rows * b.components for b in plan.blocks) == expected
+    assert PlanKey.read(key).multiplications == expected
+    assert len(mix(conv.weight, key)) == PlanKey.read(key).numbers == n * count
 
 
-@pytest.mark.parametrize("group", ["D4", "D6", "D8"])
-def test_reflections_double_the_cost(group):
-    """Maps on D_n as maps on C_n with twice the fields would cost four times as much."""
-    conv, rotations = make(group), make(group.replace("D", "C"))
-    assert len(mix(conv.weight, plan_key(conv.filters))) == 2 * len(mix(rotations.weight, plan_key(rotations.filters)))
+@pytest.mark.parametrize("group", ["D4", "D6", "D8", "D5"])
+def test_the_cost_with_reflections(group):
+    """Twice that of four products for a complex one; maps on D_n as maps on C_n with twice the fields: four times."""
+    key = plan_key(make(group).filters)
+    plan = plan_of(key)
+    assert len(plan.factors) == PlanKey.read(key).multiplications == 2 * (2 * plan.n - 2 + plan.n % 2) * len(plan.functions)
+
+
+@pytest.mark.parametrize("group", GROUPS)
+def test_the_gradient_of_the_input_is_a_convolution_by_the_same_numbers(group, monkeypatch):
+    conv = make(group, bias=False)
+    key, x = plan_key(conv.filters), image(conv).requires_grad_()
+    with gnn.algorithm("dense"):
+        y = conv(x)
+    seed = torch.randn_like(y)
+    (expected,) = torch.autograd.grad(y, x, seed)
+    plan = plan_of(key)
+    reversed_plan = dataclasses.replace(plan, factors=plan.adjoint_factors)
+    monkeypatch.setattr(_fourier, "plan_of", lambda key: reversed_plan)
+    assert relative(fourier_reference(seed, mix(conv.weight, key).transpose(1, 2), key, 1), expected) < 1e-13
 
 
 def test_a_function_without_parity_is_refused():
@@ -313,24 +335,34 @@ def test_the_rule_is_the_same_for_a_rotated_image():
 
 
 @needs_library
-def test_numbers_are_kept_in_eval_mode_until_the_weight_changes(monkeypatch):
-    conv = make("C8")
-    conv.eval()
-    x, calls, mixed = image(conv), [], _fourier_kernel.mix
-    monkeypatch.setattr(_fourier_kernel, "mix", lambda *arguments: calls.append(1) or mixed(*arguments))
-    with torch.no_grad(), gnn.algorithm("fourier"):
-        first = conv(x)
-        assert torch.equal(conv(x), first)
-        assert len(calls) == 1
-        with gnn.algorithm("dense"):
-            conv(x)
-        conv(x)
-        assert len(calls) == 1
-        conv.weight.mul_(2)
-        changed = conv(x)
-        assert len(calls) == 2
-    with torch.no_grad(), gnn.algorithm("dense"):
-        assert relative(changed, conv(x)) < 1e-12
+@pytest.mark.parametrize("fields", [(16, 16), (24, 8), (3, 40)])
+@pytest.mark.parametrize("group", ["C4", "D4", "C8"])
+def test_maps_by_element_and_weights_in_two_parts(group, fields):
+    """As converted networks have them: elements before fields in memory, and taps apart from the weight."""
+    conv = make(group, fields=fields, filters="grid" if group in ("C4", "D4") else "auto")
+    x, order, bias = image(conv, 2, (8, 16)), conv.group.order, conv.bias.detach().requires_grad_()
+    weight, taps = conv.weight.detach()[:, :, 0].clone(), conv.weight.detach()[:, :, 1:].movedim(2, 0).flatten(0, 1)
+    inputs = [x.requires_grad_(), weight.requires_grad_(), taps.contiguous().requires_grad_(), bias]
+    by_element = x.transpose(1, 2).contiguous().transpose(1, 2)
+    y = conv.convolve_with(by_element, *inputs[1:])
+    assert y.transpose(1, 2).is_contiguous()
+    with gnn.algorithm("dense"):
+        expected = conv(x)
+    seed = torch.randn_like(expected)
+    grads = torch.autograd.grad(y, inputs, seed)
+    dense = torch.autograd.grad(expected, (x, conv.weight, conv.bias), seed)
+    joined = torch.cat((grads[1].unsqueeze(2), grads[2].unflatten(0, (order - 1, -1)).movedim(0, 2)), dim=2)
+    assert relative(y, expected) <= 1e-12
+    assert all(relative(a, b) <= 1e-12 for a, b in zip((grads[0], joined, grads[3]), dense, strict=True))
+
+
+@needs_library
+@pytest.mark.parametrize("size", [(4, 4), (8, 8), (16, 3), (1, 5)])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_many_fields_and_small_maps(size, dtype):
+    """Weights are then read once, a few fields at a time."""
+    conv = make("C4", fields=(67, 130), dtype=dtype)
+    assert max(errors(conv, image(conv, 3, size))) <= TOLERANCES[dtype]
 
 
 def test_the_choice_is_put_back():

@@ -18,6 +18,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
+#include <utility>
 
 #ifndef VECTOR_BYTES
 #if defined(__AVX512F__)
@@ -29,9 +30,9 @@
 #endif
 #endif
 #if VECTOR_BYTES == 32
-enum { ROWS = 6, VECTORS = 2 };  // for 16 registers
+enum { ROWS = 4, VECTORS = 3 };  // for 16 registers
 #else
-enum { ROWS = 12, VECTORS = 2 };  // for 32 registers
+enum { ROWS = 8, VECTORS = 2 };  // for 32 registers
 #endif
 
 #define INLINE static inline __attribute__((always_inline))
@@ -54,9 +55,23 @@ template <class T> INLINE Vector<T> load(const T* from) {
 }
 template <class T> INLINE void store(T* to, Vector<T> v) { memcpy(to, &v, sizeof v); }
 
+// Exchanges rows and columns of LANES vectors, in steps: blocks of S rows and columns across the diagonal.
+template <class T, int S, int... I> INLINE void exchange(Vector<T>& a, Vector<T>& b, std::integer_sequence<int, I...>) {
+    Vector<T> one = __builtin_shufflevector(a, b, (I & S ? LANES<T> + I - S : I)...), other = __builtin_shufflevector(a, b, (I & S ? LANES<T> + I : I + S)...);
+    a = one;
+    b = other;
+}
+template <class T, int S> INLINE void transpose_from(Vector<T>* v) {
+    if constexpr (S < LANES<T>) {
+        UNROLL for (int i = 0; i < LANES<T>; i++) if (!(i & S)) exchange<T, S>(v[i], v[i + S], std::make_integer_sequence<int, LANES<T>>());
+        transpose_from<T, 2 * S>(v);
+    }
+}
+template <class T> INLINE void transpose(Vector<T>* v) { transpose_from<T, 1>(v); }
+
 // As in _fourier_kernel.py; all tables are owned by the caller. Rows of the integer tables are named beside them.
 template <class T> struct Plan {
-    int32_t n, sides, functions, kernel_size, quarters, blocks, frequencies, kinds, components, pairs, products, numbers;
+    int32_t n, sides, functions, kernel_size, quarters, blocks, frequencies, kinds, components, pairs, products, numbers, width, orbits;
     const int32_t* block;      // first row, rows, first component, components; rows and components count the halves of D_n one by one
     const int32_t* frequency;  // rows, first row, first butterfly, butterflies, first single, singles
     const int32_t* butterfly;  // index, other index, component of their sum, component of their difference
@@ -65,8 +80,15 @@ template <class T> struct Plan {
     const int32_t* kind;       // first feature, features, first function, functions, whether each is a feature as it is
     const int32_t* order;      // functions by kind
     const int32_t* orbit;      // pairs of taps that a quarter turn takes into one another
+    const int32_t* quad;       // on C4 with free taps: two taps of each orbit, and where its products go; see expand_orbits
+    const int32_t* mix_begin;  // numbers from the weights of a pair of fields: sparse, row by row
+    const int32_t* mix_index;
+    const int32_t* unmix_begin;  // the adjoint
+    const int32_t* unmix_index;
     const int32_t* number;     // [2, products, 2]: the two numbers that a factor is the sum of; for the convolution, then for its adjoint
     const T* weight;           // [2, products, 2]: their coefficients
+    const T* mix;
+    const T* unmix;
     const T* coefficient;      // [functions of the kind, features of the kind], kind by kind
     const T* forward;          // [n, n]
     const T* inverse;          // [n, n]
@@ -301,34 +323,34 @@ template <class F> INLINE void with_rows(int rows, F f) {
         case 1: f(Count<1>()); break;
         case 2: f(Count<2>()); break;
         case 3: f(Count<3>()); break;
+#if VECTOR_BYTES != 32
         case 4: f(Count<4>()); break;
         case 5: f(Count<5>()); break;
-#if VECTOR_BYTES != 32
         case 6: f(Count<6>()); break;
         case 7: f(Count<7>()); break;
-        case 8: f(Count<8>()); break;
-        case 9: f(Count<9>()); break;
-        case 10: f(Count<10>()); break;
-        case 11: f(Count<11>()); break;
 #endif
         default: f(Count<ROWS>());
     }
 }
 
-// Calls f(first, rows) for strips of at most ROWS rows, as equal as can be.
+// Calls f(first, rows) for strips of ROWS rows, of which the last may have fewer.
 template <class F> INLINE void each_strip(int rows, F f) {
-    int strips = (rows + ROWS - 1) / ROWS;
-    for (int i = 0, first = 0; i < strips; i++) {
-        int own = rows / strips + (i < rows % strips);
-        f(first, own);
-        first += own;
-    }
+    for (int first = 0; first < rows; first += ROWS) f(first, std::min<int>(ROWS, rows - first));
 }
 
 // ---- Tiles -----------------------------------------------------------------------------------------------------------
 
+// Fields, pixels, and the steps from an image, a field and an element to the next; planes have no gaps.
 struct Sizes {
     int32_t in_fields, out_fields, height, width, padding;
+    int64_t in_image, in_field, in_element, out_image, out_field, out_element;
+};
+
+// Weights of a layer. Those of the identity begin at `first`, those of the other elements at `rest`; `width` of them lie beside each other.
+template <class T> struct Weights {
+    T *first, *rest;
+    int64_t element, out_field, in_field;          // steps
+    int64_t first_length, rest_length;
 };
 
 // Images `image` to `end`, rows `row` to `last` of their outputs.
@@ -337,7 +359,7 @@ struct Share {
 };
 
 // About as many bytes at a time: of the transform of a tile, of the products for a few fields, of the results of a few panels.
-constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
+constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, PACKED_BYTES = 512 << 10, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
 constexpr int MOST_PANELS = 4, MOST_COLUMNS = 256;
 
 // A part of the outputs: windows of rows and columns in one or more images.
@@ -369,20 +391,22 @@ template <class T> struct Tile {
 
 // What a call works with, one for all of its tiles.
 template <class T> struct Workspace {
-    Buffer<T> raw, transform, z, maps, given, across, packed, gradient, transposed;
+    Buffer<T> raw, transform, z, maps, given, across, packed, gradient, transposed, weights, numbers;
     bool complete() const {
-        return raw.data && transform.data && z.data && maps.data && given.data && across.data && packed.data && gradient.data && transposed.data;
+        return raw.data && transform.data && z.data && maps.data && given.data && across.data && packed.data && gradient.data && transposed.data &&
+               weights.data && numbers.data;
     }
 };
 
 template <class T> struct Convolution {
     const Plan<T>& plan;
-    const bool adjoint;  // numbers are then [numbers, C, O] in place of [numbers, O, C]
+    const Sizes sizes;
+    const bool adjoint;  // whether in the weights the inputs are outputs, and the factors are those of the adjoint
     const int n, sides, K, C, O, H, W, padding, out_height, out_width, all_rows, out_lanes;
     int tile_rows, tile_columns, tile_images, group, fields;  // group: panels at a time; fields: input fields at a time
 
     Convolution(const Plan<T>& plan, const Sizes& s, bool adjoint, int images)
-        : plan(plan), adjoint(adjoint), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height),
+        : plan(plan), sizes(s), adjoint(adjoint), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height),
           W(s.width), padding(s.padding), out_height(H + 2 * padding - K + 1), out_width(W + 2 * padding - K + 1), all_rows(plan.rows()),
           out_lanes((O + LANES<T> - 1) / LANES<T> * LANES<T>) {
         const int64_t size = sizeof(T), panel = PANEL<T>;
@@ -401,6 +425,7 @@ template <class T> struct Convolution {
         bool small = size * plan.products * C * O <= SMALL_NUMBERS;
         group = small ? 1 : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
         fields = (int)std::max<int64_t>(1, std::min<int64_t>((small ? SMALL_BYTES : PRODUCT_BYTES) / (z * group), std::min(C, 16)));
+        fields = (int)std::max<int64_t>(1, std::min<int64_t>(fields, PACKED_BYTES / (size * plan.products * O)));
     }
 
     template <class F> void each_tile(const Share& s, F f) const {
@@ -427,8 +452,9 @@ template <class T> struct Convolution {
         const size_t rows = (size_t)sides * n, positions = (size_t)group * PANEL<T>, results = (size_t)all_rows * O * positions;
         const size_t numbers = (size_t)plan.products * (is_one_group(s) ? fields : C);
         return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * positions),
-                Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
-                Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0)};
+                Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results + LANES<T> * PANEL<T> : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
+                Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0),
+                Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LANES<T>), Buffer<T>((size_t)plan.numbers * LANES<T>)};
     }
 
     // ---- What goes in
@@ -446,7 +472,7 @@ template <class T> struct Convolution {
         const int lines = tile.rows + K - 1, copies = tile.shifted ? K : 1;
         for (int h = 0; h < n; h++) for (int copy = 0; copy < copies; copy++) for (int r = 0; r < lines; r++) {
             int y = tile.top + r - padding;
-            const T* from = y < 0 || y >= H ? nullptr : x + ((int64_t)h * H + y) * W;
+            const T* from = y < 0 || y >= H ? nullptr : x + h * sizes.in_element + (int64_t)y * W;
             copy_line(from, tile.left - padding + copy, tile.pitch, to + (int64_t)h * tile.window + ((int64_t)copy * lines + r) * tile.pitch);
         }
     }
@@ -456,7 +482,7 @@ template <class T> struct Convolution {
         const int64_t line = tile.line();
         for (int c = 0; c < C; c++, transform += sides * n * line) {
             for (int i = 0; i < tile.images; i++) for (int s = 0; s < sides; s++) {
-                read_window(tile, x + (((int64_t)(tile.image + i) * C + c) * sides + s) * n * H * W, raw);
+                read_window(tile, x + (tile.image + i) * sizes.in_image + c * sizes.in_field + s * n * sizes.in_element, raw);
                 analyse<T>(plan.forward, tile.window, n, in_lines(raw, tile.window), Rows<T>{transform + s * n * line + (int64_t)i * tile.window, line, PANEL<T>});
             }
             if (sides == 2) for (int r = 0; r < n; r++) add_sides<T>(transform + r * line, transform + (n + r) * line, (int)line, changes_sign(r));
@@ -498,46 +524,143 @@ template <class T> struct Convolution {
         }
     }
 
-    // ---- Numbers
-
-    // The factors of fields first .. first + count, block by block in strips of rows (row, output): [component, field, row].
-    void pack(const T* numbers, int first, int count, T* to) const {
-        const int32_t* number = plan.number + (adjoint ? 2 * plan.products : 0);
-        const T* weight = plan.weight + (adjoint ? 2 * plan.products : 0);
-        const int64_t pairs = (int64_t)C * O, along = adjoint ? 1 : C, across = adjoint ? O : 1;  // steps to the next output, and to the next field
-        for (int b = 0; b < plan.blocks; b++) {
-            const int32_t* block = plan.block + 4 * b;
-            const int components = block[3];
-            each_strip(block[1] * O, [&](int strip, int own) {
-                for (int q = 0; q < components; q++, to += (int64_t)count * own) for (int i = 0; i < own;) {
-                    // Rows of one factor.
-                    int row = (strip + i) / O, o = (strip + i) % O, end = std::min(own, i + O - o), product = 2 * (row * components + q);
-                    const T *one = numbers + number[product] * pairs + o * along + first * across, *other = numbers + number[product + 1] * pairs + o * along + first * across;
-                    T a = weight[product], b = weight[product + 1];
-                    T* at = to + i;
-                    if (adjoint) {
-                        for (int c = 0; c < count; c++) for (int j = 0; j < end - i; j++)
-                            at[c * own + j] = b == 0 ? a * one[c * across + j] : a * one[c * across + j] + b * other[c * across + j];
-                    } else {
-                        for (int j = 0; j < end - i; j++) for (int c = 0; c < count; c++)
-                            at[c * own + j] = b == 0 ? a * one[j * along + c] : a * one[j * along + c] + b * other[j * along + c];
-                    }
-                    i = end;
+    // The same on C4 with free taps, orbit by orbit of four taps: on each row of the transform the sum E of the four, the difference D of
+    // the sums of opposite ones, and the differences c and s of opposite ones. `to` says where in z everything goes:
+    //   E, D, c, s of row 0; E, D of rows 1 and 2; E, D, c, s of row 3; c1 + s2, c1 - s2, c2 + s1, c2 - s1;
+    //   the sums of E1, E2, of D1, D2, of c0, s0 and of c3, s3, of which the second are taken with the signs in `quad`.
+    static constexpr int QUAD = 2 + 16 + 4 + 4;
+    void expand_orbits(const Tile<T>& tile, const T* transform, int first, int panels, T* z, int64_t z_panel, const int64_t* to) const {
+        const int64_t line = tile.line();
+        for (int panel = 0; panel < panels; panel++, z += z_panel) for (int w = 0; w < VECTORS; w++) {
+            const T* x = transform + tile.offset(first + panel * VECTORS + w);
+            T* at = z + w * LANES<T>;
+            const int64_t* t = to;
+            const int32_t* quad = plan.quad;
+            auto put = [&](Vector<T> v) { store(at + *t++, v); };
+            auto put_sum = [&](Vector<T> a, Vector<T> b, int sign) { put(sign > 0 ? a + b : a - b); };
+            for (int o = 0; o < plan.orbits; o++, quad += QUAD) {
+                Vector<T> E[4], D[4], c[4], s[4];
+                UNROLL for (int r = 0; r < 4; r++) {
+                    const T* row = x + r * line;
+                    Vector<T> a = load(row + tile.tap[quad[0]]), b = load(row + tile.tap[K * K - 1 - quad[0]]);
+                    Vector<T> d = load(row + tile.tap[quad[1]]), e = load(row + tile.tap[K * K - 1 - quad[1]]);
+                    Vector<T> one = a + b, other = d + e;
+                    E[r] = one + other, D[r] = one - other, c[r] = a - b, s[r] = d - e;
                 }
-            });
-            number += 2 * block[1] * components;
-            weight += 2 * block[1] * components;
+                put(E[0]), put(D[0]), put(c[0]), put(s[0]);
+                put(E[1]), put(D[1]), put(E[2]), put(D[2]);
+                put(E[3]), put(D[3]), put(c[3]), put(s[3]);
+                put(c[1] + s[2]), put(c[1] - s[2]), put(c[2] + s[1]), put(c[2] - s[1]);
+                put_sum(E[1], E[2], quad[22]), put_sum(D[1], D[2], quad[23]), put_sum(c[0], s[0], quad[24]), put_sum(c[3], s[3], quad[25]);
+            }
+            // The centre: four rows, and the sum of two.
+            Vector<T> m[4];
+            UNROLL for (int r = 0; r < 4; r++) put(m[r] = load(x + r * line + tile.tap[K * K / 2]));
+            put_sum(m[1], m[2], quad[5]);
         }
     }
 
-    // The adjoint of the same, from the gradient of the factors, [block, row, component, field, out_lanes].
-    void unpack(const T* gradient, int first, int count, T* d_numbers) const {
-        const int32_t* number = plan.number + 2 * plan.products;
-        const T* weight = plan.weight + 2 * plan.products;
-        for (int i = 0; i < plan.products; i++, number += 2, weight += 2) for (int c = 0; c < count; c++, gradient += out_lanes) for (int j = 0; j < 2; j++) {
-            if (weight[j] == 0) continue;
-            T* to = d_numbers + ((int64_t)number[j] * C + first + c) * O;
-            for (int o = 0; o < O; o++) to[o] += weight[j] * gradient[o];
+    // ---- Numbers
+
+    int elements() const { return sides * n; }
+    T* pair_of(const Weights<T>& w, int element, int out, int in) const {
+        return (element ? w.rest + (element - 1) * w.element : w.first) + (adjoint ? in : out) * w.out_field + (adjoint ? out : in) * w.in_field;
+    }
+
+    // The weights of an input field and of LANES output fields, as far as there are, [element * width, LANES].
+    void load_weights(const Weights<T>& w, int in, int out, T* to) const {
+        const int own = std::min(LANES<T>, O - out), width = plan.width;
+        const int64_t step = adjoint ? w.in_field : w.out_field;
+        for (int g = 0; g < elements(); g++, to += width * LANES<T>) {
+            const T *from = pair_of(w, g, out, in), *end = g ? w.rest + w.rest_length : w.first + w.first_length;
+            if (from + (own - 1) * step + (width + LANES<T> - 1) / LANES<T> * LANES<T> > end) {
+                for (int i = 0; i < own; i++) for (int j = 0; j < width; j++) to[j * LANES<T> + i] = from[i * step + j];
+                continue;
+            }
+            for (int j = 0; j < width; j += LANES<T>) {
+                Vector<T> v[LANES<T>];
+                UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + std::min(i, own - 1) * step + j);
+                transpose<T>(v);
+                // What lies beyond the width is overwritten by the next element, or lies in the room after the last.
+                UNROLL for (int i = 0; i < LANES<T>; i++) store(to + (j + i) * LANES<T>, v[i]);
+            }
+        }
+    }
+
+    void store_weights(const Weights<T>& w, int in, int out, const T* from) const {
+        const int own = std::min(LANES<T>, O - out), width = plan.width;
+        const int64_t step = adjoint ? w.in_field : w.out_field;
+        for (int g = 0; g < elements(); g++, from += width * LANES<T>) {
+            T* to = pair_of(w, g, out, in);
+            for (int j = 0; j < width; j += LANES<T>) {
+                Vector<T> v[LANES<T>];
+                UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + (j + i) * LANES<T>);
+                transpose<T>(v);
+                const int count = std::min(LANES<T>, width - j);
+                for (int i = 0; i < own; i++) {
+                    if (width == 9 && LANES<T> > 8) memcpy(to + i * step + j, &v[i], 9 * sizeof(T));
+                    else memcpy(to + i * step + j, &v[i], count * sizeof(T));
+                }
+            }
+        }
+    }
+
+    static void apply_sparse(int rows, const int32_t* begin, const int32_t* index, const T* value, const T* in, T* out) {
+        for (int r = 0; r < rows; r++, out += LANES<T>) {
+            Vector<T> sum = {};
+            for (int i = begin[r]; i < begin[r + 1]; i++) sum += load(in + index[i] * LANES<T>) * value[i];
+            store(out, sum);
+        }
+    }
+
+    // The factors of fields first .. first + count, block by block in strips of rows (row, output): [component, field, row].
+    void pack(const Weights<T>& w, int first, int count, Workspace<T>& space, T* to) const {
+        constexpr int PIECE = std::min<int>(ROWS, LANES<T>);
+        T *weights = space.weights.data, *numbers = space.numbers.data;
+        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LANES<T>) {
+            load_weights(w, first + c, o, weights);
+            apply_sparse(plan.numbers, plan.mix_begin, plan.mix_index, plan.mix, weights, numbers);
+            const int32_t* number = plan.number + (adjoint ? 2 * plan.products : 0);
+            const T* weight = plan.weight + (adjoint ? 2 * plan.products : 0);
+            const int own = std::min(LANES<T>, O - o);
+            T* base = to;
+            for (int b = 0; b < plan.blocks; b++) {
+                const int32_t* block = plan.block + 4 * b;
+                const int all = block[1] * O, depth = block[3] * count;
+                for (int row = 0; row < block[1]; row++) for (int k = c; k < depth; k += count, number += 2, weight += 2) {
+                    Vector<T> v = load(numbers + number[0] * LANES<T>) * weight[0];
+                    if (weight[1] != 0) v += load(numbers + number[1] * LANES<T>) * weight[1];
+                    const int i = row * O + o;
+                    if (O % PIECE == 0) UNROLL for (int j = 0; j < LANES<T>; j += PIECE) {
+                        if (j >= own) continue;
+                        const int strip = (i + j) / ROWS * ROWS, rows = std::min<int>(ROWS, all - strip);
+                        memcpy(base + (int64_t)strip * depth + (int64_t)k * rows + (i + j - strip), (const T*)&v + j, PIECE * sizeof(T));
+                    } else for (int j = 0; j < own; j++) {
+                        const int strip = (i + j) / ROWS * ROWS, rows = std::min<int>(ROWS, all - strip);
+                        base[(int64_t)strip * depth + (int64_t)k * rows + (i + j - strip)] = v[j];
+                    }
+                }
+                base += (int64_t)all * depth;
+            }
+        }
+    }
+
+    // The adjoint of the same: the gradient of the weights from that of the factors, [block, row, component, field, out_lanes].
+    void unpack(const T* gradient, int first, int count, Workspace<T>& space, const Weights<T>& to) const {
+        const int64_t line = (int64_t)count * out_lanes;
+        T *weights = space.weights.data, *numbers = space.numbers.data;
+        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LANES<T>) {
+            const int32_t* number = plan.number + 2 * plan.products;
+            const T *weight = plan.weight + 2 * plan.products, *from = gradient + c * out_lanes + o;
+            memset(numbers, 0, sizeof(T) * plan.numbers * LANES<T>);
+            for (int i = 0; i < plan.products; i++, number += 2, weight += 2, from += line) {
+                const Vector<T> v = load(from);
+                T *one = numbers + number[0] * LANES<T>, *other = numbers + number[1] * LANES<T>;
+                store(one, load(one) + v * weight[0]);
+                if (weight[1] != 0) store(other, load(other) + v * weight[1]);
+            }
+            apply_sparse(elements() * plan.width, plan.unmix_begin, plan.unmix_index, plan.unmix, numbers, weights);
+            store_weights(to, first + c, o, weights);
         }
     }
 
@@ -582,75 +705,85 @@ template <class T> struct Convolution {
     }
 
     void write(const Tile<T>& tile, int vector, int panels, T* maps, const T* bias, T* raw, T* y) const {
-        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>, plane = (int64_t)out_height * out_width;
+        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>;
         combine(maps, panels, false);
         for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
             synthesise<T>(plan.inverse, bias ? bias[o] : T(0), (int)count, n, Rows<T>{maps + s * n * row + o * PANEL<T>, row, all_rows * row}, in_lines(raw, count));
             each_piece(tile, vector, panels, [&](int image, int64_t pixel, int first, int length) {
-                T* to = y + (((int64_t)image * O + o) * sides + s) * n * plane + pixel;
-                for (int h = 0; h < n; h++) memcpy(to + h * plane, raw + h * count + first, sizeof(T) * length);
+                T* to = y + image * sizes.out_image + o * sizes.out_field + s * n * sizes.out_element + pixel;
+                for (int h = 0; h < n; h++) memcpy(to + h * sizes.out_element, raw + h * count + first, sizeof(T) * length);
             });
         }
     }
 
     // The adjoint of `write`, with positions before fields: [row, vectors of fields, positions, fields of them].
     void read_given(const Tile<T>& tile, int vector, int panels, const T* y, Workspace<T>& space) const {
-        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>, plane = (int64_t)out_height * out_width;
+        const int64_t row = (int64_t)O * PANEL<T>, count = (int64_t)panels * PANEL<T>;
         T *raw = space.raw.data, *maps = space.given.data;
         memset(raw, 0, sizeof(T) * n * count);
         for (int o = 0; o < O; o++) for (int s = 0; s < sides; s++) {
             each_piece(tile, vector, panels, [&](int image, int64_t pixel, int first, int length) {
-                const T* from = y + (((int64_t)image * O + o) * sides + s) * n * plane + pixel;
-                for (int h = 0; h < n; h++) memcpy(raw + h * count + first, from + h * plane, sizeof(T) * length);
+                const T* from = y + image * sizes.out_image + o * sizes.out_field + s * n * sizes.out_element + pixel;
+                for (int h = 0; h < n; h++) memcpy(raw + h * count + first, from + h * sizes.out_element, sizeof(T) * length);
             });
             analyse<T>(space.transposed.data, (int)count, n, in_lines(raw, count), Rows<T>{maps + s * n * row + o * PANEL<T>, row, all_rows * row});
         }
         combine(maps, panels, true);
         const int64_t positions = (int64_t)group * PANEL<T>;
         for (int r = 0; r < all_rows; r++) for (int o = 0; o < O; o += LANES<T>) {
-            int pair = o / LANES<T> / 2 * 2, width = pair + 1 < out_lanes / LANES<T> ? 2 * LANES<T> : LANES<T>, own = std::min(O - o, LANES<T>);
+            const int pair = o / LANES<T> / 2 * 2, width = pair + 1 < out_lanes / LANES<T> ? 2 * LANES<T> : LANES<T>;
             T* to = space.across.data + (r * out_lanes + pair * LANES<T>) * positions + (o - pair * LANES<T>);
-            for (int panel = 0; panel < panels; panel++) for (int p = 0; p < PANEL<T>; p++, to += width) {
+            for (int panel = 0; panel < panels; panel++) for (int p = 0; p < PANEL<T>; p += LANES<T>) {
+                // Of fields beyond the last, what is read does not matter.
                 const T* from = maps + (panel * all_rows + r) * row + o * PANEL<T> + p;
-                for (int i = 0; i < own; i++) to[i] = from[i * PANEL<T>];
+                Vector<T> v[LANES<T>];
+                UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + i * PANEL<T>);
+                transpose<T>(v);
+                UNROLL for (int i = 0; i < LANES<T>; i++, to += width) store(to, v[i]);
             }
         }
     }
 
     // ---- All of it
 
-    // y from x; with `given`, which is as y is, also the gradient of the numbers that it and x give. y or d_numbers may be null.
-    void run(Workspace<T>& space, const Share& share, const T* x, const T* numbers, const T* bias, T* y, const T* given, T* d_numbers) const {
+    // y from x; with `given`, which is as y is, also the gradient of the weights that it and x give. y or gradient may be null.
+    void run(Workspace<T>& space, const Share& share, const T* x, const Weights<T>& weights, const T* bias, T* y, const T* given, const Weights<T>* gradient) const {
         const bool once = is_one_group(share);
         bool packed = false;
+        int64_t quads[MOST_TAPS / 4 * 20 + 5];
         each_tile(share, [&](const Tile<T>& tile) {
             transform_all(tile, x, space.raw.data, space.transform.data);
             for (int vector = 0; vector < tile.all(); vector += group * VECTORS) {
                 const int panels = std::min(group, (tile.all() - vector + VECTORS - 1) / VECTORS);
-                if (d_numbers) read_given(tile, vector, panels, given, space);
+                if (gradient) read_given(tile, vector, panels, given, space);
                 for (int first = 0; first < C; first += fields) {
                     const int count = std::min(fields, C - first);
                     const int64_t apart = (int64_t)count * PANEL<T>, z_panel = plan.components * apart;
-                    for (int c = 0; c < count; c++)
-                        expand(tile, space.transform.data + (int64_t)(first + c) * sides * n * tile.line(), vector, panels, space.z.data + c * PANEL<T>, z_panel, apart);
+                    for (int o = 0, i = 0; o <= plan.orbits; o++) for (int j = 0; j < (o < plan.orbits ? 20 : 5) && plan.orbits; j++)
+                        quads[i++] = plan.quad[QUAD * o + (o < plan.orbits ? 2 : 0) + j] * apart;
+                    for (int c = 0; c < count; c++) {
+                        const T* transform = space.transform.data + (int64_t)(first + c) * sides * n * tile.line();
+                        if (plan.orbits) expand_orbits(tile, transform, vector, panels, space.z.data + c * PANEL<T>, z_panel, quads);
+                        else expand(tile, transform, vector, panels, space.z.data + c * PANEL<T>, z_panel, apart);
+                    }
                     if (y) {
                         T* A = space.packed.data + (once ? 0 : (int64_t)plan.products * O * first);
-                        if (!packed) pack(numbers, first, count, A);
+                        if (!packed) pack(weights, first, count, space, A);
                         multiply(A, count, panels, space.z.data, z_panel, space.maps.data, first > 0);
                     }
-                    if (d_numbers) {
+                    if (gradient) {
                         T* G = space.gradient.data + (once ? 0 : (int64_t)plan.products * out_lanes * first);
                         if (once) memset(G, 0, sizeof(T) * plan.products * count * out_lanes);
                         multiply_across(count, panels, space.z.data, z_panel, space.across.data, G);
-                        if (once) unpack(G, first, count, d_numbers);
+                        if (once) unpack(G, first, count, space, *gradient);
                     }
                 }
                 packed = true;
                 if (y) write(tile, vector, panels, space.maps.data, bias, space.raw.data, y);
             }
         });
-        if (d_numbers && !once) for (int first = 0; first < C; first += fields)
-            unpack(space.gradient.data + (int64_t)plan.products * out_lanes * first, first, std::min(fields, C - first), d_numbers);
+        if (gradient && !once) for (int first = 0; first < C; first += fields)
+            unpack(space.gradient.data + (int64_t)plan.products * out_lanes * first, first, std::min(fields, C - first), space, *gradient);
     }
 
     void multiply(const T* A, int count, int panels, const T* z, int64_t z_panel, T* maps, bool add) const {
@@ -690,25 +823,23 @@ template <class T> struct Convolution {
 
 template <class T> static bool has_room(const Plan<T>& plan) { return plan.kernel_size * plan.kernel_size <= MOST_TAPS && plan.n <= MOST_ROTATIONS; }
 
-template <class T> static int forward(const Plan<T>& plan, const Sizes& s, const T* x, const T* numbers, const T* bias, T* y, const Share& share) {
+template <class T> static int forward(const Plan<T>& plan, const Sizes& s, const T* x, const Weights<T>& weights, const T* bias, T* y, const Share& share) {
     if (!has_room(plan)) return 1;
     Convolution<T> conv(plan, s, false, share.end - share.image);
     Workspace<T> space = conv.workspace(share, true, false);
     if (!space.complete()) return 2;
-    conv.run(space, share, x, numbers, bias, y, nullptr, nullptr);
+    conv.run(space, share, x, weights, bias, y, nullptr, nullptr);
     return 0;
 }
 
 template <class T>
-static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x, const T* numbers, T* dx, T* d_numbers, const Share& share) {
+static int backward(const Plan<T>& plan, const Sizes& s, const T* dy, const T* x, const Weights<T>& weights, T* dx, const Weights<T>* gradient, const Share& share) {
     if (!has_room(plan)) return 1;
-    const int K = plan.kernel_size;
-    const Sizes other = {s.out_fields, s.in_fields, s.height + 2 * s.padding - K + 1, s.width + 2 * s.padding - K + 1, K - 1 - s.padding};
-    Convolution<T> conv(plan, other, true, share.end - share.image);
-    Workspace<T> space = conv.workspace(share, dx, d_numbers);
+    Convolution<T> conv(plan, s, true, share.end - share.image);
+    Workspace<T> space = conv.workspace(share, dx, gradient);
     if (!space.complete()) return 2;
-    if (d_numbers) for (int i = 0; i < plan.n; i++) for (int j = 0; j < plan.n; j++) space.transposed.data[i * plan.n + j] = plan.inverse[j * plan.n + i];
-    conv.run(space, share, dy, numbers, nullptr, dx, x, d_numbers);
+    if (gradient) for (int i = 0; i < plan.n; i++) for (int j = 0; j < plan.n; j++) space.transposed.data[i * plan.n + j] = plan.inverse[j * plan.n + i];
+    conv.run(space, share, dy, weights, nullptr, dx, x, gradient);
     return 0;
 }
 
@@ -745,19 +876,20 @@ template <class Work> static int run_all(const Work& work, const Share* shares, 
 }  // namespace
 
 // The shares of a call touch no common row of y, or of dx. Returns 0, 1 for more taps or rotations than there is room for, or 2 when
-// memory runs out. `backward` sets dx and adds to a d_numbers of `size` numbers for every share; either may be null.
+// memory runs out. `backward` takes the sizes of the convolution of dy that gives dx; it sets dx and the gradient of the weights,
+// of which there is one for every share; either may be null.
 #define EXPORT(TYPE, NAME)                                                                                                \
     extern "C" __attribute__((visibility("default"))) int forward_##NAME(                                                 \
-        const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* x, const TYPE* numbers, const TYPE* bias, TYPE* y,        \
-        const Share* shares, int count, int threads, Parallel parallel) {                                                 \
-        auto work = [=](int, const Share& s) { return forward<TYPE>(*plan, *sizes, x, numbers, bias, y, s); };            \
+        const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* x, const Weights<TYPE>* weights, const TYPE* bias,        \
+        TYPE* y, const Share* shares, int count, int threads, Parallel parallel) {                                        \
+        auto work = [=](int, const Share& s) { return forward<TYPE>(*plan, *sizes, x, *weights, bias, y, s); };           \
         return run_all(work, shares, count, threads, parallel);                                                           \
     }                                                                                                                     \
     extern "C" __attribute__((visibility("default"))) int backward_##NAME(                                                \
-        const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* dy, const TYPE* x, const TYPE* numbers, TYPE* dx,         \
-        TYPE* d_numbers, int64_t size, const Share* shares, int count, int threads, Parallel parallel) {                  \
+        const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* dy, const TYPE* x, const Weights<TYPE>* weights,          \
+        TYPE* dx, const Weights<TYPE>* gradients, const Share* shares, int count, int threads, Parallel parallel) {       \
         auto work = [=](int i, const Share& s) {                                                                          \
-            return backward<TYPE>(*plan, *sizes, dy, x, numbers, dx, d_numbers ? d_numbers + i * size : nullptr, s);      \
+            return backward<TYPE>(*plan, *sizes, dy, x, *weights, dx, gradients ? gradients + i : nullptr, s);            \
         };                                                                                                                \
         return run_all(work, shares, count, threads, parallel);                                                           \
     }
