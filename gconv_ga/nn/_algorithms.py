@@ -11,7 +11,7 @@ from .._validate import one_of
 from ._fourier_kernel import FOURIER_IS_AVAILABLE, LIBRARY_STATUS
 
 ALGORITHMS = ("auto", "dense", "fourier")
-LEAST_SIDE = 8  # smaller images were not measured, and a tile's border would be much of them
+LEAST_SIDE = 4  # smaller images were not measured
 _chosen = "auto"
 
 

@@ -193,20 +193,23 @@ class PlanKey(NamedTuple):
 def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
     """Return the number of output pixels in a batch from which the Fourier algorithm is expected to be faster.
 
-    Both algorithms have costs per pixel and costs of making kernels. Their constants, in units of one multiplication of
-    the dense algorithm, were fitted to the times of training steps of 723 layers (C3 to C16, D3 to D8, k = 1 to 7, 1 to
-    32 fields, 8 to 128 pixels a side, batches of 1 and 4; one thread of an AMD EPYC with AVX2). The Fourier algorithm
-    has to be a tenth faster, for models err.
+    Both algorithms have costs per pixel and costs of making kernels, in units of one multiplication of the dense
+    algorithm. Those of the dense one were fitted to the times of training steps of 723 layers (C3 to C16, D3 to D8, k =
+    1 to 7, 1 to 32 fields, 8 to 128 pixels a side, batches of 1 and 4; one thread of an AMD EPYC with AVX2), those of
+    the Fourier one to the times of its parts (one thread of an AMD EPYC with AVX-512). The Fourier algorithm has to be a
+    tenth faster, for models err.
     """
     read = PlanKey.read(key)
     n, order, taps = read.n, read.n * read.sides, read.kernel_size**2
     pairs, maps = in_fields * out_fields, order * (in_fields + out_fields)
     dense = order**2 * taps * pairs + 17 * maps
     dense_kernels = 73 * order**2 * taps * pairs + 7.1e6
-    functions = order * in_fields * (read.function_count * taps / 2 + 2 * taps)
-    fourier = 1.65 * read.multiplications * pairs + 1.55 * functions + (0.6 * n + 45) * maps
-    weights = order * (taps if read.grid else read.function_count)
-    fourier_kernels = read.numbers * pairs * (100 + 2.2 * weights) + 1.06e7
+    functions = maps * (read.function_count * taps / 4 + taps)
+    # One of three products has vectors of input fields.
+    whole = (2 * pairs + (in_fields + 15) // 16 * 16 * out_fields) / 3
+    fourier = 1.1 * read.multiplications * whole + (0.4 if read.grid else 0.6) * functions + (0.6 * n + 45) * maps
+    weights = read.numbers * order * (2.5 if read.grid else 1.5)
+    fourier_kernels = pairs * (30 * read.multiplications + 45 * read.numbers + 4 * weights) + 1.06e7
     gain = 0.9 * dense - fourier
     return (fourier_kernels - 0.9 * dense_kernels) / gain if gain > 0 else math.inf
 

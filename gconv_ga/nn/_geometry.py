@@ -449,34 +449,29 @@ class KeepsKernels(nn.Module):
         torch.Size([1, 2, 6, 6])
     """
 
-    _cache_entries: "dict[str, _CacheEntry] | None" = None
+    _cache_entry: "_CacheEntry | None" = None
 
-    def _cached(self, compute: Callable[[], T], *weights: Tensor, form: str = "") -> T:
-        """Return ``compute()``, a tensor or a tuple of tensors, or its earlier result for the same weights.
-
-        A layer that computes several things from the same weights gives each the name of its form.
-        """
+    def _cached(self, compute: Callable[[], T], *weights: Tensor) -> T:
+        """Return ``compute()``, a tensor or a tuple of tensors, or its earlier result for the same weights."""
         if self.training or torch.compiler.is_compiling():
             return compute()
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return compute()
-        entries = self._cache_entries
-        entry = None if entries is None else entries.get(form)
+        entry = self._cache_entry
         if entry is None or not entry.is_valid(weights):
             entry = _CacheEntry.of(compute, weights)
             if entry is None:
                 return compute()
-            # A new dict: another thread may be reading the old one.
-            self._cache_entries = (entries or {}) | {form: entry}
+            self._cache_entry = entry
         result: T = entry.result
         return result
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._cache_entries = None
+        self._cache_entry = None
         return super()._apply(fn, recurse)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_cache_entries"}
+        return {name: value for name, value in self.__dict__.items() if name != "_cache_entry"}
 
 
 class _WeightState(NamedTuple):

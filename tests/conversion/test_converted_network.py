@@ -606,7 +606,7 @@ def test_opened_layers_may_be_computed_in_the_fourier_basis(monkeypatch):
     assert len(net.state_dict()) == len(list(net.parameters())) == 8
     for one, other in zip(*found, strict=True):
         assert relative(one, other) <= TIGHT
-    # In eval mode what follows from the weights is kept, until they change.
+    # In eval mode expanded kernels are kept, until the weights change.
     net.eval()
     x = image(2, 3, 42, 50)
     with torch.no_grad():

@@ -58,7 +58,7 @@ def test_copies_compute_the_same_and_live_on_their_own(name, copied):
     with torch.no_grad():
         expected = layer(x)
         other = copied(layer)
-        assert not any("_cache_entries" in module.__dict__ for module in other.modules())
+        assert not any("_cache_entry" in module.__dict__ for module in other.modules())
         assert torch.equal(other(x), expected)
         for parameter in other.parameters():
             parameter.zero_()

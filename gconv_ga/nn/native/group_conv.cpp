@@ -19,6 +19,9 @@
 #include <cstdlib>
 #include <cstring>
 #include <utility>
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
 
 #ifndef VECTOR_BYTES
 #if defined(__AVX512F__)
@@ -111,6 +114,17 @@ template <class T> struct Buffer {
 };
 
 // ---- Transforms over the orientations -----------------------------------------------------------------------------------
+
+// Asks for large pages, as long as nothing was written. The C library takes so much memory from the system every time, and page by page
+// that costs more than writing it.
+static void use_large_pages(void* from, size_t bytes) {
+#if defined(__linux__) && defined(MADV_HUGEPAGE)
+    const uintptr_t page = 2 << 20, begin = ((uintptr_t)from + page - 1) / page * page, end = ((uintptr_t)from + bytes) / page * page;
+    if (bytes >= 32 << 20) madvise((void*)begin, end - begin, MADV_HUGEPAGE);
+#else
+    (void)from, (void)bytes;
+#endif
+}
 
 // Rows of positions: row r, position p lies at base[(p / PANEL) * panel + r * row + p % PANEL].
 template <class T> struct Rows {
@@ -359,7 +373,7 @@ struct Share {
 };
 
 // About as many bytes at a time: of the transform of a tile, of the products for a few fields, of the results of a few panels.
-constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, PACKED_BYTES = 512 << 10, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
+constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, LARGE_NUMBERS = 8 << 20, PACKED_BYTES = 1 << 20, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
 constexpr int MOST_PANELS = 4, MOST_COLUMNS = 256;
 
 // A part of the outputs: windows of rows and columns in one or more images.
@@ -422,8 +436,10 @@ template <class T> struct Convolution {
             tile_images = (int)std::max<int64_t>(1, std::min<int64_t>(images, most / each));
         }
         int64_t z = size * plan.components * panel, results = size * all_rows * O * panel;
-        bool small = size * plan.products * C * O <= SMALL_NUMBERS;
+        int64_t factors = size * plan.products * C * O;
+        bool small = factors <= SMALL_NUMBERS;
         group = small ? 1 : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
+        if (factors > LARGE_NUMBERS) group = MOST_PANELS;
         fields = (int)std::max<int64_t>(1, std::min<int64_t>((small ? SMALL_BYTES : PRODUCT_BYTES) / (z * group), std::min(C, 16)));
         fields = (int)std::max<int64_t>(1, std::min<int64_t>(fields, PACKED_BYTES / (size * plan.products * O)));
     }
@@ -454,7 +470,7 @@ template <class T> struct Convolution {
         return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * positions),
                 Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results + LANES<T> * PANEL<T> : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
                 Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0),
-                Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LANES<T>), Buffer<T>((size_t)plan.numbers * LANES<T>)};
+                Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LINE), Buffer<T>((size_t)plan.numbers * LINE)};
     }
 
     // ---- What goes in
@@ -567,14 +583,16 @@ template <class T> struct Convolution {
         return (element ? w.rest + (element - 1) * w.element : w.first) + (adjoint ? in : out) * w.out_field + (adjoint ? out : in) * w.in_field;
     }
 
-    // The weights of an input field and of LANES output fields, as far as there are, [element * width, LANES].
+    // Weights and numbers are handled for ACROSS vectors of output fields at a time, as far as there are: [element * width or number, ACROSS * LANES].
+    static constexpr int ACROSS = 4, LINE = ACROSS * LANES<T>;
+
     void load_weights(const Weights<T>& w, int in, int out, T* to) const {
         const int own = std::min(LANES<T>, O - out), width = plan.width;
         const int64_t step = adjoint ? w.in_field : w.out_field;
-        for (int g = 0; g < elements(); g++, to += width * LANES<T>) {
+        for (int g = 0; g < elements(); g++, to += width * LINE) {
             const T *from = pair_of(w, g, out, in), *end = g ? w.rest + w.rest_length : w.first + w.first_length;
             if (from + (own - 1) * step + (width + LANES<T> - 1) / LANES<T> * LANES<T> > end) {
-                for (int i = 0; i < own; i++) for (int j = 0; j < width; j++) to[j * LANES<T> + i] = from[i * step + j];
+                for (int i = 0; i < own; i++) for (int j = 0; j < width; j++) to[j * LINE + i] = from[i * step + j];
                 continue;
             }
             for (int j = 0; j < width; j += LANES<T>) {
@@ -582,7 +600,7 @@ template <class T> struct Convolution {
                 UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + std::min(i, own - 1) * step + j);
                 transpose<T>(v);
                 // What lies beyond the width is overwritten by the next element, or lies in the room after the last.
-                UNROLL for (int i = 0; i < LANES<T>; i++) store(to + (j + i) * LANES<T>, v[i]);
+                UNROLL for (int i = 0; i < LANES<T>; i++) store(to + (j + i) * LINE, v[i]);
             }
         }
     }
@@ -590,11 +608,11 @@ template <class T> struct Convolution {
     void store_weights(const Weights<T>& w, int in, int out, const T* from) const {
         const int own = std::min(LANES<T>, O - out), width = plan.width;
         const int64_t step = adjoint ? w.in_field : w.out_field;
-        for (int g = 0; g < elements(); g++, from += width * LANES<T>) {
+        for (int g = 0; g < elements(); g++, from += width * LINE) {
             T* to = pair_of(w, g, out, in);
             for (int j = 0; j < width; j += LANES<T>) {
                 Vector<T> v[LANES<T>];
-                UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + (j + i) * LANES<T>);
+                UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + (j + i) * LINE);
                 transpose<T>(v);
                 const int count = std::min(LANES<T>, width - j);
                 for (int i = 0; i < own; i++) {
@@ -606,38 +624,53 @@ template <class T> struct Convolution {
     }
 
     static void apply_sparse(int rows, const int32_t* begin, const int32_t* index, const T* value, const T* in, T* out) {
-        for (int r = 0; r < rows; r++, out += LANES<T>) {
-            Vector<T> sum = {};
-            for (int i = begin[r]; i < begin[r + 1]; i++) sum += load(in + index[i] * LANES<T>) * value[i];
-            store(out, sum);
+        for (int r = 0; r < rows; r++, out += LINE) {
+            Vector<T> sum[ACROSS] = {};
+            for (int i = begin[r]; i < begin[r + 1]; i++) {
+                const T *from = in + (int64_t)index[i] * LINE;
+                const T a = value[i];
+                UNROLL for (int v = 0; v < ACROSS; v++) sum[v] += load(from + v * LANES<T>) * a;
+            }
+            UNROLL for (int v = 0; v < ACROSS; v++) store(out + v * LANES<T>, sum[v]);
         }
     }
 
     // The factors of fields first .. first + count, block by block in strips of rows (row, output): [component, field, row].
     void pack(const Weights<T>& w, int first, int count, Workspace<T>& space, T* to) const {
         constexpr int PIECE = std::min<int>(ROWS, LANES<T>);
+        if (O % PIECE == 0) pack_pieces<PIECE>(w, first, count, space, to);
+        else pack_pieces<1>(w, first, count, space, to);
+    }
+
+    // Outputs go to their strips in pieces of PIECE, none of which lies in two.
+    template <int PIECE> void pack_pieces(const Weights<T>& w, int first, int count, Workspace<T>& space, T* to) const {
         T *weights = space.weights.data, *numbers = space.numbers.data;
-        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LANES<T>) {
-            load_weights(w, first + c, o, weights);
+        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LINE) {
+            const int vectors = std::min(ACROSS, (O - o + LANES<T> - 1) / LANES<T>), pieces = std::min(LINE, O - o) / PIECE;
+            for (int v = 0; v < vectors; v++) load_weights(w, first + c, o + v * LANES<T>, weights + v * LANES<T>);
             apply_sparse(plan.numbers, plan.mix_begin, plan.mix_index, plan.mix, weights, numbers);
             const int32_t* number = plan.number + (adjoint ? 2 * plan.products : 0);
             const T* weight = plan.weight + (adjoint ? 2 * plan.products : 0);
-            const int own = std::min(LANES<T>, O - o);
             T* base = to;
             for (int b = 0; b < plan.blocks; b++) {
                 const int32_t* block = plan.block + 4 * b;
                 const int all = block[1] * O, depth = block[3] * count;
-                for (int row = 0; row < block[1]; row++) for (int k = c; k < depth; k += count, number += 2, weight += 2) {
-                    Vector<T> v = load(numbers + number[0] * LANES<T>) * weight[0];
-                    if (weight[1] != 0) v += load(numbers + number[1] * LANES<T>) * weight[1];
-                    const int i = row * O + o;
-                    if (O % PIECE == 0) UNROLL for (int j = 0; j < LANES<T>; j += PIECE) {
-                        if (j >= own) continue;
-                        const int strip = (i + j) / ROWS * ROWS, rows = std::min<int>(ROWS, all - strip);
-                        memcpy(base + (int64_t)strip * depth + (int64_t)k * rows + (i + j - strip), (const T*)&v + j, PIECE * sizeof(T));
-                    } else for (int j = 0; j < own; j++) {
-                        const int strip = (i + j) / ROWS * ROWS, rows = std::min<int>(ROWS, all - strip);
-                        base[(int64_t)strip * depth + (int64_t)k * rows + (i + j - strip)] = v[j];
+                for (int row = 0; row < block[1]; row++) {
+                    T* at[LINE / PIECE];
+                    int64_t step[LINE / PIECE];
+                    for (int j = 0; j < pieces; j++) {
+                        const int i = row * O + o + j * PIECE, strip = i / ROWS * ROWS, rows = std::min<int>(ROWS, all - strip);
+                        at[j] = base + (int64_t)strip * depth + c * rows + (i - strip);
+                        step[j] = (int64_t)count * rows;
+                    }
+                    for (int q = 0; q < block[3]; q++, number += 2, weight += 2) {
+                        const T *one = numbers + (int64_t)number[0] * LINE, *other = numbers + (int64_t)number[1] * LINE;
+                        T value[LINE];
+                        UNROLL for (int v = 0; v < LINE; v += LANES<T>) store(value + v, load(one + v) * weight[0] + load(other + v) * weight[1]);
+                        for (int j = 0; j < pieces; j++) {
+                            memcpy(at[j], value + j * PIECE, PIECE * sizeof(T));
+                            at[j] += step[j];
+                        }
                     }
                 }
                 base += (int64_t)all * depth;
@@ -649,18 +682,21 @@ template <class T> struct Convolution {
     void unpack(const T* gradient, int first, int count, Workspace<T>& space, const Weights<T>& to) const {
         const int64_t line = (int64_t)count * out_lanes;
         T *weights = space.weights.data, *numbers = space.numbers.data;
-        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LANES<T>) {
+        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LINE) {
+            const int vectors = std::min(ACROSS, (O - o + LANES<T> - 1) / LANES<T>);
             const int32_t* number = plan.number + 2 * plan.products;
             const T *weight = plan.weight + 2 * plan.products, *from = gradient + c * out_lanes + o;
-            memset(numbers, 0, sizeof(T) * plan.numbers * LANES<T>);
+            memset(numbers, 0, sizeof(T) * plan.numbers * LINE);
             for (int i = 0; i < plan.products; i++, number += 2, weight += 2, from += line) {
-                const Vector<T> v = load(from);
-                T *one = numbers + number[0] * LANES<T>, *other = numbers + number[1] * LANES<T>;
-                store(one, load(one) + v * weight[0]);
-                if (weight[1] != 0) store(other, load(other) + v * weight[1]);
+                T *one = numbers + (int64_t)number[0] * LINE, *other = numbers + (int64_t)number[1] * LINE;
+                for (int v = 0; v < vectors * LANES<T>; v += LANES<T>) {
+                    const Vector<T> g = load(from + v);
+                    store(one + v, load(one + v) + g * weight[0]);
+                    store(other + v, load(other + v) + g * weight[1]);
+                }
             }
             apply_sparse(elements() * plan.width, plan.unmix_begin, plan.unmix_index, plan.unmix, numbers, weights);
-            store_weights(to, first + c, o, weights);
+            for (int v = 0; v < vectors; v++) store_weights(to, first + c, o + v * LANES<T>, weights + v * LANES<T>);
         }
     }
 
@@ -888,6 +924,8 @@ template <class Work> static int run_all(const Work& work, const Share* shares, 
     extern "C" __attribute__((visibility("default"))) int backward_##NAME(                                                \
         const Plan<TYPE>* plan, const Sizes* sizes, const TYPE* dy, const TYPE* x, const Weights<TYPE>* weights,          \
         TYPE* dx, const Weights<TYPE>* gradients, const Share* shares, int count, int threads, Parallel parallel) {       \
+        for (int i = 0; gradients && i < count; i++)                                                                      \
+            use_large_pages(gradients[i].rest, gradients[i].rest_length * sizeof(TYPE));                                  \
         auto work = [=](int i, const Share& s) {                                                                          \
             return backward<TYPE>(*plan, *sizes, dy, x, *weights, dx, gradients ? gradients + i : nullptr, s);            \
         };                                                                                                                \
