@@ -19,10 +19,10 @@ class algorithm(ContextDecorator):  # noqa: N801  used as a function, like torch
     """Context manager that chooses the algorithm of `GroupConv2d`.
 
     "dense" expands the kernels and calls torch's convolution: n^2 k^2 multiplications per pixel and pair of fields for
-    C_n, 4 n^2 k^2 for D_n. "fourier" computes the same function in the Fourier basis of the group, with (2 n - 2) J
-    multiplications for J steerable functions (twice as many for D_n), on CPUs; outputs and gradients agree to rounding
-    (relative differences below 1e-12 in float64 and 1e-5 in float32). "auto", the default, takes the one that is
-    expected to be faster: "fourier" with many rotations or fields and not too small images.
+    C_n, 4 n^2 k^2 for D_n. "fourier" computes the same function in the Fourier basis of the group, on CPUs, with
+    (3 n / 2 - 1) J multiplications for J steerable functions (for even n; for D_n 2 (2 n - 2) J); outputs and gradients
+    agree to rounding (relative differences below 1e-12 in float64 and 1e-5 in float32). "auto", the default, takes the
+    one that is expected to be faster: "fourier" with many rotations or fields.
 
     "fourier" is for C_n and D_n with n >= 3, square kernels of 1, 3, 5 or 7 taps, stride and dilation 1, zero padding
     and all taps on the group; free taps on C4 and D4 too. Where it does not apply (other layers, devices and dtypes,

@@ -193,23 +193,24 @@ class PlanKey(NamedTuple):
 def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
     """Return the number of output pixels in a batch from which the Fourier algorithm is expected to be faster.
 
-    Both algorithms have costs per pixel and costs of making kernels, in units of one multiplication of the dense
-    algorithm. Those of the dense one were fitted to the times of training steps of 723 layers (C3 to C16, D3 to D8, k =
-    1 to 7, 1 to 32 fields, 8 to 128 pixels a side, batches of 1 and 4; one thread of an AMD EPYC with AVX2), those of
-    the Fourier one to the times of its parts (one thread of an AMD EPYC with AVX-512). The Fourier algorithm has to be a
-    tenth faster, for models err.
+    Both algorithms have costs per pixel and costs of making kernels. Their constants, in units of one multiplication of
+    the dense algorithm, were fitted to the times of training steps of 866 layers (C3 to C16, D3 to D8, k = 1 to 5, 1 to
+    64 fields, 4 to 128 pixels a side, batches of 1 to 4; one thread of an AMD EPYC with AVX-512). The Fourier algorithm
+    has to be a tenth faster, for models err.
     """
     read = PlanKey.read(key)
     n, order, taps = read.n, read.n * read.sides, read.kernel_size**2
     pairs, maps = in_fields * out_fields, order * (in_fields + out_fields)
-    dense = order**2 * taps * pairs + 17 * maps
-    dense_kernels = 73 * order**2 * taps * pairs + 7.1e6
-    functions = maps * (read.function_count * taps / 4 + taps)
-    # One of three products has vectors of input fields.
-    whole = (2 * pairs + (in_fields + 15) // 16 * 16 * out_fields) / 3
-    fourier = 1.1 * read.multiplications * whole + (0.4 if read.grid else 0.6) * functions + (0.6 * n + 45) * maps
-    weights = read.numbers * order * (2.5 if read.grid else 1.5)
-    fourier_kernels = pairs * (30 * read.multiplications + 45 * read.numbers + 4 * weights) + 1.06e7
+    in_whole, in_maps, out_maps = (-(-count // 16) * 16 for count in (in_fields, order * in_fields, order * out_fields))
+    dense = taps * in_maps * out_maps + 51 * maps
+    dense_kernels = 142 * order**2 * taps * pairs + 6.3e6
+    # On C4 with free taps the library applies the functions of an orbit of taps at once.
+    functions = (0.61 if read.grid and read.sides == 1 else 2.27) * maps * (read.function_count * taps / 4 + taps)
+    # One of three products is over vectors of input fields.
+    products = 1.05 * read.multiplications * (2 * pairs + in_whole * out_fields) / 3
+    fourier = products + functions + (70 + 0.7 * n) * maps
+    terms = read.numbers * order * (2.5 if read.grid else 1.5)
+    fourier_kernels = pairs * (61 * read.multiplications + 92 * read.numbers + 8.2 * terms) + 6.2e6
     gain = 0.9 * dense - fourier
     return (fourier_kernels - 0.9 * dense_kernels) / gain if gain > 0 else math.inf
 
@@ -297,7 +298,7 @@ def fourier_reference(x: Tensor, numbers: Tensor, key: str, padding: int) -> Ten
         transform = torch.stack((transform[0] + signs * transform[1], transform[0] - signs * transform[1]))
     products = F.conv2d(transform.reshape(-1, 1, height, width), plan.functions.to(x)[:, None], padding=padding)
     products = products.view(plan.sides, batch, plan.n, fields, -1, *products.shape[-2:])
-    multiplied = torch.stack([sum(c * numbers[i] for c, i in factor) for factor in plan.factors])
+    multiplied = torch.stack([torch.stack([c * numbers[i] for c, i in factor]).sum(dim=0) for factor in plan.factors])
     halves, done = [], 0
     for half in range(plan.sides):
         z: list[Tensor] = []
@@ -408,6 +409,10 @@ class _Edge(NamedTuple):
     parts: tuple[tuple[int, Component], ...]
 
 
+# A component, and what multiplies it: one or two parts of edges' factors, "real" or "imag", each with its coefficient.
+_Product = tuple[int, tuple[tuple[float, int, str], ...]]
+
+
 class _Layout:
     """Components, blocks and factors of a plan, and the numbers that the factors are made of.
 
@@ -421,7 +426,7 @@ class _Layout:
         self.components: list[Component] = []
         self.blocks: list[Block] = []
         self.numbers: dict[tuple[int, str, int], int] = {}
-        self._rows: list[list[tuple[int, tuple[tuple[float, int, str], ...]]]] = []
+        self._rows: list[list[_Product]] = []
         rows = transform_rows(n)
         for b in range(n // 2 + 1):
             real, imaginary, _ = rows[b]
@@ -443,23 +448,15 @@ class _Layout:
         self.factors: list[Factor] = []
         for half in range(1 if parity is None else 2):
             for row in self._rows:
-                for component, terms in row:
-                    sign = 1 if parity is None else (1 - 2 * half) * self._sign_of(self.components[component])
-                    self.factors.append(tuple((c, self._number(edge, part, sign)) for c, edge, part in terms))
+                for component, parts_of_edges in row:
+                    sign = 1 if parity is None else (1 - 2 * half) * _sign_of(self.components[component], parity)
+                    self.factors.append(tuple((c, self._number(edge, part, sign)) for c, edge, part in parts_of_edges))
 
     def _number(self, edge: int, part: str, sign: int) -> int:
         return self.numbers.setdefault((edge, part, sign), len(self.numbers))
 
-    def _sign_of(self, component: Component) -> int:
-        """Return the sign that a reflection gives a component."""
-        assert self.parity is not None  # noqa: S101  of a private caller
-        found = {_sign_of_row(row) * (1 if self.parity[f] > 0 else -1) for _, f, row in component.terms}
-        if len(found) != 1:
-            raise RuntimeError("a component is neither even nor odd under reflection")
-        return found.pop()
-
     def _add_real(self, first_row: int, rows: int, edges: Iterable[int]) -> None:
-        """Add a block whose components are those of its edges: for ``w z`` the rows ``Re`` and ``Im``, four products."""
+        """Add a block whose components are those of its edges: four products in two rows for ``w z``."""
         first = len(self.components)
         places: list[list[int]] = []
         for edge in edges:
@@ -467,7 +464,7 @@ class _Layout:
             self.components += [component for _, component in self.edges[edge].parts]
         self.blocks.append(Block(first_row, rows, first, len(self.components) - first))
         for row in range(rows):
-            found = []
+            found: list[_Product] = []
             for edge, own in zip(edges, places, strict=True):
                 for i, ((sign, _), place) in enumerate(zip(self.edges[edge].parts, own, strict=True)):
                     coefficient = -sign if (row, i) == (0, 1) else sign
@@ -508,6 +505,14 @@ class _Layout:
         return torch.stack(found)
 
 
+def _sign_of(component: Component, parity: Tensor) -> int:
+    """Return the sign that a reflection gives a component."""
+    found = {_sign_of_row(row) * (1 if parity[f] > 0 else -1) for _, f, row in component.terms}
+    if len(found) != 1:
+        raise RuntimeError("a component is neither even nor odd under reflection")
+    return found.pop()
+
+
 def _count(modes: "list[_Mode]") -> int:
     return sum(1 if mode.sine is None else 2 for mode in modes)
 
@@ -533,7 +538,7 @@ def _exchange(
             moved[:, n + i] = basis[:, n + i] @ (turn * parity)
     flat = basis.flatten(1)
     found = (moved.flatten(1) @ flat.T) / flat.square().sum(dim=1)
-    found[found.abs() < 1e-9] = 0  # noqa: PLR2004
+    found[found.abs() < 1e-9] = 0
     places = found.abs().argmax(dim=1)
     if found.count_nonzero() != len(found):
         raise RuntimeError("the numbers of the adjoint are not those of the layer in another order")

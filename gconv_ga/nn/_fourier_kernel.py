@@ -169,13 +169,13 @@ def _tables(key: str, dtype: torch.dtype) -> tuple[_Plan, dict[str, Tensor]]:
 
 def _sparse(matrix: Tensor) -> tuple[list[int], list[int], Tensor]:
     """Return where each row of a matrix begins among its entries other than 0, their columns, and the entries."""
-    there = matrix.abs() > 1e-12 * matrix.abs().max()  # noqa: PLR2004  the others are rounding
+    there = matrix.abs() > 1e-12 * matrix.abs().max()  # the others are rounding
     begins = [0, *there.sum(dim=1).cumsum(0).tolist()]
     return begins, there.nonzero()[:, 1].tolist(), matrix[there]
 
 
 def _find_quads(
-    plan: FourierPlan, singles: list[list[int]], butterflies: list[list[int]], pairs: list[list[int]]
+    plan: FourierPlan, singles: list[tuple[int, list[int]]], butterflies: list[list[int]], pairs: list[list[int]]
 ) -> tuple[int, list[int]]:
     """Return the orbits of four taps, and the table by which the library applies their functions; none if it cannot.
 
@@ -209,7 +209,12 @@ def _find_quads(
         if any(not torch.equal(functions[f], values) for f, values in expected.items()):
             return 0, []
         at = [{f: place.get(row * taps + f, -1) for f in (e, d, c, s)} for row in range(4)]
-        sums = [entry(at[1][e], at[2][e]), entry(at[1][d], at[2][d]), entry(at[0][c], at[0][s]), entry(at[3][c], at[3][s])]
+        sums = [
+            entry(at[1][e], at[2][e]),
+            entry(at[1][d], at[2][d]),
+            entry(at[0][c], at[0][s]),
+            entry(at[3][c], at[3][s]),
+        ]
         table += [
             t, u, *at[0].values(), at[1][e], at[1][d], at[2][e], at[2][d], *at[3].values(),
             *crossed[c, taps + s], *crossed[taps + c, s], *(number for number, _ in sums), *(sign for _, sign in sums),
@@ -233,9 +238,7 @@ def _make_tables(plan: FourierPlan, mixing: Tensor, dtype: torch.dtype) -> tuple
         if component.pair is not None  # on C_n alone, which has no halves
     ]
     # Two numbers each, the second often with the coefficient 0.
-    factors = [
-        [(*factor, (0.0, 0))[:2] for factor in each] for each in (plan.factors, plan.adjoint_factors)
-    ]
+    factors = [[(*factor, (0.0, 0))[:2] for factor in each] for each in (plan.factors, plan.adjoint_factors)]
     for a in range(plan.n // 2 + 1):
         first_row, imaginary, _ = rows[a]
         before = len(butterflies), len(singles)
@@ -264,7 +267,12 @@ def _make_tables(plan: FourierPlan, mixing: Tensor, dtype: torch.dtype) -> tuple
     tables = {
         "block": integers(
             [
-                Block(half * plan.rows + b.first_row, b.rows, half * len(plan.components) + b.first_component, b.components)
+                Block(
+                    half * plan.rows + b.first_row,
+                    b.rows,
+                    half * len(plan.components) + b.first_component,
+                    b.components,
+                )
                 for half in halves
                 for b in plan.blocks
             ]
@@ -425,9 +433,7 @@ def _weights(weight: Tensor, taps: Tensor | None) -> _Weights:
 
 
 @_operator("fourier_conv(Tensor x, Tensor weight, Tensor? taps, Tensor? bias, str key, int padding) -> Tensor")
-def fourier_conv(
-    x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None, key: str, padding: int
-) -> Tensor:
+def fourier_conv(x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None, key: str, padding: int) -> Tensor:
     """Return the group convolution of maps on ``C_n`` or ``D_n``; it lies in memory as ``x`` does.
 
     Shape:
@@ -466,7 +472,14 @@ def _(x: Tensor, weight: Tensor, taps: Tensor | None, bias: Tensor | None, key: 
     " bool need_weight) -> (Tensor, Tensor, Tensor)"
 )
 def fourier_conv_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, key: str, padding: int, need_x: bool, need_weight: bool
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    taps: Tensor | None,
+    key: str,
+    padding: int,
+    need_x: bool,
+    need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return the gradients of input, weight and taps; an empty tensor for one that is not needed."""
     grad, x, weight = _with_whole_planes(grad), _with_whole_planes(x), weight.contiguous()
@@ -492,7 +505,9 @@ def fourier_conv_backward(
         ctypes.byref(plan), ctypes.byref(sizes), _address(grad), _address(x), ctypes.byref(_weights(weight, taps)),
         _address(grad_x if need_x else None),
     )  # fmt: skip
-    _run(function, arguments, [_weights(weights[i], None if others is None else others[i]) for i in range(count)], shares)
+    _run(
+        function, arguments, [_weights(weights[i], None if others is None else others[i]) for i in range(count)], shares
+    )
     if not need_weight:
         return grad_x, nothing, nothing.clone()
     grad_weight, grad_taps = (
@@ -503,7 +518,14 @@ def fourier_conv_backward(
 
 @_fake("fourier_conv_backward")
 def _(
-    grad: Tensor, x: Tensor, weight: Tensor, taps: Tensor | None, key: str, padding: int, need_x: bool, need_weight: bool
+    grad: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    taps: Tensor | None,
+    key: str,
+    padding: int,
+    need_x: bool,
+    need_weight: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     grad_x = torch.empty_like(_with_whole_planes(x)) if need_x else x.new_empty(0)
     found = [
