@@ -19,18 +19,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ._fourier import (
-    Block,
-    FourierPlan,
-    PlanKey,
-    fourier_reference,
-    join_planes,
-    mix,
-    mixing_of,
-    plain_tensors,
-    plan_of,
-    transform_rows,
-)
+from ._fourier import PlanKey, fourier_reference, join_planes, mix, mixing_of, plain_tensors, plan_of
+from ._fourier_plan import Block, FourierPlan, transform_rows
 
 FOLDER = Path(__file__).parent / "native"
 INTERFACE_VERSION = 3  # as in native/group_conv.cpp

@@ -11,7 +11,7 @@ import torch
 from torch._subclasses import FakeTensorMode
 
 import gconv_ga.nn as gnn
-from gconv_ga.nn import _fourier, _fourier_kernel
+from gconv_ga.nn import _fourier, _fourier_kernel, _fourier_plan
 from gconv_ga.nn._fourier import PlanKey, fourier_reference, mix, plan_key, plan_of
 
 needs_library = pytest.mark.skipif(
@@ -315,7 +315,7 @@ def test_the_gradient_of_the_input_is_a_convolution_by_the_same_numbers(group, m
 
 def test_a_function_without_parity_is_refused():
     with pytest.raises(RuntimeError, match="neither even nor odd under reflection"):
-        _fourier._parity_of(torch.arange(9.0).view(1, 3, 3))
+        _fourier_plan._parity_of(torch.arange(9.0).view(1, 3, 3))
 
 
 @needs_library
