@@ -2,6 +2,7 @@
 
     python benchmarks/slides.py --overhead run/best.safetensors slide.svs
     python benchmarks/slides.py --memory FOLDER
+    python benchmarks/slides.py --memory FOLDER --method flow
 
 The slides are synthetic: stained fields on white glass. Those for the memory stay in the folder (about 60 MB), and an
 interrupted prediction is continued; the figures are then those of the rest.
@@ -24,7 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from gconv_ga.images import Normalization, Slide
-from gconv_ga.models import EquivariantUNet
+from gconv_ga.models import ObjectUNet
+from gconv_ga.objects import Decoder
 from gconv_ga.predict import ObjectFiles, SlideJob, predict_slide
 from gconv_ga.segmenter import load_checkpoint
 
@@ -75,17 +77,18 @@ def write_slide(path: Path, size: tuple[int, int]) -> None:
             file.write(tiles(factor), shape=shape, subfiletype=int(factor > 1), **options, **first)
 
 
-def make_job(path: Path, target: Path) -> SlideJob:
+def make_job(path: Path, target: Path, method: str) -> SlideJob:
     """Return the prediction of a slide by a small network whose classes are equally frequent on a stained tile."""
     torch.manual_seed(0)
-    net = EquivariantUNet(3, 2, group="C4", width=2, depth=4).eval()
+    net = ObjectUNet(3, 2, group="C4", width=2, depth=4, neck=16).eval()
     with torch.no_grad():
         glass, cell = net(NORMALIZATION(torch.from_numpy(stained_tile(0)).permute(2, 0, 1).to(torch.float32))[None])[0]
         net.segmentation_head.bias[1] -= (cell - glass).median()
     image = Slide(path).at(pixel_size=0.5)
     return SlideJob(
-        net, image, target, normalization=NORMALIZATION, names=["glass", "cell"], group="C4", objects=ObjectFiles()
-    )
+        net, image, target, normalization=NORMALIZATION, names=["glass", "cell"], group="C4",
+        objects=ObjectFiles(Decoder(method)),
+    )  # fmt: skip
 
 
 def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
@@ -127,7 +130,7 @@ def measure_overhead(run: Path, slide: Path, repeats: int) -> None:
     print(f"median ratio of times to a plain loop: {statistics.median(ratios):.3f}")
 
 
-def measure_memory(folder: Path) -> None:
+def measure_memory(folder: Path, method: str) -> None:
     """Predict a small and a large slide with as much tissue, each in a process of its own, and say what they took."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, size in SIZES.items():
@@ -135,15 +138,15 @@ def measure_memory(folder: Path) -> None:
         if not path.exists():
             write_slide(path.with_suffix(".part"), size)
             path.with_suffix(".part").rename(path)
-        subprocess.run([sys.executable, __file__, "--one", str(path)], check=True)
+        subprocess.run([sys.executable, __file__, "--one", str(path), "--method", method], check=True)
 
 
-def predict_one(path: Path) -> None:
+def predict_one(path: Path, method: str) -> None:
     """Predict a slide and print the peak of the memory of this process."""
     target = path.with_name(f"{path.stem}.ome.tif")
     target.unlink(missing_ok=True)
     begin, start = time.process_time(), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    job = make_job(path, target)
+    job = make_job(path, target, method)
     predict_slide(job)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     _, height, width = job.image.shape
@@ -161,15 +164,16 @@ def main() -> None:
                         help="tiles a second against a plain loop")  # fmt: skip
     parser.add_argument("--repeats", type=int, default=3, help="repeats of --overhead")
     parser.add_argument("--memory", type=Path, metavar="FOLDER", help="peak memory on a large and a small slide")
+    parser.add_argument("--method", default="watershed", help="rules by which objects are found on these")
     parser.add_argument("--one", type=Path, metavar="FILE", help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.one is not None:
-        predict_one(options.one)
+        predict_one(options.one, options.method)
     if options.overhead is not None:
         measure_overhead(*options.overhead, options.repeats)
     if options.memory is not None:
-        measure_memory(options.memory)
+        measure_memory(options.memory, options.method)
 
 
 if __name__ == "__main__":

@@ -362,9 +362,11 @@ class LabelMap:
             height: Number of rows.
             width: Number of columns.
         """
-        change = np.zeros((height, width + 1), np.int64)  # from the pixel to the left; no two objects share a pixel
         first, last = self._boxes[:, :2], self._boxes[:, 2:]
         near = ((first < (top + height, left + width)) & (last > (top, left))).all(axis=1)
+        if not near.any():
+            return np.zeros((height, width), np.uint32)
+        change = np.zeros((height, width + 1), np.int64)  # from the pixel to the left; no two objects share a pixel
         for unit in np.flatnonzero(near).tolist():
             runs = self._runs(unit)
             rows, begins, ends = runs[:, 0] - top, *(runs[:, 1:3] - left).clip(0, width).T
