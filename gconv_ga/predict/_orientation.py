@@ -27,7 +27,8 @@ class OneOrientation(nn.Module):
 
     Shape:
         - input: ``[1, C, H, W]``
-        - output: ``[1, K, H, W]``
+        - output: ``[1, K, H, W]``, float64: where four tiles are averaged, the rounding of float32 would depend on the
+          order in which they are added
 
     References:
         Puny et al., "Frame averaging for invariant and equivariant network design", ICLR 2022, section 2.
@@ -48,7 +49,8 @@ class OneOrientation(nn.Module):
         output: Tensor = self.model(copies[chosen[0]])
         inverses = (self.group.inverse(self.elements[place]) for place in chosen)
         found = torch.stack([self._moved(output, g) for g in inverses])
-        return (found.amin(dim=0) + found.amax(dim=0)) / 2
+        device = torch.device("cpu") if x.device.type == "mps" else x.device  # MPS has no float64
+        return ((found.amin(dim=0) + found.amax(dim=0)) / 2).to(device).to(torch.float64)
 
     def _moved(self, output: Tensor, g: int) -> Tensor:
         """Rotate an output."""
