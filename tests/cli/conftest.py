@@ -1,16 +1,21 @@
 """Folders of images and masks as a user has them, and a run trained on them."""
 
+import functools
 import shutil
 from pathlib import Path
 
 import pytest
 import torch
+import typer.testing
 from typer.testing import CliRunner
 
 import gconv_ga.images
 from gconv_ga.cli._app import app
 from gconv_ga.images import Normalization, read_image
 from gconv_ga.segmenter import SegmenterConfig, save_checkpoint
+
+# The commands are read from a hundred signatures in each call; they are the same ones every time.
+typer.testing._get_command = functools.cache(typer.testing._get_command)
 
 SAMPLE = Path(gconv_ga.images.__file__).parent / "sample" / "nuclei"
 

@@ -158,8 +158,11 @@ REFUSED = [
     "export --run run --out net.pt",
 ]  # fmt: skip
 LOADED = """
-import contextlib, io, json, sys
+import contextlib, functools, io, json, sys
+import typer.main
 from gconv_ga.cli import main
+
+typer.main.get_command = functools.cache(typer.main.get_command)  # of sixty lines
 
 def heavy():
     return [name for name in {heavy} if name in sys.modules]

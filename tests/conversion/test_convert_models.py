@@ -31,7 +31,7 @@ CLASSIFIERS = [
     ("timm hrnet_w18_small", of_timm("hrnet_w18_small", num_classes=5), (32, 64), (32, 32)),
     ("timm poolformer_s12", of_timm("poolformer_s12", num_classes=5), (32, 48), (39, 39)),
     ("timm resnetv2_50x1_bit", of_timm("resnetv2_50x1_bit", num_classes=5), (33, 40), (32, 32)),
-    ("timm mobilenetv2_100", of_timm("mobilenetv2_100", num_classes=5), (33, 40), (48, 31)),
+    ("timm mobilenetv2_050", of_timm("mobilenetv2_050", num_classes=5), (33, 40), (48, 31)),
 ]
 SEGMENTERS = [
     ("deeplabv3", segmenter_of_torchvision("deeplabv3_mobilenet_v3_large"), (33, 48), (40, 40)),

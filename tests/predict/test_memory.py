@@ -60,7 +60,7 @@ def growth(work, shape, name):
 
 def by_rows(name):
     out = (folder / "out" / name).with_suffix(".png")
-    kinds = dict.fromkeys(("probabilities", "overlay"), name.endswith("g"))
+    kinds = dict.fromkeys(("probabilities", "overlay"), name.endswith("png"))
     predict_to_file(net, ImageFile(folder / name, normalization), out, **kinds)
 
 def rows_of_tiles_whole(name):
