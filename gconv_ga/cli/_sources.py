@@ -127,10 +127,10 @@ class Source:
         if self.table is not None and (self.suffix is not None or self.recursive):
             option = "--recursive" if self.suffix is None else "--mask-suffix"
             refuse(option, "it is for --images and --masks; a table names the files")
-        if self.table is None and self.images is None:
-            refuse("--images", "give --images and --masks, or --table")
-        if self.table is None and self.masks is None:
-            refuse("--masks", "give --images and --masks, or --table")
+        if self.table is None:
+            for option, folder in (("--images", self.images), ("--masks", self.masks)):
+                if folder is None:
+                    refuse(option, "give --images and --masks, or --table")
 
     @property
     def option(self) -> str:

@@ -71,7 +71,9 @@ def test_a_network_compiles_with_inductor():
     net = small_network("C4")
     with torch.no_grad():
         x = torch.randn(2, 1, 8, 9)
-        assert relative(torch.compile(net, fullgraph=True)(x), net(x)) <= TOLERANCES[torch.float32]
+        # Plain loops without a precompiled header: the C++ compiler takes two thirds of the time for them.
+        plain = {"cpp.simdlen": 1, "cpp_cache_precompile_headers": False, "compile_threads": 1}
+        assert relative(torch.compile(net, fullgraph=True, options=plain)(x), net(x)) <= TOLERANCES[torch.float32]
 
 
 @pytest.mark.parametrize("name", USES)
