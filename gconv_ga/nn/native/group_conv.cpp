@@ -227,47 +227,49 @@ template <class T> static void synthesise(const T* M, T bias, int count, int n, 
 
 // ---- Functions on the taps ---------------------------------------------------------------------------------------------
 
-// Everything below works on a panel of positions at a time: an array of V is [V, PANEL].
+// Everything here works on SPAN positions at a time, a few panels, to read the tables less often: an array of V is [V, SPAN].
+enum { WIDE = VECTOR_BYTES == 32 ? 1 : 2, SPAN_VECTORS = WIDE * VECTORS };
+template <class T> constexpr int SPAN = WIDE * PANEL<T>;
 constexpr int MOST_TAPS = 49;
-#define EACH_VECTOR UNROLL for (int v = 0; v < PANEL<T>; v += LANES<T>)
+#define EACH_VECTOR UNROLL for (int v = 0; v < SPAN<T>; v += LANES<T>)
 
 // Features of a window are sums and differences of opposite taps; where quarter turns are among the rotations, the sums
 // are combined once more, so that a function of even frequency needs half of them. Their order:
 //   without quarters: sums, the centre | differences;   with quarters: sums of sums, the centre | differences of sums | differences.
 template <class T> static void features(const T* const* x, const int64_t* tap, int half, bool quarters, const int32_t* orbit, T* f) {
-    T rest[MOST_TAPS / 2 * PANEL<T>], *sum = quarters ? rest : f, *difference = f + (half + 1) * PANEL<T>;
-    for (int t = 0; t < half; t++, difference += PANEL<T>) {
+    T rest[MOST_TAPS / 2 * SPAN<T>], *sum = quarters ? rest : f, *difference = f + (half + 1) * SPAN<T>;
+    for (int t = 0; t < half; t++, difference += SPAN<T>) {
         EACH_VECTOR {
             const T* at = x[v / LANES<T>];
             Vector<T> a = load(at + tap[t]), b = load(at + tap[2 * half - t]);
-            store(sum + t * PANEL<T> + v, a + b);
+            store(sum + t * SPAN<T> + v, a + b);
             store(difference + v, a - b);
         }
     }
-    EACH_VECTOR store(f + (quarters ? half / 2 : half) * PANEL<T> + v, load(x[v / LANES<T>] + tap[half]));
+    EACH_VECTOR store(f + (quarters ? half / 2 : half) * SPAN<T> + v, load(x[v / LANES<T>] + tap[half]));
     if (!quarters) return;
     for (int o = 0; o < half / 2; o++) EACH_VECTOR {
-        Vector<T> a = load(sum + orbit[2 * o] * PANEL<T> + v), b = load(sum + orbit[2 * o + 1] * PANEL<T> + v);
-        store(f + o * PANEL<T> + v, a + b);
-        store(f + (half / 2 + 1 + o) * PANEL<T> + v, a - b);
+        Vector<T> a = load(sum + orbit[2 * o] * SPAN<T> + v), b = load(sum + orbit[2 * o + 1] * SPAN<T> + v);
+        store(f + o * SPAN<T> + v, a + b);
+        store(f + (half / 2 + 1 + o) * SPAN<T> + v, a - b);
     }
 }
 
 // out[to(j)] = sum_i c[j * along + i * across] in[from(i)] for M outputs at a time.
 template <class T, int M, class From, class To>
 INLINE void combine(const T* c, int along, int across, int count, const T* in, From from, T* out, To to) {
-    Vector<T> sum[M][VECTORS];
-    UNROLL for (int j = 0; j < M; j++) EACH_VECTOR sum[j][v / LANES<T>] = load(in + from(0) * PANEL<T> + v) * c[j * along];
+    Vector<T> sum[M][SPAN_VECTORS];
+    UNROLL for (int j = 0; j < M; j++) EACH_VECTOR sum[j][v / LANES<T>] = load(in + from(0) * SPAN<T> + v) * c[j * along];
     for (int i = 1; i < count; i++) {
-        const T* x = in + from(i) * PANEL<T>;
-        Vector<T> b[VECTORS];
+        const T* x = in + from(i) * SPAN<T>;
+        Vector<T> b[SPAN_VECTORS];
         EACH_VECTOR b[v / LANES<T>] = load(x + v);
         UNROLL for (int j = 0; j < M; j++) {
             T a = c[j * along + i * across];
-            UNROLL for (int w = 0; w < VECTORS; w++) sum[j][w] += b[w] * a;
+            UNROLL for (int w = 0; w < SPAN_VECTORS; w++) sum[j][w] += b[w] * a;
         }
     }
-    UNROLL for (int j = 0; j < M; j++) EACH_VECTOR store(out + to(j) * PANEL<T> + v, sum[j][v / LANES<T>]);
+    UNROLL for (int j = 0; j < M; j++) EACH_VECTOR store(out + to(j) * SPAN<T> + v, sum[j][v / LANES<T>]);
 }
 
 template <class T, class From, class To>
@@ -288,7 +290,7 @@ template <class T> static void apply_functions(const Plan<T>& plan, const T* f, 
     for (int k = 0; k < plan.kinds; k++) {
         const int32_t *kind = plan.kind + 5 * k, *order = plan.order + kind[2];
         int first = kind[0], count = kind[1], functions = kind[3];
-        if (kind[4]) for (int j = 0; j < functions; j++) memcpy(out + order[j] * PANEL<T>, f + (first + j) * PANEL<T>, sizeof(T) * PANEL<T>);
+        if (kind[4]) for (int j = 0; j < functions; j++) memcpy(out + order[j] * SPAN<T>, f + (first + j) * SPAN<T>, sizeof(T) * SPAN<T>);
         else combine_all<T>(c, count, 1, functions, count, f, [=](int i) { return first + i; }, out, [=](int j) { return order[j]; });
         c += functions * count;
     }
@@ -438,7 +440,7 @@ template <class T> struct Convolution {
         int64_t z = size * plan.components * panel, results = size * all_rows * O * panel;
         int64_t factors = size * plan.products * C * O;
         bool small = factors <= SMALL_NUMBERS;
-        group = small ? 1 : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
+        group = small ? (plan.orbits ? 1 : WIDE) : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
         if (factors > LARGE_NUMBERS) group = MOST_PANELS;
         fields = (int)std::max<int64_t>(1, std::min<int64_t>((small ? SMALL_BYTES : PRODUCT_BYTES) / (z * group), std::min(C, 16)));
         fields = (int)std::max<int64_t>(1, std::min<int64_t>(fields, PACKED_BYTES / (size * plan.products * O)));
@@ -467,7 +469,7 @@ template <class T> struct Convolution {
         each_tile(s, [&](const Tile<T>& tile) { window = std::max(window, tile.line()); });
         const size_t rows = (size_t)sides * n, positions = (size_t)group * PANEL<T>, results = (size_t)all_rows * O * positions;
         const size_t numbers = (size_t)plan.products * (is_one_group(s) ? fields : C);
-        return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * positions),
+        return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * (positions + (WIDE - 1) * PANEL<T>)),
                 Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results + LANES<T> * PANEL<T> : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
                 Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0),
                 Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LINE), Buffer<T>((size_t)plan.numbers * LINE)};
@@ -511,31 +513,33 @@ template <class T> struct Convolution {
     // The components of one field at the positions of some panels: component q goes to z[panel * z_panel + q * apart].
     void expand(const Tile<T>& tile, const T* transform, int first, int panels, T* z, int64_t z_panel, int64_t apart) const {
         const int64_t line = tile.line();
-        T f[MOST_TAPS * PANEL<T>], value[4 * MOST_TAPS * PANEL<T>];
-        for (int panel = 0; panel < panels; panel++, z += z_panel) {
-            int64_t offset[VECTORS];
-            for (int w = 0; w < VECTORS; w++) offset[w] = tile.offset(first + panel * VECTORS + w);
+        T f[MOST_TAPS * SPAN<T>], value[4 * MOST_TAPS * SPAN<T>];
+        for (int panel = 0; panel < panels; panel += WIDE, z += WIDE * z_panel) {
+            // There is room in z for one panel more.
+            auto at = [&](int component, int v) { return z + v / PANEL<T> * z_panel + component * apart + v % PANEL<T>; };
+            int64_t offset[SPAN_VECTORS];
+            for (int w = 0; w < SPAN_VECTORS; w++) offset[w] = tile.offset(first + panel * VECTORS + w);
             for (int a = 0; a < plan.frequencies; a++) {
                 const int32_t* frequency = plan.frequency + 6 * a;
                 for (int r = 0; r < sides * frequency[0]; r++) {
-                    const T* x[VECTORS];
-                    for (int w = 0; w < VECTORS; w++) x[w] = transform + row_of(frequency, r) * line + offset[w];
+                    const T* x[SPAN_VECTORS];
+                    for (int w = 0; w < SPAN_VECTORS; w++) x[w] = transform + row_of(frequency, r) * line + offset[w];
                     features<T>(x, tile.tap, K * K / 2, plan.quarters, plan.orbit, f);
-                    apply_functions<T>(plan, f, value + r * plan.functions * PANEL<T>);
+                    apply_functions<T>(plan, f, value + r * plan.functions * SPAN<T>);
                 }
                 const int32_t* b = plan.butterfly + 4 * frequency[2];
                 for (int i = 0; i < frequency[3]; i++, b += 4) EACH_VECTOR {
-                    Vector<T> one = load(value + b[0] * PANEL<T> + v), other = load(value + b[1] * PANEL<T> + v);
-                    store(z + b[2] * apart + v, one + other);
-                    store(z + b[3] * apart + v, one - other);
+                    Vector<T> one = load(value + b[0] * SPAN<T> + v), other = load(value + b[1] * SPAN<T> + v);
+                    store(at(b[2], v), one + other);
+                    store(at(b[3], v), one - other);
                 }
                 const int32_t* s = plan.single + 2 * frequency[4];
-                for (int i = 0; i < frequency[5]; i++, s += 2) EACH_VECTOR store(z + s[1] * apart + v, load(value + s[0] * PANEL<T> + v));
+                for (int i = 0; i < frequency[5]; i++, s += 2) EACH_VECTOR store(at(s[1], v), load(value + s[0] * SPAN<T> + v));
             }
             const int32_t* p = plan.pair;
             for (int i = 0; i < plan.pairs; i++, p += 4) EACH_VECTOR {
-                Vector<T> one = load(z + p[0] * apart + v), other = load(z + p[1] * apart + v);
-                store(z + p[3] * apart + v, p[2] > 0 ? one + other : one - other);
+                Vector<T> one = load(at(p[0], v)), other = load(at(p[1], v));
+                store(at(p[3], v), p[2] > 0 ? one + other : one - other);
             }
         }
     }
