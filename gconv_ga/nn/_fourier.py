@@ -124,10 +124,10 @@ def least_pixels(key: str, in_fields: int, out_fields: int) -> float:
     dense = taps * in_maps * out_maps + 51 * maps
     dense_kernels = 142 * order**2 * taps * pairs + 6.3e6
     # On C4 with free taps the library applies the functions of an orbit of taps at once.
-    functions = (0.61 if read.grid and read.sides == 1 else 2.27) * maps * (read.function_count * taps / 4 + taps)
+    functions = (0.61 if read.grid and read.sides == 1 else 1.7) * maps * (read.function_count * taps / 4 + taps)
     # One of three products is over vectors of input fields.
     products = 1.05 * read.multiplications * (2 * pairs + in_whole * out_fields) / 3
-    fourier = products + functions + (70 + 0.7 * n) * maps
+    fourier = products + functions + (62 + 0.7 * n) * maps
     terms = read.numbers * order * (2.5 if read.grid else 1.5)
     fourier_kernels = pairs * (61 * read.multiplications + 92 * read.numbers + 8.2 * terms) + 6.2e6
     gain = 0.9 * dense - fourier

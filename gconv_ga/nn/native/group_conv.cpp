@@ -375,7 +375,7 @@ struct Share {
 };
 
 // About as many bytes at a time: of the transform of a tile, of the products for a few fields, of the results of a few panels.
-constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, LARGE_NUMBERS = 8 << 20, PACKED_BYTES = 1 << 20, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10;
+constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, LARGE_NUMBERS = 8 << 20, PACKED_BYTES = 1 << 20, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10, STRIPE_BYTES = 64 << 10;
 constexpr int MOST_PANELS = 4, MOST_COLUMNS = 256;
 
 // A part of the outputs: windows of rows and columns in one or more images.
@@ -419,7 +419,7 @@ template <class T> struct Convolution {
     const Sizes sizes;
     const bool adjoint;  // whether in the weights the inputs are outputs, and the factors are those of the adjoint
     const int n, sides, K, C, O, H, W, padding, out_height, out_width, all_rows, out_lanes;
-    int tile_rows, tile_columns, tile_images, group, fields;  // group: panels at a time; fields: input fields at a time
+    int tile_rows, tile_columns, tile_images, fields, group, stripe;  // input fields at a time; panels that are multiplied, and that are written, at a time
 
     Convolution(const Plan<T>& plan, const Sizes& s, bool adjoint, int images)
         : plan(plan), sizes(s), adjoint(adjoint), n(plan.n), sides(plan.sides), K(plan.kernel_size), C(s.in_fields), O(s.out_fields), H(s.height),
@@ -442,6 +442,7 @@ template <class T> struct Convolution {
         bool small = factors <= SMALL_NUMBERS;
         group = small ? (plan.orbits ? 1 : WIDE) : (int)std::max<int64_t>(1, std::min<int64_t>(RESULT_BYTES / results, MOST_PANELS));
         if (factors > LARGE_NUMBERS) group = MOST_PANELS;
+        stripe = (int)std::max<int64_t>(1, std::min<int64_t>(STRIPE_BYTES / (results * group), 8)) * group;
         fields = (int)std::max<int64_t>(1, std::min<int64_t>((small ? SMALL_BYTES : PRODUCT_BYTES) / (z * group), std::min(C, 16)));
         fields = (int)std::max<int64_t>(1, std::min<int64_t>(fields, PACKED_BYTES / (size * plan.products * O)));
     }
@@ -467,9 +468,9 @@ template <class T> struct Convolution {
     Workspace<T> workspace(const Share& s, bool products, bool gradient) const {
         int64_t window = 0;
         each_tile(s, [&](const Tile<T>& tile) { window = std::max(window, tile.line()); });
-        const size_t rows = (size_t)sides * n, positions = (size_t)group * PANEL<T>, results = (size_t)all_rows * O * positions;
+        const size_t rows = (size_t)sides * n, positions = (size_t)stripe * PANEL<T>, results = (size_t)all_rows * O * positions;
         const size_t numbers = (size_t)plan.products * (is_one_group(s) ? fields : C);
-        return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * (positions + (WIDE - 1) * PANEL<T>)),
+        return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * (group + WIDE - 1) * PANEL<T>),
                 Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results + LANES<T> * PANEL<T> : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
                 Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0),
                 Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LINE), Buffer<T>((size_t)plan.numbers * LINE)};
@@ -769,7 +770,7 @@ template <class T> struct Convolution {
             analyse<T>(space.transposed.data, (int)count, n, in_lines(raw, count), Rows<T>{maps + s * n * row + o * PANEL<T>, row, all_rows * row});
         }
         combine(maps, panels, true);
-        const int64_t positions = (int64_t)group * PANEL<T>;
+        const int64_t positions = (int64_t)stripe * PANEL<T>;
         for (int r = 0; r < all_rows; r++) for (int o = 0; o < O; o += LANES<T>) {
             const int pair = o / LANES<T> / 2 * 2, width = pair + 1 < out_lanes / LANES<T> ? 2 * LANES<T> : LANES<T>;
             T* to = space.across.data + (r * out_lanes + pair * LANES<T>) * positions + (o - pair * LANES<T>);
@@ -790,40 +791,48 @@ template <class T> struct Convolution {
     void run(Workspace<T>& space, const Share& share, const T* x, const Weights<T>& weights, const T* bias, T* y, const T* given, const Weights<T>* gradient) const {
         const bool once = is_one_group(share);
         bool packed = false;
-        int64_t quads[MOST_TAPS / 4 * 20 + 5];
         each_tile(share, [&](const Tile<T>& tile) {
             transform_all(tile, x, space.raw.data, space.transform.data);
-            for (int vector = 0; vector < tile.all(); vector += group * VECTORS) {
-                const int panels = std::min(group, (tile.all() - vector + VECTORS - 1) / VECTORS);
-                if (gradient) read_given(tile, vector, panels, given, space);
-                for (int first = 0; first < C; first += fields) {
-                    const int count = std::min(fields, C - first);
-                    const int64_t apart = (int64_t)count * PANEL<T>, z_panel = plan.components * apart;
-                    for (int o = 0, i = 0; o <= plan.orbits; o++) for (int j = 0; j < (o < plan.orbits ? 20 : 5) && plan.orbits; j++)
-                        quads[i++] = plan.quad[QUAD * o + (o < plan.orbits ? 2 : 0) + j] * apart;
-                    for (int c = 0; c < count; c++) {
-                        const T* transform = space.transform.data + (int64_t)(first + c) * sides * n * tile.line();
-                        if (plan.orbits) expand_orbits(tile, transform, vector, panels, space.z.data + c * PANEL<T>, z_panel, quads);
-                        else expand(tile, transform, vector, panels, space.z.data + c * PANEL<T>, z_panel, apart);
-                    }
-                    if (y) {
-                        T* A = space.packed.data + (once ? 0 : (int64_t)plan.products * O * first);
-                        if (!packed) pack(weights, first, count, space, A);
-                        multiply(A, count, panels, space.z.data, z_panel, space.maps.data, first > 0);
-                    }
-                    if (gradient) {
-                        T* G = space.gradient.data + (once ? 0 : (int64_t)plan.products * out_lanes * first);
-                        if (once) memset(G, 0, sizeof(T) * plan.products * count * out_lanes);
-                        multiply_across(count, panels, space.z.data, z_panel, space.across.data, G);
-                        if (once) unpack(G, first, count, space, *gradient);
-                    }
+            for (int vector = 0; vector < tile.all(); vector += stripe * VECTORS) {
+                const int whole = std::min(stripe, (tile.all() - vector + VECTORS - 1) / VECTORS);
+                if (gradient) read_given(tile, vector, whole, given, space);
+                for (int panel = 0; panel < whole; panel += group) {
+                    run_group(space, tile, vector, panel, std::min(group, whole - panel), weights, y, gradient, packed, once);
+                    packed = true;
                 }
-                packed = true;
-                if (y) write(tile, vector, panels, space.maps.data, bias, space.raw.data, y);
+                if (y) write(tile, vector, whole, space.maps.data, bias, space.raw.data, y);
             }
         });
         if (gradient && !once) for (int first = 0; first < C; first += fields)
             unpack(space.gradient.data + (int64_t)plan.products * out_lanes * first, first, std::min(fields, C - first), space, *gradient);
+    }
+
+    // Panels panel .. panel + panels of those that begin at a vector.
+    void run_group(Workspace<T>& space, const Tile<T>& tile, int vector, int panel, int panels, const Weights<T>& weights, const T* y, const Weights<T>* gradient, bool packed, bool once) const {
+        int64_t quads[MOST_TAPS / 4 * 20 + 5];
+        for (int first = 0; first < C; first += fields) {
+            const int count = std::min(fields, C - first);
+            const int64_t apart = (int64_t)count * PANEL<T>, z_panel = plan.components * apart;
+            for (int o = 0, i = 0; o <= plan.orbits; o++) for (int j = 0; j < (o < plan.orbits ? 20 : 5) && plan.orbits; j++)
+                quads[i++] = plan.quad[QUAD * o + (o < plan.orbits ? 2 : 0) + j] * apart;
+            for (int c = 0; c < count; c++) {
+                const T* transform = space.transform.data + (int64_t)(first + c) * sides * n * tile.line();
+                T* z = space.z.data + c * PANEL<T>;
+                if (plan.orbits) expand_orbits(tile, transform, vector + panel * VECTORS, panels, z, z_panel, quads);
+                else expand(tile, transform, vector + panel * VECTORS, panels, z, z_panel, apart);
+            }
+            if (y) {
+                T* A = space.packed.data + (once ? 0 : (int64_t)plan.products * O * first);
+                if (!packed) pack(weights, first, count, space, A);
+                multiply(A, count, panels, space.z.data, z_panel, space.maps.data + (int64_t)panel * all_rows * O * PANEL<T>, first > 0);
+            }
+            if (gradient) {
+                T* G = space.gradient.data + (once ? 0 : (int64_t)plan.products * out_lanes * first);
+                if (once) memset(G, 0, sizeof(T) * plan.products * count * out_lanes);
+                multiply_across(count, panel, panels, space.z.data, z_panel, space.across.data, G);
+                if (once) unpack(G, first, count, space, *gradient);
+            }
+        }
     }
 
     void multiply(const T* A, int count, int panels, const T* z, int64_t z_panel, T* maps, bool add) const {
@@ -841,18 +850,20 @@ template <class T> struct Convolution {
         }
     }
 
-    void multiply_across(int count, int panels, const T* z, int64_t z_panel, const T* across, T* gradient) const {
-        const int64_t positions = (int64_t)group * PANEL<T>;
+    void multiply_across(int count, int panel, int panels, const T* z, int64_t z_panel, const T* across, T* gradient) const {
+        const int64_t positions = (int64_t)stripe * PANEL<T>;
         for (int b = 0; b < plan.blocks; b++) {
             const int32_t* block = plan.block + 4 * b;
             const int depth = block[3] * count;
             for (int row = block[0]; row < block[0] + block[1]; row++, gradient += (int64_t)depth * out_lanes) {
                 for (int o = 0; o < out_lanes; o += 2 * LANES<T>) each_strip(depth, [&](int strip, int own) {
-                    const T *from = z + ((int64_t)block[2] * count + strip) * PANEL<T>, *X = across + (row * out_lanes + o) * positions;
+                    const int width = o + LANES<T> < out_lanes ? 2 * LANES<T> : LANES<T>;
+                    const T* from = z + ((int64_t)block[2] * count + strip) * PANEL<T>;
+                    const T* X = across + (row * out_lanes + o) * positions + (int64_t)panel * PANEL<T> * width;
                     T* to = gradient + (int64_t)strip * out_lanes + o;
                     with_rows(own, [&](auto rows) {
                         constexpr int M = decltype(rows)::value;
-                        if (o + LANES<T> < out_lanes) outer_of<T, M, 2>(panels * PANEL<T>, from, z_panel, X, to, out_lanes);
+                        if (width > LANES<T>) outer_of<T, M, 2>(panels * PANEL<T>, from, z_panel, X, to, out_lanes);
                         else outer_of<T, M, 1>(panels * PANEL<T>, from, z_panel, X, to, out_lanes);
                     });
                 });
