@@ -32,6 +32,8 @@ from ..nn.authoring import (
 # A layer rotates its maps in place of its kernels where the maps have fewer numbers than this for each number of the
 # kernels. Measured on a CPU with benchmarks/conversion.py. Cached kernels need no rotation, only more memory traffic.
 MAP_NUMBERS_PER_WEIGHT = {"cached": 4.0, "rotated": 8.0}
+# So much more where taps are open: rotated kernels are then joined and expanded, which the maps' way does without.
+OPENED = 1.5
 
 
 class Layout(NamedTuple):
@@ -189,7 +191,8 @@ class OrbitConvolution(KeepsKernels):
         weights = self._weights(weight)
         trains = torch.is_grad_enabled() and any(each.requires_grad for each in weights)
         cached = isinstance(weight, nn.Parameter) and not (self.training or trains)
-        return numbers < sum(map(Tensor.numel, weights)) * MAP_NUMBERS_PER_WEIGHT["cached" if cached else "rotated"]
+        each = MAP_NUMBERS_PER_WEIGHT["cached" if cached else "rotated"]
+        return numbers < sum(map(Tensor.numel, weights)) * each * (1 if cached or self.taps is None else OPENED)
 
     def _repr_with_group(self, plain: str) -> str:
         text = f"{plain}, group={self.group.name!r}"
@@ -281,9 +284,20 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         return maps[:, self.neighbours].transpose(2, 3).flatten(2, 3)
 
     def _convolve_upright(self, input: Tensor, plain: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
-        maps = self._gather_neighbours(input.unflatten(0, (-1, self.group.order))).flatten(0, 1)
-        kernel = self.planes(weight).flatten(1, 2)
-        y: Tensor = conjugate(lambda upright: plain(upright, kernel, bias), maps, self.geometry.moves)
+        maps, kernels = [input], [weight]
+        if self.taps is not None:
+            # Plane by plane: joining large weights would cost more than the additions of small maps.
+            by_element = input.unflatten(0, (-1, self.group.order))
+            maps = [by_element[:, self.neighbours[:, p]].flatten(0, 1) for p in range(self.count)]
+            kernels = [weight, *self.taps.unflatten(0, (-1, self.rows)).unbind(0)]
+
+        def correlate_all(upright: Sequence[Tensor]) -> Tensor:
+            y: Tensor = plain(upright[0], kernels[0], bias)
+            for x, kernel in zip(upright[1:], kernels[1:], strict=True):
+                y = y + plain(x, kernel, None)
+            return y
+
+        y: Tensor = conjugate(correlate_all, maps, self.geometry.moves)
         return y
 
     def extra_repr(self) -> str:
