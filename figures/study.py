@@ -41,15 +41,18 @@ def gains(rows: list[dict[str, Any]], task: str, candidate: str) -> Iterator[tup
 def draw(axes: Axes, rows: list[dict[str, Any]], task: str) -> None:
     """Draw the gains on one set: a dot per training, a line through the means."""
     axes.axhline(0, color="0.3", linewidth=1)
-    for number, (candidate, colour) in enumerate(COLOURS.items()):
-        means = {}
-        for steps, found in gains(rows, task, candidate):
-            place = STEPS.index(steps) + 0.12 * (number - (len(COLOURS) - 1) / 2)
-            axes.plot([place] * len(found), found, "o", color=colour, markersize=3.5, alpha=0.55)
-            means[place] = sum(found) / len(found)
-        axes.plot(list(means), list(means.values()), "_-", color=colour, linewidth=1.8, markersize=9, label=candidate)
-    axes.set_xticks(range(len(STEPS)), [f"{steps} steps" for steps in STEPS])
-    axes.set_xlim(-0.5, len(STEPS) - 0.5)
+    found = {candidate: dict(gains(rows, task, candidate)) for candidate in COLOURS}
+    found = {candidate: by_steps for candidate, by_steps in found.items() if by_steps}
+    shown = [steps for steps in STEPS if any(steps in by_steps for by_steps in found.values())]
+    for number, (candidate, by_steps) in enumerate(found.items()):
+        colour, means = COLOURS[candidate], {}
+        for steps, values in by_steps.items():
+            place = shown.index(steps) + 0.12 * (number - (len(found) - 1) / 2)
+            axes.plot([place] * len(values), values, "o", color=colour, markersize=5, alpha=0.55)
+            means[place] = sum(values) / len(values)
+        axes.plot(list(means), list(means.values()), "-", color=colour, linewidth=1.8, label=candidate)
+    axes.set_xticks(range(len(shown)), [f"{steps} steps" for steps in shown])
+    axes.set_xlim(-0.5, len(shown) - 0.5)
     tidy(axes, task)
 
 

@@ -227,6 +227,32 @@ for method in complete:
     print(f"{method:38}", "  ".join(f"{task} {mean:+.3f}" for task, mean in zip(sets, means, strict=True)))
 
 # %% [markdown]
+# ## A tuned baseline, and longer training
+#
+# So far every network had one learning rate and 300 steps. In `benchmarks/study.py` the rate, the weight decay and the
+# schedule are searched for the plain network, and the others take what is best for it. Beside C8 there is a plain
+# network whose kernels are made of the same six smooth functions: what C8 has over it is symmetry alone. Eight images;
+# longer budgets and the other sets follow in the file as they are computed.
+
+# %%
+study = [row for row in rows("study") if row["images"] == 8 and row["work"] == 1 and row["seed"] < 3]
+chosen = {row["steps"]: (row["rate"], row["decay"], row["schedule"]) for row in study if row["candidate"] == "C8"}
+study = [row for row in study if row["task"] in ("histology", "bloodcells") and row["steps"] in (300, 1000)]
+study = [row for row in study if (row["rate"], row["decay"], row["schedule"]) == chosen[row["steps"]]]
+study = [row | {"method": row["candidate"]} for row in study]
+lasting = gains(study, "plain", lambda row: row["last"], lambda row: f"{row['task']}, {row['steps']} steps")
+names = [f"{task}, {steps} steps" for task in ("histology", "bloodcells") for steps in (300, 1000)]
+dots(lasting, names, ["plain smooth", "C8"], "Dice gain over the tuned baseline")
+
+# %%
+summary({key: value for key, value in lasting.items() if key[1] in ("plain smooth", "C8")})
+assert sum(gain > 0 for name in names for gain in lasting[name, "C8"]) == 12
+assert all(sum(lasting[name, "C8"]) > sum(lasting[name, "plain smooth"]) for name in names)
+
+# %% [markdown]
+# C8 is ahead in all twelve pairs, and smooth kernels alone explain less than its lead in every cell. On blood cells the
+# lead shrinks with longer training; on histology most of it is one seed in which plain training fails.
+#
 # ## Point clouds, equal training time
 #
 # The group consists of all rotations and reflections, and the processor time of training is equal. The figure shows the
