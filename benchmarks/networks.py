@@ -41,6 +41,7 @@ from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
 from gconv_ga.models import EquivariantUNet
 from gconv_ga.nn import GroupConv2d
+from gconv_ga.nn._fourier import PlanKey
 
 Row = dict[str, Any]
 HAS_ESCNN = find_spec("escnn") is not None
@@ -66,9 +67,10 @@ def networks(group: str, width: int) -> dict[str, nn.Module]:
 
 
 @register_flop_formula(torch.ops.gconv_ga.fourier_conv)
-def _(x: torch.Size, numbers: torch.Size, *_: Any, out_shape: torch.Size, **__: Any) -> int:
+def _(x: torch.Size, weight: torch.Size, taps: Any, bias: Any, key: str, *_: Any, out_shape: torch.Size) -> int:
     """Count the operations of the matrix products; transforms and functions, a few percent, are left out."""
-    return 2 * out_shape[0] * out_shape[3] * out_shape[4] * numbers[0] * numbers[1] * numbers[2]
+    pixels = out_shape[0] * out_shape[3] * out_shape[4]
+    return 2 * pixels * x[1] * out_shape[1] * PlanKey.read(key).multiplications
 
 
 def multiply_adds(network: nn.Module, x: torch.Tensor) -> int:

@@ -54,6 +54,8 @@ def count(model: nn.Module, task: Task, group: str, tile: int) -> dict[str, Any]
             moved_pixels += round(changed_objects(labels, there, moves, element).pixels * int(of_either))
             comparisons += 1
         changed_images += moved_pixels > before
+    if not objects:
+        raise SystemExit("no objects are predicted in the test images, to be compared; train longer (--steps)")
     return {
         "images": len(task.test.images), "objects": objects, "comparisons": comparisons,
         "moved pixels": moved_pixels, "changed images": changed_images,
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
     parser.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--methods", nargs="+", choices=GROUPS, default=list(GROUPS))
     parser.add_argument("--whole", action="store_true", help="leave out the images in tiles")
-    parser.add_argument("--steps", type=int, default=100, help="training steps")
+    parser.add_argument("--steps", type=int, default=300, help="training steps")
     parser.add_argument("--channels", type=int, default=8, help="channels of the plain network at the finest level")
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
     parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
