@@ -48,10 +48,10 @@ def draw_steps(axes: Axes, rows: list[dict[str, Any]]) -> None:
         if row["mode"] == "train" and row["candidate"] in (names := ("gconv_ga", "gconv_ga, dense", "escnn")):
             place = groups.index(row["group"]) + 0.28 * (names.index(row["candidate"]) - 1)
             axes.bar(place, row["ratio"], width=0.26, color=COLOURS[row["candidate"]])
-            text = f"{row['candidate']} {row['ratio']:.2f}"
-            axes.text(place, 0.05, text, ha="center", fontsize=8, color="white", rotation=90)
+            axes.text(place, 0.03, row["candidate"], ha="center", fontsize=8, color="white", rotation=90)
+            axes.text(place, row["ratio"] + 0.02, f"{row['ratio']:.2f}", ha="center", fontsize=8)
     axes.axhline(1, color=COLOURS["plain"], linewidth=1)
-    axes.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.15))
+    axes.set(xticks=range(len(groups)), xticklabels=groups, ylim=(0, 1.25))
     tidy(axes, "training step / baseline's, 128 px")
 
 
