@@ -145,7 +145,7 @@ def predict(
     an interrupted command continues within the slide. Objects of slides are found by the same rules as those of images:
     NAME_objects.csv, NAME_objects.geojson and, with --rois, NAME_rois.zip are in pixels of the finest level;
     NAME_objects.ome.tif has the objects by number, in tiles and levels. Regions of touching objects longer than 2048
-    pixels are left out, and that is said; rules with a flow need not.
+    pixels are left out, and that is said; rules with a flow leave out none.
 
     With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
     over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
