@@ -31,8 +31,8 @@ from gconv_ga.images import (
     read_mask,
     write_sample,
 )
-from gconv_ga.objects import decode, object_scores
-from gconv_ga.predict import Tiled
+from gconv_ga.objects import object_scores
+from gconv_ga.predict import predict_objects
 from gconv_ga.pretrained import PretrainedModel
 from gconv_ga.segmenter import Checkpoint, SegmenterConfig, load_checkpoint, save_checkpoint
 from gconv_ga.train import RunConfig, train_run
@@ -91,13 +91,11 @@ def objects_of(data: Path, model: str, part: str, config: SegmenterConfig) -> Pa
 
 
 def scores_of(checkpoint: Checkpoint, image: torch.Tensor, objects: torch.Tensor) -> dict[str, Any]:
-    """Return the scores of one image, in float32; rotations are compared in float64, as predict computes."""
-    with torch.no_grad():
-        maps = Tiled(checkpoint.model.maps, 256)(image[None])[0]
-    labels = maps[:-3].argmax(dim=0)
-    scores = object_scores(decode(labels, checkpoint.config.decoder, maps[-3:]).labels, objects)
+    """Return the scores of one image, as `gconv-ga predict` computes its objects."""
+    found = predict_objects(checkpoint.model, image, decoder=checkpoint.config.decoder)
+    scores = object_scores(found.objects.labels, objects)
     return {
-        "dice": dice(labels[None], (objects > 0).long()[None], classes=2),
+        "dice": dice(found.labels[None], (objects > 0).long()[None], classes=2),
         "ap50": scores.average_precision[0],
         "ap": scores.mean_average_precision,
         "count_error": scores.count_error,

@@ -88,6 +88,11 @@ class ObjectUNet(nn.Module):
         self.segmentation_head = nn.Conv2d(channels, self.classes, 1)
         self.distance_head = nn.Conv2d(channels, 1, 1)
 
+    @property
+    def stride(self) -> int:
+        """Number of pixels of the image between those of the coarsest feature map, along an axis."""
+        return self.body.stride
+
     def maps(self, x: Tensor) -> Tensor:
         """Return the outputs of all heads: logits, the distance, and the flow, x along the columns, y down the rows.
 

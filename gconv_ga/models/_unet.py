@@ -32,6 +32,11 @@ class _UNetBase(nn.Module):
         self.decoder = _Decoder(layers, widths)
         self.segmentation_head = nn.Conv2d(self.width, self.classes, 1)
 
+    @property
+    def stride(self) -> int:
+        """Number of pixels of the image between those of the coarsest feature map, along an axis."""
+        return 2 ** (self.depth - 1)
+
     def features(self, x: Tensor) -> Tensor:
         """Return the features that the segmentation head takes.
 
@@ -43,7 +48,7 @@ class _UNetBase(nn.Module):
         return decoded
 
     def forward(self, x: Tensor) -> Tensor:
-        smallest = 2 ** (self.depth - 1)
+        smallest = self.stride
         if x.ndim != 4 or x.shape[1] != self.in_channels or min(x.shape[-2:]) < smallest:
             axes = f"[B, C={self.in_channels}, H >= {smallest}, W >= {smallest}]"
             advice = f"a network of depth {self.depth} halves the image {self.depth - 1} times"

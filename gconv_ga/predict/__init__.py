@@ -4,8 +4,8 @@ Needs the extra ``train``.
 
 Names: `predict_labels` (a batch of images); `predict_image`, `ImagePrediction`, `Tiled` (images of any size);
 `save_prediction`, `predict_to_file` (PNG with a colour map, probabilities, an overlay); `predict_objects`,
-`ObjectPrediction`, `ObjectFiles` (things that can be counted); `SlideJob`, `Phase`, `predict_slide` (whole
-slides).
+`ObjectPrediction`, `ObjectFiles`, `predict_maps` (things that can be counted); `SlideJob`, `Phase`, `predict_slide`
+(whole slides).
 
 Example:
     >>> import torch
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from .._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from ._objects import ObjectFiles, ObjectPrediction, predict_objects
+    from ._objects import ObjectFiles, ObjectPrediction, predict_maps, predict_objects
     from ._predictions import predict_to_file, save_prediction
     from ._slide import Phase, SlideJob, predict_slide
     from ._tiles import ImagePrediction, Tiled, predict_image, predict_labels
@@ -33,6 +33,7 @@ __all__ = [
     "Tiled",
     "predict_image",
     "predict_labels",
+    "predict_maps",
     "predict_objects",
     "predict_slide",
     "predict_to_file",
@@ -42,7 +43,7 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "_objects": ["ObjectFiles", "ObjectPrediction", "predict_objects"],
+        "_objects": ["ObjectFiles", "ObjectPrediction", "predict_maps", "predict_objects"],
         "_predictions": ["predict_to_file", "save_prediction"],
         "_slide": ["Phase", "SlideJob", "predict_slide"],
         "_tiles": ["ImagePrediction", "Tiled", "predict_image", "predict_labels"],

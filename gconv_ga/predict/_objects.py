@@ -14,7 +14,7 @@ from .._validate import invalid
 from ..groups import Group
 from ..images import ImageFile
 from ..objects import Decoder, Objects
-from ._orientation import OneOrientation
+from ._orientation import in_one_orientation
 from ._tiles import Windows, logit_bands
 
 # Float32 logits of four trained networks were within 1e-6 of the float64 ones, relative to the largest of an image.
@@ -101,15 +101,12 @@ def network_for(model: nn.Module, decoder: Decoder | None, group: Group | str | 
     Raises:
         ValueError: The rules need maps that the network does not predict.
     """
-    own = getattr(model, "group", None)
-    if group is None and isinstance(own, Group):
-        group = own
     if decoder is None or not decoder.needs_maps:
-        return Decisive(model) if group is None else OneOrientation(model, group), 0
+        return in_one_orientation(model, group) or Decisive(model), 0
     if not hasattr(model, "maps"):
         advice = "it is for networks that were trained on objects, and not for their averages"
         raise invalid("decoder", "one of the methods 'watershed' and 'components'", decoder.method, advice)
-    return ExactMaps(model) if group is None else OneOrientation(Maps(model), group, vectors=2), MAPS
+    return in_one_orientation(model, group, outputs=Maps, vectors=2) or ExactMaps(model), MAPS
 
 
 @contextmanager
@@ -121,6 +118,37 @@ def _without_tf32() -> Iterator[None]:
         yield
     finally:
         torch.backends.cudnn.allow_tf32 = allowed
+
+
+def predict_maps(
+    model: nn.Module, image: Tensor | Windows, *, tile: int = 256, device: str | torch.device = "cpu"
+) -> Tensor:
+    """Predict the maps from which objects are decoded: the logits, the distance to the edge, and the flow.
+
+    A network with an attribute ``group`` sees each tile in one orientation, as in `predict_image`.
+
+    Args:
+        model: Network with a method ``maps``, such as `gconv_ga.models.ObjectUNet`.
+        image: As for `predict_image`.
+        tile: As for `predict_image`.
+        device: As for `predict_image`.
+
+    Shape:
+        - image: ``[C, H, W]``
+        - output: ``[classes + 3, H, W]``, float64 from networks with a group
+
+    Raises:
+        ValueError: As for `predict_image`.
+
+    Example:
+        >>> import torch
+        >>> from gconv_ga.models import ObjectUNet
+        >>> from gconv_ga.predict import predict_maps
+        >>> predict_maps(ObjectUNet(1, 2, width=2, depth=2), torch.zeros(1, 40, 50)).shape
+        torch.Size([5, 40, 50])
+    """
+    network = in_one_orientation(model, outputs=Maps, vectors=2) or Maps(model)
+    return torch.cat(list(logit_bands(network, image, tile=tile, device=device)), dim=1)
 
 
 class ObjectPrediction(NamedTuple):

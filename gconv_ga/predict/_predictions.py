@@ -18,6 +18,7 @@ from .._validate import invalid, wrong_shape
 from ..images import ImageFile
 from ..plots import PALETTE
 from ._objects import ObjectFiles, classes_of, joined, network_for
+from ._orientation import in_one_orientation
 from ._tiles import ImagePrediction, ScratchTensor, logit_bands, scratch
 
 
@@ -115,7 +116,7 @@ def predict_to_file(
     """
     file, (_, height, width) = Path(path), image.shape
     drawn = Overlay(image, colors) if overlay else None
-    network, extra = (model, 0) if objects is None else network_for(model, objects.decoder)
+    network, extra = (in_one_orientation(model) or model, 0) if objects is None else network_for(model, objects.decoder)
     kept: list[tuple[Tensor, ...]] = []  # classes, their probabilities, and maps, for objects
     top = 0
     with ExitStack() as files:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from .._files import naming_file
 from .._validate import as_int, error_about, invalid, wrong_shape
+from ._orientation import in_one_orientation
 
 BAND = 2**18  # values that are returned at a time
 LIMIT = 2**23  # bytes, above which they are kept in a file
@@ -89,6 +90,10 @@ def predict_image(
 ) -> ImagePrediction:
     """Predict the classes of an image tile by tile, as `Tiled` does; no more logits are held than of a row of tiles.
 
+    A network with an attribute ``group``, as those of `gconv_ga.models` have, sees each tile in the same orientation as
+    its rotated copies, and with sides that are multiples of its stride. Its labels rotate with the image to the last
+    bit.
+
     Args:
         model: Module that returns logits; it runs in eval mode on ``device``, and its modes are restored.
         image: Image, normalized as in training, or an open file, `gconv_ga.images.ImageFile`.
@@ -111,7 +116,8 @@ def predict_image(
         (torch.Size([70, 45]), None)
     """
     labels, softmax = [], []
-    for band in logit_bands(model, image, tile=tile, device=device, progress=progress):
+    network = in_one_orientation(model) or model
+    for band in logit_bands(network, image, tile=tile, device=device, progress=progress):
         labels.append(band.argmax(dim=0))
         if probabilities:
             softmax.append(band.to(torch.float32).softmax(dim=0))

@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 
 from .._validate import wrong_shape
 from ..objects import Decoder, decode, object_scores, object_targets
-from ..predict import Tiled
+from ..predict import predict_maps
 from ._module import CrossEntropyDice, Segmenter
 
 # The first of the best is chosen: the usual rules if others are no better.
@@ -203,21 +203,14 @@ def candidate_scores(
         - output: ``[images, rules]``, float64
     """
     scores = torch.zeros(len(cast(Sized, images)), len(CANDIDATES), dtype=torch.float64)
-    tiled = Tiled(model.maps, 256, device=device)  # type: ignore[arg-type]  # a method of the network
-    was_training = model.training
-    model.eval()
-    try:
-        for index in indices:
-            image, instances = images[index]
-            with torch.no_grad():
-                maps = tiled(image[None])[0].to(torch.float64)
-            ignored = _ignored(instances, ignore_index)
-            classes, instances = (each.masked_fill(ignored, 0) for each in (maps[:-3].argmax(dim=0), instances))
-            for place, rules in enumerate(CANDIDATES):
-                score = object_scores(decode(classes, rules, maps[-3:]).labels, instances).mean_average_precision
-                scores[index, place] = math.nan if score is None else score
-    finally:
-        model.train(was_training)
+    for index in indices:
+        image, instances = images[index]
+        maps = predict_maps(model, image, device=device).to(torch.float64)
+        ignored = _ignored(instances, ignore_index)
+        classes, instances = (each.masked_fill(ignored, 0) for each in (maps[:-3].argmax(dim=0), instances))
+        for place, rules in enumerate(CANDIDATES):
+            score = object_scores(decode(classes, rules, maps[-3:]).labels, instances).mean_average_precision
+            scores[index, place] = math.nan if score is None else score
     return scores
 
 

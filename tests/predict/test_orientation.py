@@ -2,11 +2,14 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from gconv_ga.actions import ScalarField, VectorField
 from gconv_ga.groups import as_group
-from gconv_ga.models import EquivariantUNet
+from gconv_ga.models import EquivariantUNet, ObjectUNet
+from gconv_ga.objects import Decoder, decode
+from gconv_ga.predict import predict_image, predict_maps, predict_objects
 from gconv_ga.predict._orientation import OneOrientation
 from gconv_ga.predict._tiles import logit_bands
 
@@ -98,3 +101,68 @@ def test_an_equivariant_network_is_left_as_it_is():
     assert torch.allclose(out, net(x).double(), atol=1e-5)
     copy = x.rot90(1, (-2, -1))
     assert torch.equal(OneOrientation(net, "C4")(copy), out.rot90(1, (-2, -1)))
+
+
+@pytest.mark.parametrize("name", ["C4", "D4"])
+@pytest.mark.parametrize("shape", [(24, 32), (21, 32), (23, 37)])
+@torch.no_grad()
+def test_sides_are_extended_to_multiples_of_the_stride(name, shape):
+    torch.manual_seed(0)
+    halving = nn.Sequential(nn.Conv2d(1, 2, 3, stride=4, padding=1), nn.Upsample(scale_factor=4))
+    group, x = as_group(name), torch.randn(1, 1, *shape)
+    network = OneOrientation(halving, group, stride=4)
+    out = network(x)
+    for g in range(group.order):
+        assert torch.equal(network(rotate(x, group, g)), rotate(out, group, g))
+    candidates = []
+    for g in range(group.order):
+        copy = rotate(x, group, g)
+        height, width = copy.shape[-2:]
+        taller = torch.cat((copy, *[copy[..., -1:, :]] * (-height % 4)), dim=-2)
+        wider = torch.cat((taller, *[taller[..., :, -1:]] * (-width % 4)), dim=-1)
+        candidates.append(rotate(halving(wider)[..., :height, :width], group, group.inverse(g)).double())
+    assert sum(torch.equal(out, each) for each in candidates) == 1, "one of the orientations, and its grid alone"
+    if shape[0] % 4 or shape[1] % 4:
+        assert OneOrientation(halving, group)(x).shape[-2:] == (24, -(-shape[1] // 4) * 4), "it alone changes the size"
+
+
+@torch.no_grad()
+def test_networks_that_name_their_group_are_predicted_in_one_orientation():
+    """At 21 x 30 px a network of stride 4 has another grid for each orientation, unless the sides are extended."""
+    torch.manual_seed(0)
+    net = EquivariantUNet(1, 3, group="C4", width=2, depth=3).eval()
+    assert net.encoder(torch.zeros(1, 1, 24, 32))[-1].shape[-2:] == (24 // net.stride, 32 // net.stride)
+    image = torch.randn(1, 21, 30)
+    found = predict_image(net, image, probabilities=True)
+    moved = predict_image(net, image.rot90(1, (-2, -1)), probabilities=True)
+    assert torch.equal(moved.labels, found.labels.rot90(1))
+    assert torch.allclose(moved.probabilities, found.probabilities.rot90(1, (-2, -1)), atol=1e-7)
+    extended = [
+        net(F.pad(copy[None], (0, -copy.shape[-1] % 4, 0, -copy.shape[-2] % 4), mode="replicate"))[
+            0, :, : copy.shape[-2], : copy.shape[-1]
+        ]
+        .softmax(dim=0)
+        .rot90(-turns, (-2, -1))
+        for turns in range(4)
+        for copy in [image.rot90(turns, (-2, -1))]
+    ]
+    assert sum(torch.allclose(found.probabilities, each, atol=1e-6) for each in extended) == 1
+    assert not torch.allclose(found.probabilities, net(image[None])[0].softmax(dim=0), atol=1e-4)
+    plain = nn.Conv2d(1, 3, 3, padding=1)
+    shares = predict_image(plain, image, probabilities=True).probabilities
+    assert torch.allclose(shares, plain(image[None])[0].softmax(dim=0), atol=1e-7)
+
+
+@torch.no_grad()
+def test_the_maps_are_those_that_objects_are_decoded_from():
+    torch.manual_seed(0)
+    net, image = ObjectUNet(1, 2, group="C4", width=2, depth=3).eval(), torch.randn(1, 21, 30)
+    maps = predict_maps(net, image)
+    found = predict_objects(net, image, decoder=Decoder("flow"))
+    assert torch.equal(found.labels, maps[:2].argmax(dim=0))
+    assert torch.equal(found.objects.labels, decode(maps[:2].argmax(dim=0), Decoder("flow"), maps[2:]).labels)
+    rotated = predict_maps(net, image.rot90(1, (-2, -1)))
+    assert torch.equal(rotated[:3], maps[:3].rot90(1, (-2, -1)))
+    assert torch.equal(rotated[3:], VectorField()(maps[None, 3:], as_group("C4"), 1)[0])
+    plain = ObjectUNet(1, 2, group=None, width=4, depth=2).eval()
+    assert torch.allclose(predict_maps(plain, image), plain.maps(image[None])[0], atol=1e-6)
