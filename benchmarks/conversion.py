@@ -131,7 +131,9 @@ def peak_megabytes(mode: Callable[..., None], network: nn.Module, x: torch.Tenso
     return peak / 2**20
 
 
-def print_opened(widths: list[int], groups: list[str], sizes: list[int], batch: int, rounds: int) -> None:
+def print_opened(
+    widths: list[int], groups: list[str], sizes: list[int], batch: int, rounds: int, *, strided: bool
+) -> None:
     """Print what an opened network costs relative to the orbit in the batch; width 0 is the resnet18 U-Net."""
     titles = ("group", "width", "px", "orbit forward, ms", "opened", "orbit training, ms", "opened")
     print(f"| {' | '.join(titles)} |\n" + len(titles) * "|---" + "|")
@@ -142,7 +144,7 @@ def print_opened(widths: list[int], groups: list[str], sizes: list[int], batch: 
             for module in opened.convolutions().values():
                 # The first layer, which an unverified network does not know.
                 module.lifts = module.in_channels == 3
-            opened.open_taps()
+            opened.open_taps(None if strided else lambda path, layer: layer.stride == (1, 1))
             networks = {"orbit": GroupAverage(plain, group), "opened": opened}
             for size in sizes:
                 x = torch.randn(batch, 3, size, size)
@@ -201,6 +203,7 @@ def main() -> None:
     parser.add_argument("--opened", action="store_true", help="the opened network alone, by --groups and --widths")
     parser.add_argument("--widths", nargs="+", type=int, default=[8, 16, 32], help="0: the resnet18 U-Net")
     parser.add_argument("--groups", nargs="+", default=["C4", "D4"])
+    parser.add_argument("--keep-strided", action="store_true", help="with --opened: open layers of stride 1 only")
     parser.add_argument("--correctness", action="store_true", help="equivariance errors in place of times")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -210,7 +213,8 @@ def main() -> None:
     print(describe())
     results = []
     if options.opened:
-        print_opened(options.widths, options.groups, options.sizes, options.batch, options.rounds)
+        sizes, strided = options.sizes, not options.keep_strided
+        print_opened(options.widths, options.groups, sizes, options.batch, options.rounds, strided=strided)
         return
     for name in options.networks:
         if options.correctness:

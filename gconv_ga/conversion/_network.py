@@ -229,6 +229,9 @@ class ConvertedNetwork(nn.Module):
         layer is left alone: its input is the same image for all orientations, so further kernels would add nothing.
         Create the optimizer afterwards, and open a network before loading the weights of an opened one.
 
+        Strided layers cost the most when opened, four times the multiplications; to leave them as they are, choose
+        ``layers=lambda path, layer: layer.stride == (1, 1)``.
+
         Args:
             layers: Paths of convolutions, as in `convolutions`, or a function that takes path and module and returns
                 whether to open it. If None, all are opened.
