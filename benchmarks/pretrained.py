@@ -41,7 +41,7 @@ MODELS = ("nuclei", "histology")
 STEPS = 3000
 EVERY = 1000  # steps between validations, which have no effect on the weights; those of nuclei take minutes
 PERCENTILE, BLACK = 99.8, 1.0
-ARGUMENTS = {"classes": 2, "group": "C4", "width": 8, "depth": 4}
+ARGUMENTS = {"classes": 2, "group": "C8", "width": 6, "depth": 4}
 PARTS = {
     "test": "test images",
     "other": "further images, of other sizes than the test images",

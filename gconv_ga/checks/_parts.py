@@ -112,7 +112,9 @@ class PartResult:
         return "ok" if missing is None or missing.about == "inputs" else "no evidence"
 
 
-def check_part(part: Part, group: Group, known: list[Leaf], view: float, tolerance: Tolerance) -> PartResult:
+def check_part(
+    part: Part, group: Group, known: list[Leaf], view: float, tolerance: Tolerance, whole: Group | None = None
+) -> PartResult:
     """Test a part on each of its calls and return the worst result.
 
     Args:
@@ -121,8 +123,9 @@ def check_part(part: Part, group: Group, known: list[Leaf], view: float, toleran
         known: Tensors with the actions that the user has given.
         view: Share of the disc's radius that is compared at angles off the grid.
         tolerance: The largest error that passes.
+        whole: Larger group whose regular fields there may be in the network. None if there is none.
     """
-    results = [_check_call(part, call, group, known, view, tolerance) for call in part.calls]
+    results = [_check_call(part, call, group, known, view, tolerance, whole) for call in part.calls]
     order = ("not called", "ok", "no evidence", "not tested", "broken")
     badness = [
         (order.index(result.status), math.inf if math.isnan(result.error) else result.error) for result in results
@@ -131,7 +134,13 @@ def check_part(part: Part, group: Group, known: list[Leaf], view: float, toleran
 
 
 def _check_call(
-    part: Part, call: dict[str, Any], group: Group, known: list[Leaf], view: float, tolerance: Tolerance
+    part: Part,
+    call: dict[str, Any],
+    group: Group,
+    known: list[Leaf],
+    view: float,
+    tolerance: Tolerance,
+    whole: Group | None,
 ) -> PartResult:
     values = nest_leaves(call, "")
     shapes = tuple(tuple(value.shape) for _, value in values if isinstance(value, Tensor))
@@ -150,12 +159,12 @@ def _check_call(
         return output
 
     def read_output(output: Any) -> list[Leaf]:
-        outputs.extend(_with_actions(nest_leaves(output, "output"), group, known, last_after))
+        outputs.extend(_with_actions(nest_leaves(output, "output"), group, whole, known, last_after))
         return outputs
 
     inputs: list[Leaf] = []
     try:
-        inputs = _with_actions(values, group, known, last_before)
+        inputs = _with_actions(values, group, whole, known, last_before)
         measurement = measure(ModuleCall(run, inputs, read_output), group, view, tolerance)
     except Exception as error:  # noqa: BLE001 - whatever the user's module raises belongs in its row
         return PartResult(part, shapes, _in_words(inputs, outputs), failure=error, ran=ran and bool(outputs))
@@ -186,27 +195,45 @@ class ChannelsLast(ScalarField):
         return super().__call__(x.movedim(-1, 1), as_group(group), element).movedim(1, -1).contiguous()
 
 
+@dataclass(frozen=True, kw_only=True)
+class RestrictedField(RegularField):
+    """The action of a subgroup on regular fields of a larger group, ``[B, C, |G|, H, W]``.
+
+    Args:
+        whole: The larger group.
+    """
+
+    whole: Group
+
+    def __call__(self, x: Tensor, group: Group | str, element: int) -> Tensor:
+        return super().__call__(x, self.whole, self.whole.subgroup(as_group(group))[element])
+
+
 _WORDS: dict[type[Action], str] = {
     type(as_action(name)): name for name in ("scalar", "regular", "vector", "invariant", "labels", "points")
 }
 _WORDS[ChannelsLast] = "scalar, channels last"
+_WORDS[RestrictedField] = "regular"
 
 
-def _with_actions(leaves: list[tuple[str, Any]], group: Group, known: list[Leaf], channels_last: bool) -> list[Leaf]:
+def _with_actions(
+    leaves: list[tuple[str, Any]], group: Group, whole: Group | None, known: list[Leaf], channels_last: bool
+) -> list[Leaf]:
     """Return leaves with inferred actions. Anything but a tensor is invariant."""
 
     def action(value: Any) -> Action:
-        return _infer(value, group, known, channels_last) if isinstance(value, Tensor) else Invariant()
+        return _infer(value, group, whole, known, channels_last) if isinstance(value, Tensor) else Invariant()
 
     return [Leaf(name, value, action(value)) for name, value in leaves]
 
 
-def _infer(x: Tensor, group: Group, known: list[Leaf], channels_last: bool) -> Action:
+def _infer(x: Tensor, group: Group, whole: Group | None, known: list[Leaf], channels_last: bool) -> Action:
     """Infer an action: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]`` regular, ``[B, K]`` and fewer axes invariant.
 
     Args:
         x: The tensor.
         group: The group.
+        whole: Larger group whose regular fields there may be.
         known: Tensors whose action the user has given; ``x`` may be one of them.
         channels_last: Whether four axes mean ``[B, H, W, C]``.
 
@@ -220,6 +247,8 @@ def _infer(x: Tensor, group: Group, known: list[Leaf], channels_last: bool) -> A
         return ChannelsLast() if channels_last else ScalarField()
     if x.ndim == 5 and x.shape[2] == group.order:
         return RegularField()
+    if x.ndim == 5 and whole is not None and x.shape[2] == whole.order:
+        return RestrictedField(whole=whole)
     if x.ndim <= 2:
         return Invariant()
     raise UnknownFieldError(f"no rule tells how {group.name} acts on a tensor of shape {tuple(x.shape)}")

@@ -137,7 +137,8 @@ def equivariance_report(
     The module runs once while the inputs of all its parts are recorded. Then each part ``m`` is called by itself:
     ``m(L_g z)`` is compared with ``L_g m(z)`` for its own input ``z``, so a part is not blamed for the parts before it.
     The action ``L_g`` inside the module is inferred from the shape: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]``
-    regular, up to two axes invariant; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. Parts with
+    regular, up to two axes invariant; of a module whose attribute ``group`` is a larger group, regular fields of that
+    one are known too; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. Parts with
     other shapes are listed as not tested.
 
     A part inside another one that is equivariant as a whole does no harm. If a part is not equivariant although its own
@@ -187,17 +188,30 @@ def equivariance_report(
     if not tensors:
         raise invalid("inputs", "tensors, or nests with at least one", list(inputs))
     given = as_tolerance(tolerance, group, [leaf.action for leaf in leaves])
+    whole = _larger_group(module, group)
     with restoring_state(module, tensors):
         known = [*leaves, *_known_outputs(module, inputs, out_action)]
         recorded = record_calls(module, inputs)
         results: list[PartResult] = []
         for done, part in enumerate(recorded, start=1):
             if parts == "all" or not _is_inside_fine_part(part, results):
-                results.append(check_part(part, group, known, view, given or default_tolerance))
+                results.append(check_part(part, group, known, view, given or default_tolerance, whole))
             if progress is not None:
                 progress(done, len(recorded))
     _require_evidence(results[0])
     return _make_report(results, group, type(module).__name__)
+
+
+def _larger_group(module: nn.Module, group: Group) -> Group | None:
+    """Return the group of the module, its attribute ``group``, if the group to test is a proper subgroup of it."""
+    own = getattr(module, "group", None)
+    if not isinstance(own, Group) or own == group:
+        return None
+    try:
+        own.subgroup(group)
+    except ValueError:
+        return None
+    return own
 
 
 def _known_outputs(module: nn.Module, inputs: tuple[Any, ...], out_action: Any) -> list[Leaf]:

@@ -1,6 +1,7 @@
 """``gconv-ga check``: is a network equivariant, and if it is not, which of its parts is to blame?"""
 
 import importlib
+import math
 import re
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .._validate import one_of
+from ..groups import Group, as_group
 from ._options import RUN, Debug, check_group, load_run, naming, refuse
 
 if TYPE_CHECKING:
@@ -34,7 +36,17 @@ def check(
     group: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", callback=check_group, help="Group to test: C4, D4 ... Default: that of the network, or C4."
+            metavar="NAME",
+            callback=check_group,
+            help="Group to test: C4, D4 ... Default: what permutes pixels in that of the network, C4 of C8; or C4.",
+        ),
+    ] = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0,
+            help="Largest error that is allowed, relative to the largest output. Needed for groups with angles off "
+            "multiples of 90 degrees, where the test image is interpolated.",
         ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of the test image.")] = "64x48",
@@ -71,26 +83,50 @@ def check(
     option = "--run" if model is None else "--model"
     checkpoint = None if run is None else load_run(run)
     network = _build(str(model)) if checkpoint is None else checkpoint.model
-    name = str(getattr(getattr(network, "group", None), "name", "C4")) if group is None else group
+    name = _group_to_test(network) if group is None else group
     own = getattr(network, "in_channels", 3) if checkpoint is None else checkpoint.config.arguments["in_channels"]
     depth = int(own) if channels is None else channels
     generator = torch.Generator().manual_seed(seed)
     image = torch.randn(1, depth, height, width, dtype=torch.float64, generator=generator)
     tested = parts or ("suspect" if sum(weights.numel() for weights in network.parameters()) >= LARGE else "all")
+    if tolerance is None and not as_group(name).is_exact():
+        refuse(
+            "--tolerance", f"{name} has angles at which the test image is interpolated; give the largest error allowed"
+        )
     try:
         with progress_bars() as bars:
             task = bars.add_task("parts", total=None, note="")
             report = equivariance_report(
-                network.double().eval(), name, image, parts=tested,
+                network.double().eval(), name, image, tolerance=tolerance, parts=tested,
                 progress=lambda done, total: bars.update(task, completed=done, total=total),
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
         refuse(option, f"the network does not take an image {tuple(image.shape)} (--size, --channels): {error}", error)
     print(report)
+    own = getattr(network, "group", None)
+    if group is None and isinstance(own, Group) and not own.is_exact():
+        print(
+            f"Of {own.name} the elements that permute pixels were tested. --group {own.name} --tolerance 0.1 tests all."
+        )
     if tested != "all":
         print("Parts inside an equivariant part do no harm and are not listed. --parts all tests them too.")
     if not report.ok:
         raise typer.Exit(1)
+
+
+def _group_to_test(network: "nn.Module") -> str:
+    """Return the name of the group of a network, C4 if it has none; of C8 and the like the part that permutes pixels.
+
+    Raises:
+        typer.BadParameter: No element but the identity does.
+    """
+    own = getattr(network, "group", None)
+    if not isinstance(own, Group) or own.is_exact():
+        return own.name if isinstance(own, Group) else "C4"
+    exact = f"{own.name[0]}{math.gcd(own.n, 4)}"
+    if exact == "C1":
+        refuse("--group", f"no rotation of {own.name} permutes pixels; give --group {own.name} and --tolerance")
+    return exact
 
 
 def _read_size(text: str) -> tuple[int, int]:

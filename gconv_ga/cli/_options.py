@@ -91,23 +91,32 @@ def make_folder(folder: Path, option: str) -> Path:
     return folder
 
 
+def group_name(name: str | None) -> str | None:
+    """Return the name of a group in its usual form.
+
+    Raises:
+        typer.BadParameter: There is no such group.
+    """
+    if name is None:
+        return None
+    try:
+        return as_group(name).name
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
+
+
 def check_group(name: str | None) -> str | None:
     """Return the name of a group in its usual form.
 
     Raises:
         typer.BadParameter: There is no such group, or it contains the identity alone.
     """
-    if name is None:
-        return None
-    try:
-        group = as_group(name)
-    except ValueError as error:
-        raise typer.BadParameter(str(error)) from None
-    if group.order == 1:
+    usual = group_name(name)
+    if usual is not None and as_group(usual).order == 1:
         raise typer.BadParameter(
-            f"{group.name} contains no rotation; use C4 (rotations by 90 degrees) or D4 (reflections too)"
+            f"{usual} contains no rotation; use C4 (rotations by 90 degrees) or D4 (reflections too)"
         )
-    return group.name
+    return usual
 
 
 GroupName = Annotated[

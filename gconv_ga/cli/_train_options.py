@@ -11,7 +11,7 @@ import difflib
 import inspect
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, field, fields
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -19,10 +19,11 @@ import typer
 
 from .._files import write_atomically
 from .._validate import one_of
+from ..groups import as_group
 from ..images import MAX_PIXELS
 from ..segmenter import Machines
 from ..train import RunConfig
-from ._options import Debug, GroupName, refuse
+from ._options import Debug, group_name, refuse
 from ._sources import (
     KINDS,
     Channels,
@@ -39,6 +40,7 @@ from ._sources import (
 
 CONFIG_FILE = "config.json"
 ARCH_FORMS = "unet or smp:NAME:ENCODER"
+CHANNELS = 32  # of a unet at the finest level, all group elements counted
 
 
 def load_config(context: typer.Context, file: Path | None) -> Path | None:
@@ -132,8 +134,23 @@ class NetworkOptions:
     """The network and its initial weights."""
 
     arch: str = field(default="unet", metadata={"metavar": "ARCH", "help": f"The network: {ARCH_FORMS}; see above."})
-    group: GroupName = "C4"
-    width: int = field(default=8, metadata={"help": "Number of fields at the finest level.", "minimum": 1})
+    group: str | None = field(
+        default=None,
+        metadata={
+            "metavar": "NAME",
+            "help": "Symmetry of the network: C4 (rotations by 90 degrees), D4 (reflections too), C8 (by 45 degrees) "
+            "...; C1 for a baseline without. If omitted: C8, which contains the rotations of C4; for smp, C4.",
+            "callback": group_name,
+        },
+    )
+    width: int | None = field(
+        default=None,
+        metadata={
+            "help": f"Number of fields at the finest level. If omitted: {CHANNELS} over the number of group elements, "
+            "so that all groups cost the same: 4 for C8, 8 for C4.",
+            "minimum": 1,
+        },
+    )
     depth: int = field(
         default=4, metadata={"help": "Number of levels; the image is halved depth - 1 times.", "minimum": 1}
     )
@@ -151,6 +168,14 @@ class NetworkOptions:
     init: Path | None = field(
         default=None, metadata={"metavar": "FILE", "help": "Start from the weights of this checkpoint (safetensors)."}
     )
+
+    def resolved(self) -> "NetworkOptions":
+        """Return the options with a group and, for a unet, a width."""
+        if self.arch != "unet":
+            return replace(self, group=self.group or "C4")
+        group = self.group or "C8"  # the best of C4, D4 and C8 at equal cost: benchmarks/README.md, study
+        width = max(1, CHANNELS // as_group(group).order) if self.width is None else self.width
+        return replace(self, group=group, width=width)
 
 
 @dataclass(frozen=True)

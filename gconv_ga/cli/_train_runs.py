@@ -82,7 +82,9 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     values |= {name: path_in(call.data, name, values[name]) for name in path_options() if is_in_file(context, name)}
     chosen = _merged(_typed_sources(context), {name: values[name] for name in SOURCES if is_in_file(context, name)})
     values |= dict.fromkeys(SOURCES) | chosen
-    data, network = DataOptions(**values_of(DataOptions, values)), NetworkOptions(**values_of(NetworkOptions, values))
+    data = DataOptions(**values_of(DataOptions, values))
+    network = NetworkOptions(**values_of(NetworkOptions, values)).resolved()
+    values |= {"group": network.group, "width": network.width}
     numbers = values_of(RunConfig, values)
     _check_arch(context, network.arch)
     machines = _machines(values, numbers["precision"], numbers["batch_size"])

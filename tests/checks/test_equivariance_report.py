@@ -9,6 +9,7 @@ from symmetric_nets import Lifting, SmallUNet, block, classifier, image, symmetr
 from torch import nn
 
 from gconv_ga.checks import Report, equivariance_error, equivariance_report
+from gconv_ga.models import EquivariantUNet
 
 
 def row(report, path):
@@ -33,6 +34,24 @@ def test_a_good_net_is_good_in_every_part(make, group, size):
     assert {row.status for row in report.rows} == {"ok"}
     assert all(row.error <= 1e-10 for row in report.rows)
     assert not any(row.why for row in report.rows)
+
+
+@pytest.mark.parametrize(("whole", "part"), [("C8", "C4"), ("D4", "C4"), ("D4", "D2"), ("D8", "D4")])
+def test_regular_fields_of_a_larger_group_are_known_under_a_part_of_it(whole, part):
+    net, x = EquivariantUNet(1, 2, group=whole, width=1, depth=2).double().eval(), image(1, 1, 16, 16)
+    report = equivariance_report(net, part, x)
+    assert report.ok
+    assert {row.status for row in report.rows} == {"ok"}
+    assert row(report, "encoder.blocks.0.3").fields == "regular -> regular"
+    # Maps in an order that is not that of the group.
+    hook = net.encoder.blocks[0][2].register_forward_hook(lambda module, inputs, output: output.roll(1, 2) * output)
+    broken = equivariance_report(net, part, x)
+    hook.remove()
+    assert broken.ok == (whole[0] == "C"), "a shift commutes with the shifts of C_n, and not with those of D_n"
+    hook = net.encoder.blocks[0][2].register_forward_hook(lambda module, inputs, output: output.flip(2) * output)
+    broken = equivariance_report(net, part, x)
+    hook.remove()
+    assert blamed(broken) == ["encoder.blocks.0.2"]
 
 
 def test_errors_are_those_of_the_parts_alone():

@@ -12,6 +12,10 @@ def good():
 def bad():
     return nn.Sequential(nn.Conv2d(2, 3, 1), nn.Conv2d(3, 3, 3))
 
+def triangle():
+    from gconv_ga.models import EquivariantUNet
+    return EquivariantUNet(2, 2, group="C3", width=1, depth=1)
+
 def text():
     return "no network"
 
@@ -32,6 +36,22 @@ def test_a_run_is_equivariant_under_its_group(invoke, trained):
     result = invoke("check", "--run", trained)
     assert "EquivariantUNet is equivariant under C4." in result.stdout
     assert "1x1x64x48" in result.stdout
+    assert "Of C8 the elements that permute pixels were tested." in result.stdout
+    assert "No rule" not in result.stdout, "regular fields of C8 are known under C4 too"
+
+
+def test_other_angles_need_a_tolerance(invoke, trained):
+    result = invoke("check", "--run", trained, "--group", "C8", code=2)
+    assert "'--tolerance': C8 has angles at which" in result.stderr
+    strict = invoke("check", "--run", trained, "--group", "C8", "--tolerance", "1e-6", "--size", "32x32", code=1)
+    assert "EquivariantUNet is not equivariant under C8" in strict.stdout
+    generous = invoke("check", "--run", trained, "--group", "C8", "--tolerance", "9", "--size", "32x32")
+    assert "EquivariantUNet is equivariant under C8." in generous.stdout
+
+
+def test_of_three_rotations_none_permutes_pixels(invoke, networks):
+    result = invoke("check", "--model", f"{networks}:triangle", "--channels", 2, code=2)
+    assert "no rotation of C3 permutes pixels; give --group C3 and --tolerance" in result.stderr
 
 
 def test_a_run_is_not_equivariant_under_a_larger_group(invoke, trained):

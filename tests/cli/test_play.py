@@ -12,7 +12,7 @@ def test_page_of_the_package(invoke, tmp_path):
 
 def test_page_of_a_run_and_its_baseline(invoke, trained, balanced, tmp_path):
     invoke("play", "--out", tmp_path / "a.html", "--run", trained)
-    assert "your C4 U-Net" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "your C8 U-Net" in (tmp_path / "a.html").read_text(encoding="utf-8")
     plain = balanced["UNet"]
     invoke("play", "--out", tmp_path / "b.html", "--run", balanced["EquivariantUNet"], "--baseline", plain)
     assert "your baseline" in (tmp_path / "b.html").read_text(encoding="utf-8")

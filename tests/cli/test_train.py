@@ -35,7 +35,7 @@ def test_a_run_holds_what_was_said(trained, data):
     assert names(trained) == sorted(["config.json", "curves.png", "log.csv", "run.json", "sources.json", *checkpoints])
     model, config, step = load_checkpoint(trained / "model.safetensors")
     assert step == 4
-    assert (model.group.name, model.width, model.depth) == ("C4", 1, 2)
+    assert (model.group.name, model.width, model.depth) == ("C8", 1, 2)
     run = read_run(trained)
     assert run.segmenter == config
     assert (run.steps, run.batch_size, run.crop, run.seed) == (4, 2, 32, 0)
@@ -87,7 +87,7 @@ def test_sixteen_bits_colours_and_more_classes(invoke, tmp_path):
 WRONG = {
     "--images": [["--images", "{tmp}/nowhere"], ["--images", "{tmp}/empty"]],
     "--masks": [["--masks", "{tmp}/nowhere"]],
-    "--group": [["--group", "E4"], ["--group", "C1"]],
+    "--group": [["--group", "E4"], ["--group", "C0"]],
     "--classes": [["--classes", "1"]],
     "--steps": [["--steps", "0"]],
     "--width": [["--width", "0"]],

@@ -180,6 +180,28 @@ def test_what_is_typed_arrives_in_the_run(name, invoke, started, given, data, tm
     assert list(recorded) == recorded_options()
 
 
+@pytest.mark.parametrize(
+    ("typed", "group", "width"),
+    [
+        ([], "C8", 4), (["--group", "C4"], "C4", 8), (["--group", "D4"], "D4", 4), (["--group", "C1"], "C1", 32),
+        (["--group", "C64"], "C64", 1), (["--width", "3"], "C8", 3), (["--group", "c4", "--width", "2"], "C4", 2),
+    ],
+)  # fmt: skip
+def test_a_network_costs_the_same_with_every_group(typed, group, width, invoke, started, data, tmp_path):
+    options = ["--depth", "2", "--crop", "32", "--device", "cpu", *data, "--out", tmp_path / "run"]
+    invoke("train", *options, *typed, code=130)
+    (call,) = started
+    assert (arguments_of(call)["group"], arguments_of(call)["width"]) == (group, width)
+    recorded = json.loads((call.folder / "config.json").read_text())
+    assert (recorded["group"], recorded["width"]) == (group, width), "a later default changes nothing about the run"
+
+
+def test_a_network_of_smp_has_c4_unless_another_group_is_typed(invoke, started, data, tmp_path):
+    for typed, group in (([], "C4"), (["--group", "D4"], "D4")):
+        invoke("train", *SMP, *data, "--out", tmp_path / group, *typed, code=130)
+        assert arguments_of(started[-1])["group"] == group
+
+
 DIFFERENT = {
     **{name: typed for name, (typed, *_) in SEEN.items() if name in recorded_options() and name not in FREE},
     "steps": "3",
@@ -231,7 +253,7 @@ def test_the_settings_of_the_run_may_be_typed(invoke, started, given, trained, t
     (tmp_path / "run").mkdir()
     for path in trained.iterdir():
         shutil.copy(path, tmp_path / "run")
-    typed = [*TINY, *("--group", "C4"), *("--classes", "2"), *("--seed", "0"), *("--learning-rate", "0.01")]
+    typed = [*TINY, *("--group", "C8"), *("--classes", "2"), *("--seed", "0"), *("--learning-rate", "0.01")]
     typed += [*("--arch", "unet"), *("--precision", "32"), *("--split", tmp_path / "own.csv"), *("--pooling", "max")]
     invoke("train", "--out", tmp_path / "run", "--resume", *typed, code=130)
     assert started[0].config == config

@@ -33,8 +33,8 @@ def run(data, instances, tmp_path_factory):
     from gconv_ga.cli._app import app
 
     folder = tmp_path_factory.mktemp("objects") / "run"
-    typed = ["train", *data[:2], "--instances", str(instances), "--out", str(folder), "--steps", "4", *TINY]
-    result = CliRunner().invoke(app, typed)
+    typed = ["train", *data[:2], "--instances", str(instances), "--out", str(folder), "--steps", "4", "--group", "C4"]
+    result = CliRunner().invoke(app, [*typed, *TINY])
     assert result.exit_code == 0, result.output
     return folder
 

@@ -189,7 +189,7 @@ def test_a_plain_checkpoint_becomes_the_group_average(balanced, generator):
 
 
 def test_first_weights_that_do_not_fit_are_named(invoke, balanced, data, tmp_path):
-    typed = [*UNET, "--init", balanced["EquivariantUNet"], "--width", "3"]
+    typed = [*UNET, "--init", balanced["EquivariantUNet"], "--group", "C4", "--width", "3"]
     result = invoke("train", *data, "--out", tmp_path / "run", *typed, code=2)
     assert "--init" in result.stderr
     assert "encoder.blocks.0.0.weight is (2, 1, 3, 3) where (3, 1, 3, 3) is needed" in result.stderr
@@ -258,7 +258,7 @@ def test_the_options_of_a_run_make_the_same_run(invoke, trained, data, tmp_path)
     """The fixture's images lie outside the current folder, so their paths are not in the file."""
     settings = json.loads((trained / "config.json").read_text())
     assert settings["images"] is None
-    assert (settings["steps"], settings["group"], settings["seed"], settings["open_taps"]) == (4, "C4", 0, False)
+    assert (settings["steps"], settings["group"], settings["seed"], settings["open_taps"]) == (4, "C8", 0, False)
     invoke("train", *data, "--out", tmp_path / "again", "--config", trained / "config.json")
     assert_same_run(tmp_path / "again", trained)
     invoke("train", *data, "--out", tmp_path / "other", "--config", trained / "config.json", "--steps", "2")
