@@ -31,7 +31,8 @@ def train(*, context: typer.Context, **values: Any) -> None:
     images then stay in the same part of the split. Its paths are relative to its own folder and must lie in it.
 
     RUN/model.safetensors is the last checkpoint, RUN/best.safetensors the one with the best validation score, which
-    other commands take for --run RUN: Dice, and of objects their average precision.
+    other commands take for --run RUN: Dice, and of objects their average precision. It is of the second half of the
+    steps, when the learning rate falls; with --patience, of all.
 
     --instances in place of --masks trains a network for objects: beside the class of each pixel it predicts the
     distance to the edge of its object and a flow towards the middle, whose components rotate with the image. At each

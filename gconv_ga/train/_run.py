@@ -77,12 +77,12 @@ def train_run(
     """Train in a folder, or resume the training that was interrupted there.
 
     The folder holds ``run.json`` (the configuration), ``model.safetensors`` (the last checkpoint),
-    ``best.safetensors`` (the one with the best validation score), ``state.safetensors`` (the state to resume from),
-    ``log.csv``, and at the end ``curves.png``. All files but the log are written under another name and renamed, so the
-    program may be killed at any moment: called again with the same configuration, files, number of processes and
-    threads, it ends with the same weights to the last bit, and with the same log. On Ctrl-C and SIGTERM the step in
-    progress is finished and the state is saved; a second signal ends the program at once. While it runs, a lock on the
-    folder refuses other trainings there.
+    ``best.safetensors`` (the one with the best validation score in the second half of the steps, and with ``patience``
+    in all of them), ``state.safetensors`` (the state to resume from), ``log.csv``, and at the end ``curves.png``. All
+    files but the log are written under another name and renamed, so the program may be killed at any moment: called
+    again with the same configuration, files, number of processes and threads, it ends with the same weights to the last
+    bit, and with the same log. On Ctrl-C and SIGTERM the step in progress is finished and the state is saved; a second
+    signal ends the program at once. While it runs, a lock on the folder refuses other trainings there.
 
     Images smaller than a crop are padded by reflection; padded pixels are ignored by the loss.
 
@@ -393,7 +393,10 @@ class RunCallback(pl.Callback):
     def _save(self, row: LogRow, rules: Decoder | None, segmenter: Segmenter, trainer: pl.Trainer) -> None:
         """Save checkpoints and state. The state comes last: everything that it counts as done is then on disk."""
         described = replace(self.config.segmenter, decoder=rules)
-        for name in (BEST, MODEL) if row == best_row(self.rows) else (MODEL,):
+        # While the learning rate is high the score of a few images is noise: benchmarks/README.md, selection. With
+        # `patience` training may end there.
+        after = self.config.steps / 2 if self.config.patience is None else 0
+        for name in (BEST, MODEL) if row == best_row(self.rows, after) else (MODEL,):
             save_checkpoint(self.folder / name, segmenter.model, described, step=row.step)
         TrainingState.capture(row.step, segmenter.model, trainer).write(self.folder / STATE)
 

@@ -52,9 +52,14 @@ def read_log(path: Path) -> list[LogRow]:
     return rows
 
 
-def best_row(rows: Sequence[LogRow]) -> LogRow | None:
-    """Return the first of the rows with the highest score; None if no row has a score."""
-    scored = [row for row in rows if row.score is not None]
+def best_row(rows: Sequence[LogRow], after: float = 0) -> LogRow | None:
+    """Return the first of the rows with the highest score; None if no row has a score.
+
+    Args:
+        rows: Log of a run.
+        after: Step up to which rows do not count.
+    """
+    scored = [row for row in rows if row.score is not None and row.step > after]
     return max(scored, key=lambda row: row.score or 0.0, default=None)
 
 
