@@ -15,6 +15,7 @@ from gconv_ga.images import MaskEncoding, PairFiles, find_images, match_masks, r
 from gconv_ga.predict import Tiled, predict_image, predict_labels
 from gconv_ga.segmenter import load_checkpoint
 from gconv_ga.train import RunConfig, read_run, train_run
+from gconv_ga.train._run import RunCallback
 from gconv_ga.train._state import CsvLog, LogRow, read_log, read_state
 
 SAMPLE = Path(gconv_ga.images.__file__).parent / "sample" / "nuclei"
@@ -190,3 +191,33 @@ def test_probabilities_come_only_when_asked_for(net):
 def test_an_image_of_other_axes_is_refused(net):
     with pytest.raises(ValueError, match=r"image must be a tensor \[C, H, W\]"):
         predict_image(net, torch.zeros(8, 8))
+
+
+@pytest.mark.parametrize(
+    ("scores", "patience", "kept"),
+    [
+        ([0.9, 0.1, 0.3, 0.2], None, 3),
+        ([0.9, 0.8, 0.1, 0.2], None, 4),
+        ([0.1, 0.2, 0.3, 0.3], None, 3),  # of equal ones the first
+        ([0.9, 0.1, 0.3, 0.2], 4, 1),  # with patience any of them: training may end there
+        ([0.9, 0.1, 0.3], 2, 1),
+        ([None, None, None, None], None, None),
+    ],
+)
+def test_the_best_checkpoint_is_one_of_the_second_half(scores, patience, kept, run, pairs, tmp_path, monkeypatch):
+    """With a high learning rate the score of a few images is noise."""
+    monkeypatch.setattr(RunCallback, "_validate", lambda self, segmenter, step: scores[step - 1])
+    train_run(tmp_path, dataclasses.replace(run, steps=4, every=1, patience=patience), pairs)
+    assert load_checkpoint(tmp_path / "model.safetensors").step == len(scores)
+    best = tmp_path / "best.safetensors"
+    assert (load_checkpoint(best).step if best.exists() else None) == kept
+
+
+def test_an_extended_run_keeps_its_best_checkpoint_until_there_is_a_later_one(run, pairs, tmp_path, monkeypatch):
+    scores = [0.9, 0.8, 0.1, 0.2, 0.3, 0.1]
+    monkeypatch.setattr(RunCallback, "_validate", lambda self, segmenter, step: scores[step - 1])
+    best = []
+    for steps in (2, 3, 6):
+        train_run(tmp_path, dataclasses.replace(run, steps=steps, every=1), pairs)
+        best.append(load_checkpoint(tmp_path / "best.safetensors").step)
+    assert best == [2, 2, 5]
