@@ -166,7 +166,12 @@ class NetworkOptions:
         metadata={"metavar": "WEIGHTS", "help": "For smp: weights of the encoder, such as imagenet; downloaded."},
     )
     init: Path | None = field(
-        default=None, metadata={"metavar": "FILE", "help": "Start from the weights of this checkpoint (safetensors)."}
+        default=None,
+        metadata={
+            "metavar": "RUN",
+            "help": "Start from the weights of a run, of a checkpoint (safetensors), or of nuclei or histology. "
+            "Group, width, depth and pooling are theirs if omitted.",
+        },
     )
 
     def resolved(self) -> "NetworkOptions":

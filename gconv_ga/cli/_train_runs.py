@@ -15,7 +15,7 @@ from .._files import sha256_of
 from .._validate import argument_of
 from ..segmenter import Machines
 from ..train import RunConfig
-from ._options import naming, note, refuse
+from ._options import checkpoint_file, naming, note, refuse
 from ._sources import Source, choose_reading, list_classes, mask_encoding, scan_files
 from ._train_options import (
     ARCH_FORMS,
@@ -48,6 +48,7 @@ SOURCES = ("images", "masks", "instances", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
 COMPARED_APART = ("colors", "ignore_index", "channels", "names", "split", "init", "steps")  # not by their values
+SHAPE = ("group", "width", "depth", "pooling")  # of a unet; what its weights fit
 PLACES = (*SOURCES, "mask_suffix", "recursive")
 FREE = (*PLACES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
 
@@ -83,10 +84,10 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     chosen = _merged(_typed_sources(context), {name: values[name] for name in SOURCES if is_in_file(context, name)})
     values |= dict.fromkeys(SOURCES) | chosen
     data = DataOptions(**values_of(DataOptions, values))
-    network = NetworkOptions(**values_of(NetworkOptions, values)).resolved()
-    values |= {"group": network.group, "width": network.width}
+    _check_arch(context, values["arch"])
+    network = _as_in_checkpoint(context, NetworkOptions(**values_of(NetworkOptions, values))).resolved()
+    values |= {name: getattr(network, name) for name in SHAPE}
     numbers = values_of(RunConfig, values)
-    _check_arch(context, network.arch)
     machines = _machines(values, numbers["precision"], numbers["batch_size"])
     with naming("--percentile"):
         Normalization([0.0], [1.0], data.percentile)
@@ -185,6 +186,23 @@ def record(out: Path, plan: Plan, data: Path) -> None:
         write_json(out / CONFIG_FILE, {**recorded, "steps": plan.config.steps})
     places = {name: plan.values[name] for name in SOURCES}
     write_json(out / SOURCES_FILE, {name: path and str(Path(path).resolve()) for name, path in places.items()})
+
+
+def _as_in_checkpoint(context: typer.Context, network: NetworkOptions) -> NetworkOptions:
+    """Return the options with the file of ``--init``, and what was not chosen about a unet as in that checkpoint.
+
+    Raises:
+        typer.BadParameter: There is no such checkpoint.
+    """
+    if network.init is None:
+        return network
+    from ..segmenter import load_checkpoint
+
+    file = checkpoint_file(network.init)
+    with naming("--init"):
+        theirs = load_checkpoint(file).config.arguments
+    open_ones = (name for name in SHAPE if network.arch == "unet" and not _is_chosen(context, name))
+    return replace(network, init=file, **{name: theirs[name] for name in open_ones if name in theirs})
 
 
 def _is_chosen(context: typer.Context, name: str) -> bool:

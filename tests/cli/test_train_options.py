@@ -13,8 +13,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gconv_ga._files import sha256_of
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.cli import main
+from gconv_ga.pretrained import load
 from gconv_ga.segmenter import SegmenterConfig, load_checkpoint, plain_smp
 from gconv_ga.train import initial_weights, read_run
 
@@ -194,6 +196,35 @@ def test_first_weights_that_do_not_fit_are_named(invoke, balanced, data, tmp_pat
     assert "--init" in result.stderr
     assert "encoder.blocks.0.0.weight is (2, 1, 3, 3) where (3, 1, 3, 3) is needed" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_network_of_first_weights_is_as_theirs_unless_an_option_says_more(invoke, balanced, data, tmp_path):
+    few = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--device", "cpu", "--learning-rate", "1e-12"]
+    invoke("train", *data, "--out", tmp_path / "run", *few, "--init", balanced["EquivariantUNet"])
+    arguments = read_run(tmp_path / "run").segmenter.arguments
+    assert (arguments["group"], arguments["width"], arguments["depth"]) == ("C4", 2, 2)
+    recorded = json.loads((tmp_path / "run/config.json").read_text())
+    assert (recorded["group"], recorded["width"], recorded["depth"]) == ("C4", 2, 2)
+    files = balanced["EquivariantUNet"], tmp_path / "run/model.safetensors"
+    before, after = (load_checkpoint(file).model for file in files)
+    for name, parameter in before.named_parameters():
+        assert torch.allclose(parameter, after.get_parameter(name), atol=1e-6)
+    invoke("train", *data, "--out", tmp_path / "again", *few, "--init", tmp_path / "run")  # of a run, its best
+    assert read_run(tmp_path / "again").init == f"sha256:{sha256_of(tmp_path / 'run/best.safetensors')}"
+    typed = ["--init", tmp_path / "run", "--depth", "3"]
+    result = invoke("train", *data, "--out", tmp_path / "other", *few, *typed, code=2)
+    assert "'--init'" in result.stderr
+
+
+def test_a_network_of_the_package_is_trained_further(invoke, data, tmp_path):
+    few = ["--steps", "1", "--batch-size", "1", "--crop", "32", "--device", "cpu", "--learning-rate", "1e-12"]
+    typed = [*data[:2], "--instances", data[3], "--out", tmp_path / "run", *few, "--init", "nuclei"]
+    invoke("train", *typed, "--percentile", "99.8", "--black", "1")
+    model, config, _ = load_checkpoint(tmp_path / "run/model.safetensors")
+    theirs = load("nuclei")
+    assert config.arguments.items() >= theirs.config.arguments.items()
+    for name, parameter in theirs.model.named_parameters():
+        assert torch.allclose(parameter, model.get_parameter(name), atol=1e-6)
 
 
 def test_a_pickle_of_first_weights_is_refused_and_nothing_in_it_runs(invoke, data, tmp_path):
