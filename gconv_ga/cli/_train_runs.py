@@ -48,7 +48,7 @@ SOURCES = ("images", "masks", "instances", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
 COMPARED_APART = ("colors", "ignore_index", "channels", "names", "split", "init", "steps")  # not by their values
-SHAPE = ("group", "width", "depth", "pooling")  # of a unet; what its weights fit
+SHAPE = ("group", "width", "depth", "pooling")  # of a unet: what the sizes of its weights depend on
 PLACES = (*SOURCES, "mask_suffix", "recursive")
 FREE = (*PLACES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
 
