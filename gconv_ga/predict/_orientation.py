@@ -51,7 +51,7 @@ class OneOrientation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         copies = [ScalarField()(x, self.group, g).contiguous() for g in self.elements]
-        names = [(tuple(copy.shape), copy.cpu().numpy().tobytes()) for copy in copies]
+        names = [(tuple(copy.shape), copy.detach().cpu().view(torch.uint8).numpy().tobytes()) for copy in copies]
         first = min(names)
         chosen = [place for place, name in enumerate(names) if name == first]
         output = self._padded(copies[chosen[0]])

@@ -153,6 +153,14 @@ def test_networks_that_name_their_group_are_predicted_in_one_orientation():
     assert torch.allclose(shares, plain(image[None])[0].softmax(dim=0), atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_other_number_types_have_an_orientation_too(dtype):
+    torch.manual_seed(0)
+    net = EquivariantUNet(1, 2, group="C4", width=2, depth=2).eval().to(dtype)
+    image = torch.randn(1, 21, 30).to(dtype)
+    assert torch.equal(predict_image(net, image.rot90(1, (-2, -1))).labels, predict_image(net, image).labels.rot90(1))
+
+
 @torch.no_grad()
 def test_the_maps_are_those_that_objects_are_decoded_from():
     torch.manual_seed(0)
