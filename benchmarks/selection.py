@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from result_rows import append_row, read_rows
 from result_tables import markdown_table
 from segmentation_tasks import TASKS, quick_parts, read_parts
 from study_candidates import CANDIDATES
-from study_training import Setting, StudySegmenter, draw
+from study_training import Selection, Setting, StudySegmenter, draw
 from torch import nn
 
 from gconv_ga.evaluate import dice
@@ -65,45 +64,25 @@ def by_image(model: nn.Module, split: Split, classes: int) -> list[float]:
     return [round(dice(each[None], mask[None], classes=classes), 6) for each, mask in pairs]
 
 
-class Validations(pl.Callback):
-    """Lightning callback that scores validation and test images after every tenth of the steps.
-
-    Args:
-        validation: Validation images.
-        test: Test images.
-        classes: Number of classes.
-        every: Number of steps between validations.
-    """
-
-    def __init__(self, validation: Split, test: Split, classes: int, every: int) -> None:
-        self.parts = (validation, test)
-        self.classes = classes
-        self.every = every
-        self.validation: Scores = []
-        self.test: list[float] = []
-
-    def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Score if it is time."""
-        if trainer.global_step % self.every == 0:
-            validation, test = (by_image(pl_module.model, part, self.classes) for part in self.parts)
-            self.validation.append(validation)
-            self.test.append(round(statistics.fmean(test), 6))
-
-
-def run(task: str, method: str, steps: int, seed: int, *, quick: bool) -> dict[str, Any]:
+def run(name: str, method: str, steps: int, seed: int, *, quick: bool) -> dict[str, Any]:
     """Train a network with 8 images and return its scores."""
-    parts = quick_parts(task) if quick else read_parts(task)
-    drawn = draw(parts, task, 2 if quick else 8, seed, 32 if quick else 0, 1 if quick else VALIDATION)
+    parts = quick_parts(name) if quick else read_parts(name)
+    drawn = draw(parts, name, 2 if quick else 8, seed, 32 if quick else 0, 1 if quick else VALIDATION)
+    task, kind = drawn.task, drawn.task.kind
     torch.manual_seed(seed)
-    classes, stream = drawn.task.kind.classes, drawn.task
-    model = CANDIDATES[method].build(stream.test.images.shape[1], classes, 1)
-    start_at_frequencies(model, stream.train.masks)
-    scores = Validations(drawn.validation, stream.test, classes, steps // VALIDATED)
-    crops = CropStream(stream.train, length=steps * stream.kind.batch, crop=stream.kind.crop, symmetry="D4", seed=seed)
-    fit(StudySegmenter(model, Setting()), crops, batch_size=stream.kind.batch, seed=seed, callbacks=[scores])
-    return {"validation": scores.validation, "test": scores.test}
+    model = CANDIDATES[method].build(task.test.images.shape[1], kind.classes, 1)
+    start_at_frequencies(model, task.train.masks)
+    row: dict[str, Any] = {"validation": [], "test": []}
+
+    def record(network: nn.Module) -> float:
+        row["validation"].append(by_image(network, drawn.validation, kind.classes))
+        row["test"].append(round(statistics.fmean(by_image(network, task.test, kind.classes)), 6))
+        return statistics.fmean(row["validation"][-1])
+
+    crops = CropStream(task.train, length=steps * kind.batch, crop=kind.crop, symmetry="D4", seed=seed)
+    callbacks = [Selection(record, every=steps // VALIDATED)]
+    fit(StudySegmenter(model, Setting()), crops, batch_size=kind.batch, seed=seed, callbacks=callbacks)
+    return row
 
 
 def tables(rows: Sequence[dict[str, Any]]) -> Iterator[str]:

@@ -113,7 +113,7 @@ class PartResult:
 
 
 def check_part(
-    part: Part, group: Group, known: list[Leaf], view: float, tolerance: Tolerance, whole: Group | None = None
+    part: Part, group: Group, known: list[Leaf], view: float, tolerance: Tolerance, whole: Group | None
 ) -> PartResult:
     """Test a part on each of its calls and return the worst result.
 

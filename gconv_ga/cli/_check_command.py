@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .._validate import one_of
+from .._validate import argument_of, one_of
 from ..groups import Group, as_group
 from ._options import RUN, Debug, check_group, load_run, naming, refuse
 
@@ -38,15 +38,15 @@ def check(
         typer.Option(
             metavar="NAME",
             callback=check_group,
-            help="Group to test: C4, D4 ... Default: what permutes pixels in that of the network, C4 of C8; or C4.",
+            help="Group to test: C4, D4 ... Default: that of the network, of C8 its part that permutes pixels; or C4.",
         ),
     ] = None,
     tolerance: Annotated[
         float | None,
         typer.Option(
             min=0.0,
-            help="Largest error that is allowed, relative to the largest output. Needed for groups with angles off "
-            "multiples of 90 degrees, where the test image is interpolated.",
+            help="Largest error that is allowed, relative to the largest output. Needed for groups such as C8, at "
+            "whose other angles the test image is interpolated.",
         ),
     ] = None,
     size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of the test image.")] = "64x48",
@@ -101,6 +101,8 @@ def check(
                 progress=lambda done, total: bars.update(task, completed=done, total=total),
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and argument_of(error) == "tolerance":
+            refuse("--tolerance", str(error), error)
         refuse(option, f"the network does not take an image {tuple(image.shape)} (--size, --channels): {error}", error)
     print(report)
     own = getattr(network, "group", None)
@@ -115,14 +117,14 @@ def check(
 
 
 def _group_to_test(network: "nn.Module") -> str:
-    """Return the name of the group of a network, C4 if it has none; of C8 and the like the part that permutes pixels.
+    """Return the name of the part of a network's group that permutes pixels; C4 for a network without symmetry.
 
     Raises:
         typer.BadParameter: No element but the identity does.
     """
     own = getattr(network, "group", None)
-    if not isinstance(own, Group) or own.is_exact():
-        return own.name if isinstance(own, Group) else "C4"
+    if not isinstance(own, Group) or own.order == 1:
+        return "C4"
     exact = f"{own.name[0]}{math.gcd(own.n, 4)}"
     if exact == "C1":
         refuse("--group", f"no rotation of {own.name} permutes pixels; give --group {own.name} and --tolerance")

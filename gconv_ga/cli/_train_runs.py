@@ -48,7 +48,7 @@ SOURCES = ("images", "masks", "instances", "table")
 SOURCES_FILE = "sources.json"  # where images and masks were when the run was last started
 # Options that a resumed run may have other values of: where its files are, what it runs on, what it logs.
 COMPARED_APART = ("colors", "ignore_index", "channels", "names", "split", "init", "steps")  # not by their values
-SHAPE = ("group", "width", "depth", "pooling")  # of a unet: what the sizes of its weights depend on
+SHAPE = ("group", "width", "depth", "pooling")  # of a unet: what its weights were trained as
 PLACES = (*SOURCES, "mask_suffix", "recursive")
 FREE = (*PLACES, *(each.name for kind in (Machines, LogOptions) for each in option_fields(kind)))
 
@@ -199,10 +199,12 @@ def _as_in_checkpoint(context: typer.Context, network: NetworkOptions) -> Networ
     from ..segmenter import load_checkpoint
 
     file = checkpoint_file(network.init)
+    if network.arch != "unet":
+        return replace(network, init=file)
     with naming("--init"):
         theirs = load_checkpoint(file).config.arguments
-    open_ones = (name for name in SHAPE if network.arch == "unet" and not _is_chosen(context, name))
-    return replace(network, init=file, **{name: theirs[name] for name in open_ones if name in theirs})
+    shape = {name: theirs[name] for name in SHAPE if name in theirs and not _is_chosen(context, name)}
+    return replace(network, init=file, **shape)
 
 
 def _is_chosen(context: typer.Context, name: str) -> bool:

@@ -19,6 +19,10 @@ def triangle():
     from gconv_ga.models import EquivariantUNet
     return EquivariantUNet(2, 2, group="C3", width=1, depth=1)
 
+def baseline():
+    from gconv_ga.models import EquivariantUNet
+    return EquivariantUNet(2, 2, group="C1", width=2, depth=2)
+
 def text():
     return "no network"
 
@@ -51,6 +55,17 @@ def test_other_angles_need_a_tolerance(invoke, trained, networks):
     typed = ["--channels", 2, "--group", "C8", "--tolerance", "0.1", "--size", "32x32"]
     generous = invoke("check", "--model", f"{networks}:pointwise", *typed)
     assert "Conv2d is equivariant under C8." in generous.stdout
+
+
+def test_a_tolerance_of_zero_is_refused_by_its_name(invoke, networks):
+    typed = ["--model", f"{networks}:pointwise", "--channels", 2, "--group", "C8", "--tolerance", "0"]
+    assert "'--tolerance': tolerance must be a positive number" in invoke("check", *typed, code=2).stderr
+
+
+def test_a_baseline_is_tested_under_c4_and_is_not_equivariant(invoke, networks):
+    result = invoke("check", "--model", f"{networks}:baseline", "--channels", 2, "--size", "32x32", code=1)
+    assert "EquivariantUNet is not equivariant under C4" in result.stdout
+    assert "were tested. --group" not in result.stdout
 
 
 def test_of_three_rotations_none_permutes_pixels(invoke, networks):
