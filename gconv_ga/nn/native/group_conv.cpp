@@ -375,7 +375,7 @@ struct Share {
 };
 
 // About as many bytes at a time: of the transform of a tile, of the products for a few fields, of the results of a few panels.
-constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, LARGE_NUMBERS = 8 << 20, PACKED_BYTES = 1 << 20, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10, STRIPE_BYTES = 64 << 10;
+constexpr int64_t TRANSFORM_BYTES = 256 << 10, SMALL_BYTES = 24 << 10, SMALL_NUMBERS = 192 << 10, LARGE_NUMBERS = 8 << 20, PACKED_BYTES = 512 << 10, PRODUCT_BYTES = 256 << 10, RESULT_BYTES = 768 << 10, STRIPE_BYTES = 64 << 10;
 constexpr int MOST_PANELS = 4, MOST_COLUMNS = 256;
 
 // A part of the outputs: windows of rows and columns in one or more images.
@@ -473,7 +473,7 @@ template <class T> struct Convolution {
         return {Buffer<T>((size_t)n * std::max<size_t>(window, positions)), Buffer<T>(rows * C * window), Buffer<T>((size_t)plan.components * fields * (group + WIDE - 1) * PANEL<T>),
                 Buffer<T>(products ? results : 0), Buffer<T>(gradient ? results + LANES<T> * PANEL<T> : 0), Buffer<T>(gradient ? (size_t)all_rows * out_lanes * positions : 0),
                 Buffer<T>(products ? numbers * O : 0), Buffer<T>(gradient ? numbers * out_lanes : 0), Buffer<T>(gradient ? (size_t)n * n : 0),
-                Buffer<T>((size_t)sides * n * (plan.width + LANES<T>) * LINE), Buffer<T>((size_t)plan.numbers * LINE)};
+                Buffer<T>((size_t)sides * n * (plan.width * fields + LANES<T>) * LINE), Buffer<T>((size_t)plan.numbers * LINE)};
     }
 
     // ---- What goes in
@@ -591,7 +591,51 @@ template <class T> struct Convolution {
     // Weights and numbers are handled for ACROSS vectors of output fields at a time, as far as there are: [element * width or number, ACROSS * LANES].
     static constexpr int ACROSS = 4, LINE = ACROSS * LANES<T>;
 
-    void load_weights(const Weights<T>& w, int in, int out, T* to) const {
+    // The weights of fields first .. first + count and the output fields from `out` on, field by field.
+    void load_weights(const Weights<T>& w, int first, int count, int out, T* to) const {
+        const int vectors = std::min(ACROSS, (O - out + LANES<T> - 1) / LANES<T>), numbers = elements() * plan.width;
+        // Elements of a pair of fields, or fields of an element, may lie beside each other, and are loaded in one go.
+        const bool together = w.in_field == numbers && w.element == plan.width && w.rest == w.first + plan.width;
+        if (adjoint || !(together || w.in_field == plan.width)) {
+            for (int c = 0; c < count; c++, to += numbers * LINE) for (int v = 0; v < vectors; v++) load_pairs(w, first + c, out + v * LANES<T>, to + v * LANES<T>);
+            return;
+        }
+        for (int v = 0; v < vectors; v++) {
+            const int o = out + v * LANES<T>;
+            if (together) load_run(pair_of(w, 0, o, first), w.out_field, o, count * numbers, numbers, to + v * LANES<T>);
+            else for (int g = 0; g < elements(); g++) load_run(pair_of(w, g, o, first), w.out_field, o, count * plan.width, plan.width, to + (g * plan.width) * LINE + v * LANES<T>);
+        }
+    }
+
+    // `length` numbers beside each other, for LANES output fields; `own` of them are of a field, which has elements * width lines in `to`.
+    void load_run(const T* from, int64_t step, int out, int length, int own, T* to) const {
+        const int rows = std::min(LANES<T>, O - out);
+        const int64_t skip = (int64_t)(elements() * plan.width - own) * LINE;
+        const bool more = out + 2 * LANES<T> <= O;
+        if (length < LANES<T>) {
+            for (int j = 0; j < length; j++) for (int i = 0; i < rows; i++) to[j * LINE + j / own * skip + i] = from[i * step + j];
+            return;
+        }
+        for (int j = 0; j < length; j += LANES<T>) {
+            j = std::min(j, length - LANES<T>);  // the last ones may be loaded twice
+            Vector<T> v[LANES<T>];
+            UNROLL for (int i = 0; i < LANES<T>; i++) v[i] = load(from + std::min(i, rows - 1) * step + j);
+            if (more) UNROLL for (int i = 0; i < LANES<T>; i++) __builtin_prefetch(from + (i + LANES<T>) * step + j);
+            transpose<T>(v);
+            T* line = to + j * LINE + j / own * skip;
+            int left = own - j % own;
+            UNROLL for (int i = 0; i < LANES<T>; i++, line += LINE) {
+                if (left-- == 0) {
+                    line += skip;
+                    left = own - 1;
+                }
+                store(line, v[i]);
+            }
+        }
+    }
+
+    // One input field and LANES output fields.
+    void load_pairs(const Weights<T>& w, int in, int out, T* to) const {
         const int own = std::min(LANES<T>, O - out), width = plan.width;
         const int64_t step = adjoint ? w.in_field : w.out_field;
         for (int g = 0; g < elements(); g++, to += width * LINE) {
@@ -650,16 +694,33 @@ template <class T> struct Convolution {
     // Outputs go to their strips in pieces of PIECE, none of which lies in two.
     template <int PIECE> void pack_pieces(const Weights<T>& w, int first, int count, Workspace<T>& space, T* to) const {
         T *weights = space.weights.data, *numbers = space.numbers.data;
-        for (int c = 0; c < count; c++) for (int o = 0; o < O; o += LINE) {
-            const int vectors = std::min(ACROSS, (O - o + LANES<T> - 1) / LANES<T>), pieces = std::min(LINE, O - o) / PIECE;
-            for (int v = 0; v < vectors; v++) load_weights(w, first + c, o + v * LANES<T>, weights + v * LANES<T>);
-            apply_sparse(plan.numbers, plan.mix_begin, plan.mix_index, plan.mix, weights, numbers);
+        for (int o = 0; o < O; o += LINE) for (int c = 0; c < count; c++) {
+            const int pieces = std::min(LINE, O - o) / PIECE;
+            if (c == 0) load_weights(w, first, count, o, weights);
+            apply_sparse(plan.numbers, plan.mix_begin, plan.mix_index, plan.mix, weights + c * elements() * plan.width * LINE, numbers);
             const int32_t* number = plan.number + (adjoint ? 2 * plan.products : 0);
             const T* weight = plan.weight + (adjoint ? 2 * plan.products : 0);
             T* base = to;
             for (int b = 0; b < plan.blocks; b++) {
                 const int32_t* block = plan.block + 4 * b;
                 const int all = block[1] * O, depth = block[3] * count;
+                if constexpr (PIECE == ROWS) {
+                    // All strips are full.
+                    const int own = std::min(LINE, O - o);
+                    for (int row = 0; row < block[1]; row++) {
+                        T* at = base + (int64_t)(row * O + o) * depth + c * ROWS;
+                        for (int q = 0; q < block[3]; q++, number += 2, weight += 2, at += count * ROWS) {
+                            const T *one = numbers + (int64_t)number[0] * LINE, *other = numbers + (int64_t)number[1] * LINE;
+                            UNROLL for (int v = 0; v < LINE; v += LANES<T>) {
+                                const Vector<T> value = load(one + v) * weight[0] + load(other + v) * weight[1];
+                                UNROLL for (int i = 0; i < LANES<T>; i += ROWS)
+                                    if (v + i < own) memcpy(at + (int64_t)(v + i) * depth, reinterpret_cast<const T*>(&value) + i, ROWS * sizeof(T));
+                            }
+                        }
+                    }
+                    base += (int64_t)all * depth;
+                    continue;
+                }
                 for (int row = 0; row < block[1]; row++) {
                     T* at[LINE / PIECE];
                     int64_t step[LINE / PIECE];
