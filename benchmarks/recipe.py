@@ -36,7 +36,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Settings of a training, named as the options of ``gconv-ga train``; a crop is at most an image's smallest side."""
+    """Settings of a training, named as options of ``gconv-ga train``; a crop is at most an image's smallest side."""
 
     depth: int = 4
     crop: int = 128
