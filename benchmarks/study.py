@@ -1,6 +1,6 @@
 """Measure what symmetry is worth in segmentation: against a tuned baseline, by training budget. See README.md.
 
-    nohup python benchmarks/study.py --out benchmarks/results/study.jsonl &
+    nohup python benchmarks/study.py --out benchmarks/results/study.jsonl --processes 2 &
     python benchmarks/study.py --table benchmarks/results/study.jsonl
 
 The grid takes days and starts with the runs that decide. It can be killed at any time and continued: a row is appended
@@ -9,9 +9,10 @@ when its run is complete, and runs whose row is in the file are not repeated.
 
 import argparse
 import math
+import multiprocessing
 import subprocess
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
 from pathlib import Path
@@ -160,16 +161,19 @@ def tuned(plan: Plan, rows: Sequence[Row], steps: int) -> tuple[Setting, list[Ce
     return setting, []
 
 
-def next_cell(plan: Plan, rows: Sequence[Row]) -> Cell | None:
-    """Return the first run of the plan that is not among the rows; a budget begins with its search for a setting."""
-    known = {Cell.of(row) for row in rows}
+def next_cell(plan: Plan, rows: Sequence[Row], running: Collection[Cell] = ()) -> Cell | None:
+    """Return the first run of the plan that is neither among the rows nor running; None if there is none now.
+
+    A budget begins with its search for a setting, and its other runs with the end of that.
+    """
+    known = {Cell.of(row) for row in rows} | set(running)
     settings: dict[int, Setting] = {}
     for stage in plan.stages:
         for seed, steps, images, task, work, candidate in stage.cells():
             if steps not in settings:
                 settings[steps], missing = tuned(plan, rows, steps)
                 if missing:
-                    return missing[0]
+                    return next((cell for cell in missing if cell not in known), None)
             setting = asdict(settings[steps])
             cell = Cell(task, images, steps, candidate, work, seed, **setting, quick=plan.quick)
             if cell not in known:
@@ -193,6 +197,34 @@ def run(cell: Cell, parts: dict[str, Any]) -> Row:
     # Which algorithm "auto", the default, may choose from depends on the machine.
     row["algorithms"] = algorithms()
     return rounded(row) | {"torch": torch.__version__, "commit": commit()}
+
+
+def run_in_process(cell: Cell) -> Row:
+    """Run a cell in one thread, so that times are those of one."""
+    torch.set_num_threads(1)
+    return run(cell, quick_parts(cell.task) if cell.quick else read_parts(cell.task))
+
+
+def fill(plan: Plan, out: Path, processes: int, hours: float) -> None:
+    """Run what the file lacks, and append each row when it is there."""
+    running: dict[Future[Row], Cell] = {}
+    spent = 0.0
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        while True:
+            while len(running) < processes and spent < hours:
+                cell = next_cell(plan, read_rows(out), running.values())
+                if cell is None:
+                    break
+                running[pool.submit(run_in_process, cell)] = cell
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                cell, row = running.pop(future), future.result()
+                append_row(out, row)
+                spent += row["seconds"] / 3600
+                what = f"{cell.task}, {cell.images or 'all'} images, {cell.steps} steps, {cell.candidate}"
+                scores = f"{row['last']:.4f}, {row['selected']:.4f}"
+                print(f"[{spent:.2f} h] {what}, seed {cell.seed}: {scores}", flush=True)
 
 
 def rounded(row: Row) -> Row:
@@ -219,7 +251,10 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, help="JSON lines file to which rows are appended")
     parser.add_argument("--table", type=Path, help="print the tables of this file and run nothing")
-    parser.add_argument("--hours", type=float, default=math.inf, help="start no run after this many processor hours")
+    parser.add_argument(
+        "--hours", type=float, default=math.inf, help="start no run after so many hours of training, of all processes"
+    )
+    parser.add_argument("--processes", type=int, default=1, help="runs at a time")
     parser.add_argument("--quick", action="store_true", help="ten steps of two networks, on corners of the sample")
     args = parser.parse_args(arguments)
     if (args.out is None) == (args.table is None):
@@ -229,15 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         rows = [row for row in read_rows(args.table) if row["quick"] == args.quick]
         print(*tables(rows), sep="\n\n")
         return rows
-    torch.set_num_threads(1)  # times are those of one thread
-    while time.process_time() < 3600 * args.hours:
-        cell = next_cell(plan, read_rows(args.out))
-        if cell is None:
-            break
-        row = run(cell, quick_parts(cell.task) if args.quick else read_parts(cell.task))
-        append_row(args.out, row)
-        what = f"{cell.task}, {cell.images or 'all'} images, {cell.steps} steps, {cell.candidate}, seed {cell.seed}"
-        print(f"[{time.process_time() / 3600:.2f} h] {what}: {row['last']:.4f}, {row['selected']:.4f}", flush=True)
+    fill(plan, args.out, args.processes, args.hours)
     return read_rows(args.out)
 
 

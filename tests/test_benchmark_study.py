@@ -94,6 +94,21 @@ def test_a_lost_row_is_the_next_run_and_the_only_one(study: ModuleType, lost: in
     assert study.next_cell(plan, [*left, rows[lost] | {"seed": 9}]) == study.Cell.of(rows[lost])
 
 
+def test_what_runs_already_is_not_run_twice(study: ModuleType) -> None:
+    plan, rows, order = small_plan(study), [], []
+    fill(study, plan, lambda cell: cell.rate, order)
+    # Two rates are tried at the same time; nothing else of the search can start before both are known.
+    one = study.next_cell(plan, rows)
+    other = study.next_cell(plan, rows, [one])
+    assert [one, other] == [study.Cell.of(row) for row in order[:2]]
+    assert study.next_cell(plan, rows, [one, other]) is None
+    assert study.next_cell(plan, order[:1], [other]) is None
+    # After the search, and with the last run of the grid going on.
+    running = list(map(study.Cell.of, order[4:6]))
+    assert study.next_cell(plan, order[:4], running) == study.Cell.of(order[6])
+    assert study.next_cell(plan, order[:-1], [study.Cell.of(order[-1])]) is None
+
+
 def test_the_grid_begins_with_what_decides_and_has_everything(study: ModuleType) -> None:
     cells = list(dict.fromkeys(cell for stage in study.PLAN.stages for cell in stage.cells()))
     first = cells[:18]
