@@ -2,8 +2,8 @@
 
 Road 1, by design: `LiftingConv2d`, `GroupConv2d`, `GroupPool`, and the layers of `gconv_ga.nn`. Road 2, by averaging:
 `GroupAverage`, `FrameAverage`, `Canonicalize`. The bridge: `convert` for whole networks, `identities` for each
-statement of the derivation. What acts on images, vectors, labels, points and boxes is in `gconv_ga.actions`, what makes
-kernels turn in `filters`, ready-made segmenters in `models`.
+statement of the derivation. The actions of a group on images, vectors, labels, points and boxes are in
+`gconv_ga.actions`, rotated kernels in `filters`, ready-made segmenters in `models`.
 
 Example:
     >>> import torch

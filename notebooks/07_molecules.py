@@ -255,9 +255,10 @@ axes.legend(frameon=False, ncols=2, loc="lower left", bbox_to_anchor=(0, 1.0))
 figure
 
 # %% [markdown]
-# On rotated molecules the perceptron alone is worse than a constant prediction. Averaging it afterwards makes it
-# equivariant but hardly better, since it was not trained on molecules in the coordinates of the frame. If it is trained
-# through the frame average, the two bars agree up to rounding, by construction.
+# On rotated molecules the perceptron alone is far worse than a constant prediction. Averaging it afterwards makes it
+# equivariant but no good: it was not trained on molecules in the coordinates of the frame, so it now fails on those in
+# the orientation of the file too. If it is trained through the frame average, its error is small, and the two bars
+# agree up to rounding, by construction.
 
 # %% [markdown]
 # ## Layer by layer

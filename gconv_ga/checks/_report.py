@@ -137,9 +137,9 @@ def equivariance_report(
     The module runs once while the inputs of all its parts are recorded. Then each part ``m`` is called by itself:
     ``m(L_g z)`` is compared with ``L_g m(z)`` for its own input ``z``, so a part is not blamed for the parts before it.
     The action ``L_g`` inside the module is inferred from the shape: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]``
-    regular, up to two axes invariant; of a module whose attribute ``group`` is a larger group, regular fields of that
-    one are known too; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. Parts with
-    other shapes are listed as not tested.
+    regular, up to two axes invariant; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. If the module
+    has an attribute ``group`` that is a larger group, regular fields of that group are recognized too. Parts with other
+    shapes are listed as not tested.
 
     A part inside another one that is equivariant as a whole does no harm. If a part is not equivariant although its own
     parts are, the fault lies in its forward: a slice, a reshape, a padding, a parameter that depends on the position.

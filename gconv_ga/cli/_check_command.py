@@ -38,7 +38,8 @@ def check(
         typer.Option(
             metavar="NAME",
             callback=check_group,
-            help="Group to test: C4, D4 ... Default: that of the network, of C8 its part that permutes pixels; or C4.",
+            help="Group to test: C4, D4 ... If omitted: that of the network (of C8 the rotations by 90 degrees, which "
+            "permute pixels), or C4.",
         ),
     ] = None,
     tolerance: Annotated[
@@ -51,7 +52,7 @@ def check(
     ] = None,
     size: Annotated[str, typer.Option(metavar="HxW", help="Height and width of the test image.")] = "64x48",
     channels: Annotated[
-        int | None, typer.Option(min=1, help="Channels of the test image. Default: as the network says, or 3.")
+        int | None, typer.Option(min=1, help="Channels of the test image. If omitted: those of the network, or 3.")
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the test image, which is noise.")] = 0,
     parts: Annotated[
@@ -60,7 +61,7 @@ def check(
             metavar="|".join(PARTS),
             callback=_check_parts,
             help="Parts to test: all, or suspect, which skips those inside equivariant parts. The verdict is the same. "
-            "Default: all, but suspect for networks of more than 10 million weights.",
+            "If omitted: all, but suspect for networks of more than 10 million weights.",
         ),
     ] = None,
     debug: Debug = False,

@@ -131,7 +131,8 @@ def predict(
     folder that all of them see. If one of the processes dies, the others finish the image or the block they are at, and
     the command ends with an error that names it.
 
-    Objects (--objects) are found in the region of each class by a watershed: the height of a pixel is its distance to
+    Objects (--objects) are found by the rules that a run with heads for objects holds (train --instances; nuclei and
+    histology), and of other runs in the region of each class by a watershed: the height of a pixel is its distance to
     the edge of the region, smoothed a little; summits that rise --rise above the pass to a higher one are seeds; a
     pixel joins the object of its highest neighbour, in a tie the larger one, and none if both are as large. No rule
     looks at the order of the pixels, so a rotated or reflected image has the rotated or reflected objects, to the last
@@ -145,16 +146,17 @@ def predict(
     an interrupted command continues within the slide. Objects of slides are found by the same rules as those of images:
     NAME_objects.csv, NAME_objects.geojson and, with --rois, NAME_rois.zip are in pixels of the finest level;
     NAME_objects.ome.tif has the objects by number, in tiles and levels. Regions of touching objects longer than 2048
-    pixels are left out, and that is said; rules with a flow leave out none.
+    pixels are left out, with a message; rules with a flow leave out nothing.
 
-    With --recursive, NAME is the path of the image in the folder --images. Hidden files and other endings are passed
-    over, and their number is said. Without a terminal, as in the log of a job, progress is one line each half minute.
+    With --recursive, NAME is the path of the image in the folder --images. Hidden files and files with other
+    endings are skipped, and a message says how many. Without a terminal, as in the log of a job, progress is one line
+    each half minute.
 
     Memory grows with the network and with --tile, and without --objects not with the image. Large PNG and JPEG files
     are decoded row by row into a temporary file (in the folder TMPDIR), and of TIFF files only the tiles or strips in
     use are read. Held in memory as a whole are PNG and JPEG of up to 4 million pixels, WebP, BMP and GIF; of larger PNG
-    and JPEG about 512 rows, while they are decoded. Meanwhile an interlaced PNG takes as much as all its pixels, and a
-    progressive JPEG two bytes for each value.
+    and JPEG about 512 rows, while they are decoded. To decode an interlaced PNG takes memory for all of its pixels,
+    a progressive JPEG two bytes for each value.
 
     Example: gconv-ga predict --run nuclei --images images --objects
 

@@ -139,7 +139,7 @@ class NetworkOptions:
         metadata={
             "metavar": "NAME",
             "help": "Symmetry of the network: C4 (rotations by 90 degrees), D4 (reflections too), C8 (by 45 degrees) "
-            "...; C1 for a baseline without. If omitted: C8, which contains the rotations of C4; for smp, C4.",
+            "...; C1 for a baseline without symmetry. If omitted: C8, which contains the rotations of C4; for smp, C4.",
             "callback": group_name,
         },
     )
@@ -156,7 +156,7 @@ class NetworkOptions:
     )
     pooling: Literal["max", "max_blur"] = field(
         default="max",
-        metadata={"help": "Pooling between levels; max_blur changes fewer labels at angles other than quarter turns."},
+        metadata={"help": "Pooling between levels; max_blur changes fewer labels between multiples of 90 degrees."},
     )
     open_taps: bool = field(
         default=False, metadata={"help": "For smp: let orientations mix, beyond the group average."}

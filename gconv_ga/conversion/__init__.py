@@ -1,4 +1,4 @@
-"""The bridge for whole networks: a trained CNN becomes the G-CNN that is its group average, and trains beyond it.
+"""The bridge for whole networks: a trained CNN becomes the G-CNN that equals its group average, and trains further.
 
 Names: `convert`, `ConvertedNetwork`, `ConversionReport`, `NotConvertible`, `register` (teach `convert` a layer), `fold`
 (plain torch layers, for export).

@@ -13,8 +13,8 @@ class Changes:
     is as strong for 8 bits as for 16, for grey images as for seven channels.
 
     Args:
-        color: Largest rotation of the hue in degrees, and as many hundredths by which the saturation changes. Of images
-            of three channels, which are taken as red, green and blue; others stay as they are.
+        color: Largest rotation of the hue in degrees, and largest change of the saturation in hundredths. For images of
+            three channels, which are taken as red, green and blue; others stay as they are.
         contrast: Each channel is multiplied by a factor up to ``1 + contrast``, or down to its inverse, and shifted by
             up to ``contrast`` standard deviations.
         scale: Objects become larger by a factor up to ``1 + scale``, or smaller down to its inverse: a smaller or

@@ -64,9 +64,9 @@ def scan_pairs(
     """Read every image and mask once, band by band, and report faults.
 
     Faults are files that cannot be read, an image and a mask of different sizes, images with other channels than the
-    rest or another number type, values that are not finite, classes outside ``0 .. classes - 1``, and classes that no
-    mask contains, and values that cannot be classes: a mark of ignored pixels that is not declared, smooth edges, and
-    numbers of instances. Two values, such as 0 and 255, are taken for two classes.
+    rest or another number type, values that are not finite, classes outside ``0 .. classes - 1``, classes that no mask
+    contains, and values that cannot be classes: those of ignored pixels without ``ignore_index``, of smoothed edges, or
+    the numbers of instances. Two values, such as 0 and 255, are taken for two classes.
 
     Args:
         pairs: The files.

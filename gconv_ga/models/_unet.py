@@ -67,15 +67,16 @@ class EquivariantUNet(_UNetBase):
     first. With ``group_kernel_size=1`` and mean pooling the network is the group average of `UNet` with the same
     weights.
 
-    Exact for C1, C2, C4, D1, D2 and D4 (float64: 1e-10).
+    Exact for C1, C2, C4, D1, D2 and D4 (float64: 1e-10), and in other groups for their rotations by multiples of 90
+    degrees and reflections; at other angles see `gconv_ga.filters.describe`.
 
     Args:
         in_channels: Number of channels of the image.
         classes: Number of channels of the logits.
         group: The symmetry group or its name.
         width: Number of fields of the finest level. Each coarser level has twice as many. The network does as many
-            multiply-adds as a plain one with ``width * |G|`` channels and has a ``|G|``-th of its weights: see
-            `baseline`.
+            multiply-adds as a plain one with ``width * |G|`` channels (fewer where `gconv_ga.nn.algorithm` chooses
+            "fourier") and has about a ``|G|``-th of its weights: see `baseline`.
         depth: Number of levels. The image is halved ``depth - 1`` times.
         kernel_size: Side of the convolution kernels, odd.
         group_kernel_size: Number of group elements that the kernels span, as in `GroupConv2d`. If None, all of them.

@@ -42,7 +42,7 @@ class _Kernels(NamedTuple):
 
 
 class _Convolution(KeepsKernels):
-    """Base class of the convolutions: arguments, parameters, initialisation, transformed kernels.
+    """Base class of the convolutions: arguments, parameters, initialization, transformed kernels.
 
     Transformed kernels are computed at every call while gradients are on. In eval mode without gradients they are
     computed once and cached until the weight changes; they are never saved.
@@ -92,7 +92,7 @@ class _Convolution(KeepsKernels):
     def _register_parameters(
         self, shape: tuple[int, ...], bias: bool, device: torch.device | str | None, dtype: torch.dtype | None
     ) -> None:
-        """Register the weight (``shape`` followed by the axes of one kernel) and the bias, and initialise them."""
+        """Register the weight (``shape`` followed by the axes of one kernel) and the bias, and initialize them."""
         self.weight = nn.Parameter(torch.empty(*shape, *self.filters.shape, device=device, dtype=dtype))
         if bias:
             self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))

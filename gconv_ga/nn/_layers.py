@@ -167,9 +167,9 @@ class MaxBlurPool2d(nn.Module):
     """Max pooling with anti-aliasing: halves feature maps on the group like ``MaxPool2d(2)``, but blurs in between.
 
     The maximum over 2 x 2 pixels is taken at every pixel and smoothed by the binomial ``[1, 2, 1] / 4`` along both axes
-    (border values are repeated); then every second value is kept. ``MaxPool2d(2)`` does not smooth, so detail that is
-    too fine for the coarser grid comes out differently at different positions of the image on it, most of all at
-    angles other than multiples of 90 degrees. Exact at every size, like `MaxPool2d`.
+    (border values are repeated); then every second value is kept. ``MaxPool2d(2)`` does not smooth, so it aliases:
+    detail that is too fine for the coarser grid makes the output depend on the position of the image on that grid, and
+    thus on the angle, at angles other than multiples of 90 degrees. Exact at every size, like `MaxPool2d`.
 
     Args:
         group: The group or its name.

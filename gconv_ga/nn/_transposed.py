@@ -62,7 +62,7 @@ class GroupConvTranspose2d(_Convolution):
         torch.Size([2, 8, 4, 17, 16])
 
     References:
-        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, section 6 (the adjoint).
+        Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, appendix on gradients (the adjoint).
     """
 
     sources: Tensor

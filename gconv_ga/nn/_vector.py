@@ -48,8 +48,8 @@ class VectorHead(nn.Module):
         (torch.Size([1, 2, 12, 9]), True)
 
     References:
-        Weiler and Cesa, "General E(2)-equivariant steerable CNNs", NeurIPS 2019, of whose kernels these are those of
-        one pixel.
+        Weiler and Cesa, "General E(2)-equivariant steerable CNNs", NeurIPS 2019; this is their convolution with 1 x 1
+        kernels.
     """
 
     matrices: Tensor

@@ -36,7 +36,7 @@ def decode(
 
     The height of a pixel is its distance to the nearest pixel outside the region, smoothed by a binomial of standard
     deviation 1 and rounded to a sixteenth of a pixel. Summits that rise by ``rise`` above the pass to a higher one are
-    seeds (h-maxima). From there the water sinks: of each level, the pixels beside an object join it, in rounds, all of
+    seeds (h-maxima). Then the level sinks: at each level, pixels next to an object join it, in rounds, all pixels of
     a round at once. A pixel beside several objects joins that of the highest neighbour; where those are equal, the one
     that has most pixels so far; where those are equal too, none. Pixels are neighbours by side or by corner.
 
@@ -61,7 +61,7 @@ def decode(
         - maps: ``[3, H, W]``, the distance and the components of the flow, x along the columns, y down the rows
 
     Raises:
-        ValueError: ``classes`` is not ``[H, W]``, is no map of integers, or has negative ones; the rules need maps and
+        ValueError: ``classes`` is not ``[H, W]``, not of integers, or has negative ones; the rules need maps and
             there are none, or they are not ``[3, H, W]``; a core is given for rules without sinks.
 
     Example:

@@ -176,8 +176,8 @@ class ObjectChanges(NamedTuple):
     """Changes of the objects when the image is rotated or reflected.
 
     Args:
-        pixels: Share of the pixels, of those that are part of an object before or after, that are part of another one,
-            when as many pixels as possible keep theirs.
+        pixels: Share of the object pixels (those in an object before or after) that end up in another object, if
+            objects are paired so that as many pixels as possible stay in theirs.
         partnerless: Share of the objects, before and after together, that have no partner with an intersection over
             union of at least 0.5.
         count_change: Number of objects after less the number before.

@@ -244,7 +244,7 @@ def write_outlines(found: Iterable[tuple[str, Pieces]], path: str | Path, *, cou
     """Write outlines as `write_rois` does, one after the other: no more than one is held.
 
     Args:
-        found: Class and pieces of each object, as of `outlines`; corners need not be whole numbers.
+        found: Class of each object and its pieces, as `outlines` returns them; corners need not be whole numbers.
         path: The file.
         count: Number of the objects.
 

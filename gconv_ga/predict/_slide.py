@@ -461,7 +461,7 @@ def _load(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def predict_slide(job: SlideJob, *, progress: Callable[[int, int], Any] | None = None) -> Path:
-    """Do what is missing of the prediction of a slide, in this process.
+    """Predict a slide in this process: do the units that are missing, and write the files.
 
     Args:
         job: Prediction.
@@ -475,9 +475,18 @@ def predict_slide(job: SlideJob, *, progress: Callable[[int, int], Any] | None =
         OSError: The disk is full.
 
     Example:
+        >>> import tempfile
+        >>> import numpy as np
+        >>> import tifffile
+        >>> import torch
+        >>> from gconv_ga.images import Slide
         >>> from gconv_ga.predict import SlideJob, predict_slide
-        >>> predict_slide.__annotations__["job"] is SlideJob
-        True
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tifffile.imwrite(f"{folder}/a.tif", np.zeros((70, 45), np.uint8))
+        ...     image = Slide(f"{folder}/a.tif").at(level=0)
+        ...     job = SlideJob(torch.nn.Conv2d(1, 3, 1), image, f"{folder}/b.ome.tif", tile=32)
+        ...     predict_slide(job).name
+        'b.ome.tif'
     """
     remove_unfinished(job.folder)
     for phase in job.phases:

@@ -10,7 +10,7 @@ def card_text(card: Mapping[str, Any]) -> str:
     """Return a card as Markdown: what the network is for, data, licences, scores of each image, failures.
 
     Args:
-        card: As of `read_card`.
+        card: Card, as `read_card` returns it.
 
     Example:
         >>> from gconv_ga.pretrained import card_text, read_card

@@ -55,8 +55,8 @@ class Machines:
         nodes: Number of machines, each with as many devices. The program is started on each of them, with the
             environment variables that Lightning documents.
         strategy: "auto", "ddp", or "ddp_find_unused_parameters_true" for networks some of whose weights are not used;
-            they differ in training alone.
-            Strategies that shard the weights are not supported: checkpoints hold all weights.
+            they differ in training alone. Strategies that shard the weights are not supported: checkpoints hold all
+            weights.
 
     Raises:
         ValueError: There are no such devices, or an argument is not among its options.

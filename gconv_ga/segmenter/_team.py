@@ -39,7 +39,7 @@ class LostProcessError(RuntimeError):
 
 
 class Team:
-    """Processes that work together; of this class, one process alone.
+    """Processes that work together. This class itself is a team of one; `together` makes larger ones.
 
     The main process shares out units of work, as often as it likes; each other one serves until the main one leaves.
 

@@ -34,7 +34,7 @@ class ObjectStream(Dataset[tuple[Tensor, Tensor]]):
         ignore_index: Number of ignored pixels, which becomes their class. If None, no pixel is ignored.
 
     Shape:
-        - item: image ``[C, H, W]``; targets ``[4, H, W]``, as of `gconv_ga.objects.object_targets`
+        - item: image ``[C, H, W]``; targets ``[4, H, W]``, as `gconv_ga.objects.object_targets` returns them
 
     Example:
         >>> import torch
@@ -76,7 +76,7 @@ class ObjectLoss(nn.Module):
 
     Shape:
         - maps: ``[B, classes + 3, H, W]``, as `gconv_ga.models.ObjectUNet.maps` returns them
-        - targets: ``[B, 4, H, W]``, as of `gconv_ga.objects.object_targets`
+        - targets: ``[B, 4, H, W]``, as `gconv_ga.objects.object_targets` returns them
         - output: a scalar
 
     Raises:
