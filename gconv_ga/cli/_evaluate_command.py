@@ -208,14 +208,10 @@ def evaluate(
         out / "report.html", page_of(report, first.model, pictures, decoder=first.config.decoder, **options).encode()
     )
     journal.remove()
-    upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
-    changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
-    print(f"Dice {upright} upright, {rotated} rotated; {changed}.")
-    if true is not None:
-        about = report["objects"]
-        precision = _number(about["average_precision"]["0.50"])
-        partnerless = f"rotations by 90 degrees leave {100 * about['partnerless']:.3f} % without a partner"
-        print(f"Objects: {about['found']} found, {about['true']} true; AP at IoU 0.5 {precision}; {partnerless}.")
+    for each in reversed(reports):  # that of --run first
+        if len(reports) > 1:
+            print(f"{each['run']}:")
+        print(*_summary(each), sep="\n")
     print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
     if failed:
         list_problems(list(failed.values()))
@@ -287,6 +283,21 @@ def _part(
     if not chosen and not problems:
         refuse("--part", f"{split_file or source.table} has no row of the part {part}")
     return chosen, list(problems)
+
+
+def _summary(report: dict[str, Any]) -> list[str]:
+    """Return the lines about one run."""
+    upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
+    changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
+    lines = [f"Dice {upright} upright, {rotated} rotated; {changed}."]
+    if "objects" in report:
+        about = report["objects"]
+        precision = _number(about["average_precision"]["0.50"])
+        partnerless = f"rotations by 90 degrees leave {100 * about['partnerless']:.3f} % without a partner"
+        lines.append(
+            f"Objects: {about['found']} found, {about['true']} true; AP at IoU 0.5 {precision}; {partnerless}."
+        )
+    return lines
 
 
 def _number(score: float | None) -> str:

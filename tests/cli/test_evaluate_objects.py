@@ -81,6 +81,16 @@ def test_another_run_stands_beside(evaluated, balanced, tmp_path):
     assert {**alone, "run": ""} == {**report["against"], "run": ""}
 
 
+def test_both_runs_are_printed(invoke, balanced, instances, tmp_path):
+    typed = ["evaluate", "--images", instances / "images", "--instances", instances / "instances", "--device", "cpu"]
+    runs = [balanced[name] for name in ("EquivariantUNet", "UNet")]
+    alone = [invoke(*typed, "--run", run, "--out", tmp_path / run.stem).stdout.splitlines() for run in runs]
+    both = invoke(*typed, "--run", runs[0], "--against", runs[1], "--out", tmp_path / "both").stdout.splitlines()
+    assert both[:-1] == [f"{runs[0]}:", *alone[0][:-1], f"{runs[1]}:", *alone[1][:-1]]
+    assert both[-1] == alone[0][-1].replace(str(tmp_path / runs[0].stem), str(tmp_path / "both"))
+    assert [line.split()[0] for line in alone[0]] == ["Dice", "Objects:", "Worst"]
+
+
 def test_another_run_of_other_classes_is_refused(evaluated, balanced, tmp_path):
     config = load_checkpoint(balanced["UNet"]).config
     for name, change in (("classes", {"classes": 3}), ("channels", {"in_channels": 3})):
