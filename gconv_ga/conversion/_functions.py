@@ -10,6 +10,7 @@ from torch.overrides import TorchFunctionMode
 
 from ..actions import GridMove, leftover, move_grid, nest_leaves, rebuild_nest
 from ._layers import (
+    CONSTANT,
     Layout,
     conjugate,
     join_planes,
@@ -41,6 +42,12 @@ _PARTS = {
 
 
 _NARROWS = {torch.narrow, Tensor.narrow}
+# What they return depends on no input, whatever the length of its first axis. Zeros and ones may be made for a batch.
+_TABLES = {
+    torch.tensor, torch.as_tensor, torch.from_numpy, torch.arange, torch.linspace, torch.logspace, torch.eye,
+}  # fmt: skip
+# They take nothing of their second argument but its dtype.
+_CASTS = {Tensor.to, Tensor.type_as}
 
 
 class OrbitMode(TorchFunctionMode):
@@ -51,8 +58,9 @@ class OrbitMode(TorchFunctionMode):
     flattened for a linear layer is rotated upright first. Where an axis is folded into the batch, orientations keep
     their places. Everything else is left alone: it commutes, or verification finds it.
 
-    Every tensor that depends on the input carries its `Layout`: the axes of its pixels, as far as they are known. A
-    weight is not taken for an orbit, even if it has as many rows.
+    Every tensor that depends on the input carries its `Layout`: the axes of its pixels, as far as they are known.
+    Weights, buffers and tables are noted as constant, so that they are not taken for orbits, even if they have as many
+    rows.
 
     Args:
         moves: The index moves of each element.
@@ -145,8 +153,9 @@ class OrbitMode(TorchFunctionMode):
     def _label(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Note the layout of what a function has returned."""
         sources: list[tuple[Tensor, Layout]] = []
-        constant = unknown = False
-        for x in _tensors((*args, *kwargs.values()) if kwargs else args):
+        constant, unknown = func in _TABLES, False
+        values = args[:1] if func in _CASTS else (*args, *kwargs.values()) if kwargs else args
+        for x in _tensors(values):
             layout = layout_of(x)
             if layout is not None and layout.is_orbit:
                 sources.append((x, layout))
@@ -158,7 +167,7 @@ class OrbitMode(TorchFunctionMode):
             return
         for y in (output,) if isinstance(output, Tensor) else output:
             if isinstance(y, Tensor) and not isinstance(y, nn.Parameter):
-                mark(y, self._layout_of_output(func, args, kwargs, sources, y) if sources else Layout((), False))
+                mark(y, self._layout_of_output(func, args, kwargs, sources, y) if sources else CONSTANT)
 
     def _layout_of_output(
         self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], sources: list[tuple[Tensor, Layout]], y: Tensor
@@ -448,7 +457,11 @@ def _convolve(
 ) -> Any:
     """Convolve upright images: the kernel belongs to no layer."""
     weight = rest[0] if rest else named.get("weight")
-    if x.ndim != 4 or not isinstance(weight, Tensor) or mode._layout(weight) is not None:  # noqa: SLF001
+    if x.ndim != 4 or not isinstance(weight, Tensor):
+        return func(x, *rest, **named)
+    noted = layout_of(weight)
+    if noted is not None and noted.is_orbit:
+        # A kernel for each orientation, computed from the image.
         return func(x, *rest, **named)
     stride = named.get("stride", rest[2] if len(rest) > 2 else 1)
     if tuple(weight.shape[-2:]) == (1, 1) and stride in (1, (1, 1), [1, 1]):

@@ -50,6 +50,9 @@ class Layout(NamedTuple):
     inner: int = 1
 
 
+CONSTANT = Layout((), False)
+
+
 def mark(x: Tensor, layout: Layout) -> Tensor:
     """Note the layout of a tensor on it."""
     x._orbit_layout = layout  # type: ignore[attr-defined]  # noqa: SLF001  an attribute of our own
@@ -60,6 +63,14 @@ def layout_of(x: Tensor) -> Layout | None:
     """Return the layout that was noted on a tensor, None if there is none."""
     layout: Layout | None = getattr(x, "_orbit_layout", None)
     return layout
+
+
+def mark_constants(model: nn.Module) -> None:
+    """Note of buffers, and of other tensors that modules hold, that they do not depend on the input."""
+    for module in model.modules():
+        for x in (*module._buffers.values(), *module.__dict__.values()):  # noqa: SLF001  faster than buffers()
+            if isinstance(x, Tensor) and layout_of(x) is None:
+                mark(x, CONSTANT)
 
 
 def run_as_one(x: Tensor, function: Callable[..., Any], *rest: Any) -> Any:

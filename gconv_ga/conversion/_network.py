@@ -23,7 +23,7 @@ from ..actions import (
 )
 from ..groups import Group
 from ._functions import OrbitMode
-from ._layers import Layout, OrbitConvolution, grid_moves, join_planes, mark
+from ._layers import Layout, OrbitConvolution, grid_moves, join_planes, mark, mark_constants
 
 REQUESTED = "requested"  # why a module was kept or conjugated that the user named
 
@@ -170,6 +170,7 @@ class ConvertedNetwork(nn.Module):
         self.tied = tied
         self.report = report
         self.orientation_moves = grid_moves(group)
+        mark_constants(model)
         self.register_state_dict_post_hook(_remove_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
         self.register_load_state_dict_post_hook(_restore_versions)
@@ -191,6 +192,7 @@ class ConvertedNetwork(nn.Module):
         inputs = (input, *more)
         leaves = pair_inputs(inputs, self.in_action)
         batch = _common_batch(leaves)
+        mark_constants(self.model)
         orbit = (_mark_input(_input_orbit(leaf, self.group)) for leaf in leaves)
         with OrbitMode(self.orientation_moves, batch * self.group.order, self.tied, self.observe, self.is_upright):
             output = self.model(*rebuild_nest(inputs, orbit))

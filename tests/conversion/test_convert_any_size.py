@@ -241,3 +241,53 @@ def test_a_table_with_as_many_rows_as_the_orbit_is_none():
     for batch in (2, 4, 8):
         x = image(batch, 3, 12, 15, seed=7)
         assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+class Filtered(nn.Module):
+    """Convolves with a fixed filter: a buffer, a tensor that is held, or one that is made at each call."""
+
+    def __init__(self, kind) -> None:
+        super().__init__()
+        self.kind, self.first, self.last = kind, nn.Conv2d(3, 16, 1), nn.Conv2d(16, 2, 1)
+        kernel = torch.randn(1, 1, 3, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        self.held = kernel.repeat(16, 1, 1, 1) if kind == "held" else None
+        self.register_buffer("kernel", kernel if kind == "repeated" else kernel.repeat(16, 1, 1, 1))
+
+    def forward(self, x):
+        made = torch.arange(144, dtype=x.dtype, device=x.device).reshape(16, 1, 3, 3).sin()
+        kernels = {"held": self.held, "made": made, "repeated": self.kernel.repeat(16, 1, 1, 1)}
+        kernel = kernels.get(self.kind, self.kernel)
+        return self.last(F.conv2d(torch.tanh(self.first(x)), kernel, stride=2, groups=16))
+
+
+class Described(nn.Module):
+    """Compares pixels with a table of descriptors, which it pools and flattens as if they were images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 1), nn.Conv2d(16, 2, 1)
+        self.register_buffer("table", torch.randn(16, 1, 4, 5, generator=torch.Generator().manual_seed(0)))
+
+    def forward(self, x):
+        descriptors = F.max_pool2d(F.pad(self.table[..., 1:], (1, 0)), 2).flatten(1)
+        return self.last(torch.einsum("bchw,pc->bphw", self.first(x), descriptors).tanh())
+
+
+@pytest.mark.parametrize("kind", ["buffer", "held", "made", "repeated", "described"])
+@torch.no_grad()
+def test_a_constant_with_as_many_rows_as_the_orbit_is_none(kind):
+    model = (Described() if kind == "described" else Filtered(kind)).double()
+    net = convert(model, "C4", image(1, 3, 12, 15))
+    # Four images have 16 orientations.
+    for batch, size in ((4, (12, 15)), (4, (13, 13)), (3, (12, 15))):
+        x = image(batch, 3, *size, seed=7)
+        assert relative(net(x), slow_average(model, "C4", x)) <= TIGHT
+
+
+@torch.no_grad()
+def test_a_constant_with_as_many_rows_as_the_orbit_is_none_in_programs_either():
+    model = Filtered("buffer").double().eval()
+    net, x = convert(model, "C4", image(1, 3, 12, 15)), image(4, 3, 12, 15, seed=7)
+    expected = slow_average(model, "C4", x)
+    assert relative(torch.compile(net, backend="eager", fullgraph=True)(x), expected) <= TIGHT
+    assert relative(torch.export.export(net, (x,)).module()(x), expected) <= TIGHT
