@@ -144,7 +144,6 @@ def evaluate(
     if table is None:
         own = {"colors": None, "values": None} if masks is None else {}
         encoding = replace(encoding, instances=masks is None, **own)
-    reading = choose_reading(first.config.reading, channels, page, other_numbers, max_pixels)
     pairs, problems = _part(source, part, split, say)
     if encoding.colors is not None and len(encoding.names) != classes:
         refuse("--colors", f"the network has {classes} classes, but {len(encoding.names)} have a colour")
@@ -152,6 +151,12 @@ def evaluate(
         refuse("--instances", f"the network has {classes} classes; give --masks too")
     if second is not None:
         _refuse_other_task(first, second)
+    runs = {name: found for name, found in (("against", second), ("run", first)) if found is not None}
+    readings = {
+        name: choose_reading(found.config.reading, channels, page, other_numbers, max_pixels)
+        for name, found in runs.items()
+    }
+    reading = readings["run"]
     scan: dict[str, Any] = {
         "classes": classes, "channels": first.config.arguments["in_channels"], "reading": reading,
         "absent_classes": True,
@@ -166,8 +171,7 @@ def evaluate(
         )
     )
     options: dict[str, Any] = {"tile": tile, "ignore_index": encoding.ignore_index}
-    runs = {name: found for name, found in (("against", second), ("run", first)) if found is not None}
-    scorer = Scorer(runs, pairs, true, encoding, reading, options)
+    scorer = Scorer(runs, pairs, true, encoding, readings, options)
     with working(machines) as team:
         options["device"] = team.device
         if not team.is_main:
@@ -176,7 +180,8 @@ def evaluate(
         make_folder(out, "--out")
         files = {"run": run, **({} if against is None else {"against": against})}
         settings = {
-            "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding), "reading": asdict(reading),
+            "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding),
+            "readings": {name: asdict(each) for name, each in readings.items()},
             "objects": true is not None, "classes": first.config.classes,
             "checkpoints": {name: sha256_of(checkpoint_file(file)) for name, file in files.items()},
         }  # fmt: skip
@@ -224,6 +229,8 @@ def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:
     one, two = first.config, second.config
     if len(one.classes) != len(two.classes):
         refuse("--against", f"it has {len(two.classes)} classes, but --run has {len(one.classes)}")
+    if one.classes != two.classes and sorted(one.classes) == sorted(two.classes):
+        refuse("--against", f"it has the classes of --run in another order: {', '.join(two.classes)}")
     if one.arguments["in_channels"] != two.arguments["in_channels"]:
         channels = two.arguments["in_channels"], one.arguments["in_channels"]
         refuse("--against", "it is for images of {} channels, but --run for images of {}".format(*channels))

@@ -25,7 +25,7 @@ class Scorer:
         true: True objects of each image, if they are to be scored.
         encoding: Encoding of the masks. In a process beside the main one the values of the classes are those that come
             with each image.
-        reading: How the files are read.
+        readings: How each network reads the files, by role.
         options: Arguments of `evaluate_image`.
     """
 
@@ -35,14 +35,14 @@ class Scorer:
         pairs: Sequence["PairFiles"],
         true: Sequence["MaskFile"] | None,
         encoding: "MaskEncoding",
-        reading: "Reading",
+        readings: "dict[str, Reading]",
         options: dict[str, Any],
     ) -> None:
         self.runs = runs
         self.pairs = pairs
         self.true = true
         self.encoding = encoding
-        self.reading = reading
+        self.readings = readings
         self.options = options
         self.moves = "D4" if any(_reflects(run) for run in runs.values()) else "C4"
         self.places = {printable(pair.name): place for place, pair in enumerate(pairs)}
@@ -52,7 +52,7 @@ class Scorer:
         from ..images import PairDataset
 
         return {
-            role: PairDataset(self.pairs, run.config.normalization, self.encoding, self.reading)
+            role: PairDataset(self.pairs, run.config.normalization, self.encoding, self.readings[role])
             for role, run in self.runs.items()
         }
 

@@ -1,6 +1,7 @@
 """``gconv-ga evaluate --instances`` and ``--against``: the figures of the library, beside those of another run."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from gconv_ga.cli._evaluate_scores import _reflects
 from gconv_ga.evaluate import evaluate_objects
-from gconv_ga.images import Normalization, read_image, read_mask
+from gconv_ga.images import Normalization, Reading, read_image, read_mask
 from gconv_ga.objects import decode
 from gconv_ga.segmenter import Checkpoint, SegmenterConfig, load_checkpoint, save_checkpoint
 
@@ -91,6 +92,26 @@ def test_both_runs_are_printed(invoke, balanced, instances, tmp_path):
     assert [line.split()[0] for line in alone[0]] == ["Dice", "Objects:", "Worst"]
 
 
+def test_each_run_reads_the_channels_of_its_training(invoke, balanced, instances, tmp_path):
+    model, config, _ = load_checkpoint(balanced["EquivariantUNet"])
+    (tmp_path / "images").mkdir()
+    for file in (instances / "images").iterdir():
+        pixels = read_image(file).numpy().astype(np.uint8)
+        np.save(tmp_path / "images" / f"{file.stem}.npy", np.concatenate([pixels, 255 - pixels]))
+    for channel in (0, 1):
+        own = replace(config, reading=Reading(channels=(channel,), numbers="uint8"))
+        save_checkpoint(tmp_path / f"{channel}.safetensors", model, own)
+
+    def report(*typed):
+        files = ["--images", tmp_path / "images", "--masks", instances / "masks", "--out", tmp_path / "out"]
+        invoke("evaluate", *files, "--device", "cpu", *typed)
+        return json.loads((tmp_path / "out/report.json").read_text())
+
+    first, second = tmp_path / "0.safetensors", tmp_path / "1.safetensors"
+    assert report("--run", first, "--against", second)["against"] == report("--run", second)
+    assert report("--run", second)["mean"] != report("--run", first)["mean"]
+
+
 def test_another_run_of_other_classes_is_refused(evaluated, balanced, tmp_path):
     config = load_checkpoint(balanced["UNet"]).config
     for name, change in (("classes", {"classes": 3}), ("channels", {"in_channels": 3})):
@@ -102,6 +123,10 @@ def test_another_run_of_other_classes_is_refused(evaluated, balanced, tmp_path):
         result = evaluated("--against", tmp_path / f"{name}.safetensors", code=2)
         assert "'--against'" in result.stderr
         assert name in result.stderr
+    model, config, _ = load_checkpoint(balanced["EquivariantUNet"])
+    save_checkpoint(tmp_path / "order.safetensors", model, replace(config, classes=config.classes[::-1]))
+    result = evaluated("--against", tmp_path / "order.safetensors", code=2)
+    assert "'--against': it has the classes of --run in another order: cell, " in result.stderr
 
 
 def test_objects_that_do_not_fit_are_refused(evaluated, instances, tmp_path):
