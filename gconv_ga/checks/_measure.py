@@ -169,7 +169,7 @@ def _independent_output(
             text = (
                 f"module must have an output that depends on its input, but {leaf.name} changes by {change:.0e} of its "
                 "size when the input is resampled, no more than an error that would pass. Use other parameters, "
-                "another input, or use float64"
+                "another input, a smaller tolerance, or use float64"
             )
             return NoEvidence("dependence", text)
     return None

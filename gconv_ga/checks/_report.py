@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from .._validate import invalid, one_of
+from .._validate import error_about, invalid, one_of
 from ..actions import Leaf, as_actions, pair_inputs, pair_leaves
 from ..groups import Group, as_group
 from ._causes import causes
@@ -27,6 +27,7 @@ OWN_FORWARD = (
     "Look for the fault in {place}, since its parts are fine: an operation such as a slice, roll, reshape, flatten, "
     "padding or interpolation, or a parameter that depends on the position."
 )
+TOO_SMALL = "Give it a group that contains {group}: it is made for {own}, and need not be equivariant under more."
 UNKNOWN = "Replace it, or use GroupAverage: no rule explains why this class is not equivariant."
 
 
@@ -78,6 +79,7 @@ class Report:
         name: Name of the module's class.
         rows: One row per part, the whole module first.
         culprits: Paths of the parts that break the whole by themselves.
+        made_for: Group of the module, its attribute ``group``, if it does not contain the group that was tested.
 
     Example:
         >>> import torch
@@ -92,6 +94,7 @@ class Report:
     name: str
     rows: tuple[ReportRow, ...]
     culprits: tuple[str, ...]
+    made_for: Group | None = None
 
     @property
     def ok(self) -> bool:
@@ -117,6 +120,8 @@ class Report:
     def _headline(self) -> str:
         if self.ok:
             return f"{self.name} is equivariant under {self.group.name}."
+        if self.made_for is not None:
+            return f"{self.name} is not equivariant under {self.group.name}: it is made for {self.made_for.name}."
         names = [path or "its own forward" for path in self.culprits]
         return f"{self.name} is not equivariant under {self.group.name}, because of {_first_three(names)}."
 
@@ -188,30 +193,33 @@ def equivariance_report(
     if not tensors:
         raise invalid("inputs", "tensors, or nests with at least one", list(inputs))
     given = as_tolerance(tolerance, group, [leaf.action for leaf in leaves])
-    whole = _larger_group(module, group)
+    larger, made_for = _own_group(module, group)
     with restoring_state(module, tensors):
         known = [*leaves, *_known_outputs(module, inputs, out_action)]
         recorded = record_calls(module, inputs)
         results: list[PartResult] = []
         for done, part in enumerate(recorded, start=1):
             if parts == "all" or not _is_inside_fine_part(part, results):
-                results.append(check_part(part, group, known, view, given or default_tolerance, whole))
+                results.append(check_part(part, group, known, view, given or default_tolerance, larger))
             if progress is not None:
                 progress(done, len(recorded))
     _require_evidence(results[0])
-    return _make_report(results, group, type(module).__name__)
+    return _make_report(results, group, type(module).__name__, made_for)
 
 
-def _larger_group(module: nn.Module, group: Group) -> Group | None:
-    """Return the group of the module, its attribute ``group``, if the group to test is a proper subgroup of it."""
+def _own_group(module: nn.Module, group: Group) -> tuple[Group | None, Group | None]:
+    """Return the group of the module, its attribute ``group``, unless it is the group to test.
+
+    It comes first if the group to test is a part of it, and else second; the other is None.
+    """
     own = getattr(module, "group", None)
     if not isinstance(own, Group) or own == group:
-        return None
+        return None, None
     try:
         own.subgroup(group)
     except ValueError:
-        return None
-    return own
+        return None, own
+    return own, None
 
 
 def _known_outputs(module: nn.Module, inputs: tuple[Any, ...], out_action: Any) -> list[Leaf]:
@@ -236,14 +244,14 @@ def _require_evidence(whole: PartResult) -> None:
     """
     if isinstance(whole.failure, FixedSizeError):
         text = f"inputs must rotate with the image, but the size {whole.failure.size} among them does not"
-        raise ValueError(f"{text}. Use a square image.")
+        raise error_about("inputs", f"{text}. Use a square image.")
     if isinstance(whole.failure, UnknownFieldError):
         raise invalid("out_action", "given for this module", None, str(whole.failure))
     if whole.measurement is not None and whole.measurement.no_evidence:
-        raise ValueError(f"{whole.measurement.no_evidence.text}.")
+        raise error_about("module", f"{whole.measurement.no_evidence.text}.")
 
 
-def _make_report(results: list[PartResult], group: Group, name: str) -> Report:
+def _make_report(results: list[PartResult], group: Group, name: str, made_for: Group | None) -> Report:
     """Return the report on the results of all parts, the whole module first."""
     fine = {result.part.path for result in results if result.status == "ok"}
     broken = [result.part.path for result in results if result.status == "broken"]
@@ -254,12 +262,14 @@ def _make_report(results: list[PartResult], group: Group, name: str) -> Report:
         part = result.part
         why = _explain(result, group, [path for path in culprits if _is_inside(path, part.path)], results)
         status: str = result.status
+        if status == "broken" and part.path == "" and made_for is not None:
+            why = TOO_SMALL.format(group=group.name, own=made_for.name)
         enclosing = _outermost(part.path, fine)
         if status == "broken" and enclosing is not None:
             status, why = "harmless", f"Not equivariant by itself, but {enclosing or 'the whole'} is."
         kind, calls = type(part.module).__name__, len(part.calls)
         rows.append(ReportRow(part.path, kind, calls, result.shapes, result.fields, result.error, status, why))
-    return Report(group, name, tuple(rows), culprits)
+    return Report(group, name, tuple(rows), culprits, made_for)
 
 
 def _is_inside(path: str, outer: str) -> bool:

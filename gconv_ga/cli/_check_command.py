@@ -102,8 +102,11 @@ def check(
                 progress=lambda done, total: bars.update(task, completed=done, total=total),
             )  # fmt: skip
     except (RuntimeError, ValueError) as error:
-        if isinstance(error, ValueError) and argument_of(error) == "tolerance":
+        argument = argument_of(error)
+        if argument == "tolerance":
             refuse("--tolerance", str(error), error)
+        if argument in ("module", "inputs", "out_action"):  # it takes the image, but no verdict is possible
+            refuse(option, str(error), error)
         refuse(option, f"the network does not take an image {tuple(image.shape)} (--size, --channels): {error}", error)
     print(report)
     own = getattr(network, "group", None)

@@ -62,9 +62,19 @@ def test_a_tolerance_of_zero_is_refused_by_its_name(invoke, networks):
     assert "'--tolerance': tolerance must be a positive number" in invoke("check", *typed, code=2).stderr
 
 
+def test_a_tolerance_at_which_every_network_would_pass_is_no_evidence(invoke, networks):
+    typed = ["--model", f"{networks}:pointwise", "--channels", 2, "--group", "C8", "--tolerance", "100"]
+    result = invoke("check", *typed, code=2)
+    assert "an output that depends on its input" in result.stderr
+    assert "a smaller tolerance" in result.stderr
+    assert "does not take an image" not in result.stderr
+
+
 def test_a_baseline_is_tested_under_c4_and_is_not_equivariant(invoke, networks):
     result = invoke("check", "--model", f"{networks}:baseline", "--channels", 2, "--size", "32x32", code=1)
-    assert "EquivariantUNet is not equivariant under C4" in result.stdout
+    assert "EquivariantUNet is not equivariant under C4: it is made for C1." in result.stdout
+    assert "Give it a group that contains C4: it is made for C1" in result.stdout
+    assert "forward" not in result.stdout
     assert "were tested. --group" not in result.stdout
 
 
@@ -75,7 +85,7 @@ def test_of_three_rotations_none_permutes_pixels(invoke, networks):
 
 def test_a_run_is_not_equivariant_under_a_larger_group(invoke, trained):
     result = invoke("check", "--run", trained, "--group", "D4", "--size", "32x32", code=1)
-    assert "EquivariantUNet is not equivariant under D4" in result.stdout
+    assert "EquivariantUNet is not equivariant under D4: it is made for C8." in result.stdout
     assert "1x1x32x32" in result.stdout
     assert result.stderr == f"gconv-ga: {trained}/best.safetensors (best validation score, step 3)\n"
 
