@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ..images import MaskEncoding, Normalization, PairFiles, Scan
-    from ..segmenter import SegmenterConfig
+    from ..segmenter import Checkpoint, SegmenterConfig
 
 LARGEST_CROP = 128  # the default, if all images are that large
 SOURCES = ("images", "masks", "instances", "table")
@@ -85,7 +85,8 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
     values |= dict.fromkeys(SOURCES) | chosen
     data = DataOptions(**values_of(DataOptions, values))
     _check_arch(context, values["arch"])
-    network = _as_in_checkpoint(context, NetworkOptions(**values_of(NetworkOptions, values))).resolved()
+    network, origin = _as_in_checkpoint(context, NetworkOptions(**values_of(NetworkOptions, values)))
+    network = network.resolved()
     values |= {name: getattr(network, name) for name in SHAPE}
     numbers = values_of(RunConfig, values)
     machines = _machines(values, numbers["precision"], numbers["batch_size"])
@@ -125,7 +126,7 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         )
         segmenter = replace(segmenter, reading=reading, pixel_size=pixel_size)
     list_classes(classes, split, scan.by_pair)
-    init, weights = _initial_weights(network, segmenter, seed=numbers["seed"])
+    init, weights = _initial_weights(network, segmenter, origin, seed=numbers["seed"])
     with naming("--augment"):  # all others have been checked
         config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
     return Plan(pairs, config, machines, weights, values)
@@ -188,23 +189,24 @@ def record(out: Path, plan: Plan, data: Path) -> None:
     write_json(out / SOURCES_FILE, {name: path and str(Path(path).resolve()) for name, path in places.items()})
 
 
-def _as_in_checkpoint(context: typer.Context, network: NetworkOptions) -> NetworkOptions:
+def _as_in_checkpoint(context: typer.Context, network: NetworkOptions) -> "tuple[NetworkOptions, Checkpoint | None]":
     """Return the options with the file of ``--init``, and what was not chosen about a unet as in that checkpoint.
+
+    Also return that checkpoint; None if there is no ``--init``.
 
     Raises:
         typer.BadParameter: There is no such checkpoint.
     """
     if network.init is None:
-        return network
+        return network, None
     from ..segmenter import load_checkpoint
 
     file = checkpoint_file(network.init)
-    if network.arch != "unet":
-        return replace(network, init=file)
     with naming("--init"):
-        theirs = load_checkpoint(file).config.arguments
+        origin = load_checkpoint(file)
+    theirs = origin.config.arguments if network.arch == "unet" else {}
     shape = {name: theirs[name] for name in SHAPE if name in theirs and not _is_chosen(context, name)}
-    return replace(network, init=file, **shape)
+    return replace(network, init=file, **shape), origin
 
 
 def _is_chosen(context: typer.Context, name: str) -> bool:
@@ -329,7 +331,7 @@ def _segmenter(
 
 
 def _initial_weights(
-    network: NetworkOptions, segmenter: "SegmenterConfig", *, seed: int
+    network: NetworkOptions, segmenter: "SegmenterConfig", origin: "Checkpoint | None", *, seed: int
 ) -> "tuple[str | None, Mapping[str, Tensor] | None]":
     """Return the origin of the initial weights, as for `RunConfig`, and the weights; None and None for random ones.
 
@@ -342,7 +344,7 @@ def _initial_weights(
         refuse("--init", "give --init or --pretrained")
     if network.init is not None:
         with naming("--init"):
-            weights = initial_weights(segmenter, network.init)
+            weights = initial_weights(segmenter, network.init, checkpoint=origin)
         return _hash_of(network.init), weights
     if network.pretrained is not None:
         with naming("--pretrained"):

@@ -8,10 +8,16 @@ from torch import Tensor, nn
 
 from .._validate import invalid
 from ..groups import as_group
-from ..segmenter import SegmenterConfig, load_checkpoint, plain_smp
+from ..segmenter import Checkpoint, SegmenterConfig, load_checkpoint, plain_smp
 
 HEAD = "segmentation_head"
 LISTED = 4  # names in a message
+KINDS = {  # of networks, none of whose weights are those of another
+    "ObjectUNet": "a network for objects (--instances)",
+    "EquivariantUNet": "a network for masks (--masks)",
+    "UNet": "a network for masks (--masks)",
+    "smp": "a network of segmentation_models_pytorch (--arch)",
+}
 
 
 def start_at_frequencies(
@@ -106,7 +112,9 @@ def _frequencies(masks: Iterable[Tensor] | Tensor, classes: int, ignore_index: i
     return counts / counts.sum()
 
 
-def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tensor]:
+def initial_weights(
+    config: SegmenterConfig, path: str | Path, *, checkpoint: Checkpoint | None = None
+) -> dict[str, Tensor]:
     """Return the weights of a checkpoint as initial weights of the network that ``config`` describes.
 
     For the same network these are its weights. From a plain `UNet` of the same widths, an `EquivariantUNet` becomes its
@@ -116,10 +124,11 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
     Args:
         config: Network to initialize.
         path: Checkpoint.
+        checkpoint: Its content, if it is loaded already.
 
     Raises:
-        ValueError: The file is not a checkpoint, or its weights are of another group or do not fit; the message names
-            what differs.
+        ValueError: The file is not a checkpoint, or its weights are of another kind of network, of another group or do
+            not fit; the message names what differs.
 
     Example:
         >>> import tempfile
@@ -136,7 +145,10 @@ def initial_weights(config: SegmenterConfig, path: str | Path) -> dict[str, Tens
         >>> weights["encoder.blocks.0.3.weight"].shape
         torch.Size([2, 2, 8, 3, 3])
     """
-    model, origin, _ = load_checkpoint(path)
+    model, origin, _ = load_checkpoint(path) if checkpoint is None else checkpoint
+    kinds = KINDS[config.architecture], KINDS[origin.architecture]
+    if kinds[0] != kinds[1]:
+        raise invalid("path", f"weights of {kinds[0]}", str(path), f"these are of {kinds[1]}")
     own, theirs = config.arguments.get("group", "C4"), origin.arguments.get("group", "C4")
     # The weights of a converted network are those of the plain one, whatever the group, unless its taps are open.
     depends = origin.architecture != "smp" or bool(origin.arguments.get("open_taps"))

@@ -216,6 +216,25 @@ def test_a_network_of_first_weights_is_as_theirs_unless_an_option_says_more(invo
     assert "'--init'" in result.stderr
 
 
+def test_first_weights_of_another_kind_of_network_are_refused_by_its_name(invoke, balanced, data, tmp_path):
+    for masks, weights, kinds in (
+        ("--masks", "nuclei", ("masks (--masks)", "objects (--instances)")),
+        ("--instances", balanced["EquivariantUNet"], ("objects (--instances)", "masks (--masks)")),
+    ):
+        typed = [*data[:2], masks, data[3], "--out", tmp_path / "run", "--steps", "1", "--init", weights]
+        result = invoke("train", *typed, code=2)
+        assert f"must be weights of a network for {kinds[0]}" in result.stderr
+        assert f"These are of a network for {kinds[1]}." in result.stderr
+
+
+def test_first_weights_are_read_once(invoke, balanced, data, tmp_path, monkeypatch):
+    read, check = [], SegmenterConfig.check_shapes
+    monkeypatch.setattr(SegmenterConfig, "check_shapes", lambda *given: read.append(check(*given)))
+    few = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--device", "cpu"]
+    invoke("train", *data, "--out", tmp_path / "run", *few, "--init", balanced["EquivariantUNet"])
+    assert len(read) == 3  # two are for the summary: the last checkpoint, and the best
+
+
 def test_a_network_of_the_package_is_trained_further(invoke, data, tmp_path):
     few = ["--steps", "1", "--batch-size", "1", "--crop", "32", "--device", "cpu", "--learning-rate", "1e-12"]
     typed = [*data[:2], "--instances", data[3], "--out", tmp_path / "run", *few, "--init", "nuclei"]
