@@ -61,7 +61,8 @@ def convert(
     times as many, since it tries the advice that it gives. The comparison is of structures, not of weights. For it,
     trainable parameters that are constant, such as those of a branch that starts at zero, are replaced by random
     numbers, and the statistics of batch norms by those of the example. Otherwise they could hide a difference that
-    shows only after training.
+    shows only after training. Both networks are in eval mode, so that a branch that runs in training alone is not
+    compared.
 
     A network that was never trained on rotated images may do badly on them, and so may its average. Then train the
     average.

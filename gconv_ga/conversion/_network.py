@@ -22,8 +22,11 @@ from ..actions import (
     rebuild_nest,
 )
 from ..groups import Group
+from ._checkpoints import keep_mode_in_checkpoints
 from ._functions import OrbitMode
 from ._layers import Layout, OrbitConvolution, grid_moves, join_planes, mark, mark_constants
+
+keep_mode_in_checkpoints()
 
 REQUESTED = "requested"  # why a module was kept or conjugated that the user named
 

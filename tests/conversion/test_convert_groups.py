@@ -6,10 +6,12 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conversion_nets import Busy, Classifier, image, mean_over_orbit, orbit_of, randomised
 from slow_average import EXACT, elements, relative, slow_average, turn, turn_back
 from tolerances import TOLERANCES
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from gconv_ga.averaging import GroupAverage
 from gconv_ga.conversion import NotConvertible, convert
@@ -105,6 +107,41 @@ def test_training_is_that_of_the_orbit_in_the_batch(busy, group):
     for name, value in plain.state_dict().items():
         assert torch.allclose(state[name], value, rtol=1e-9, atol=1e-12), name
     assert int(state["norm.num_batches_tracked"]) == 3 + int(busy.norm.num_batches_tracked)
+
+
+class Checkpointed(nn.Module):
+    """A block that is computed again in the backward pass: pools, sizes, channels last, and random drops."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.mix, self.last = nn.Conv2d(3, 6, 3), nn.Linear(6, 6), nn.Conv2d(6, 2, 1)
+        self.parts = nn.Sequential(nn.MaxPool2d(3, 2), nn.Dropout(0.5))
+        self.reentrant = None
+
+    def forward(self, x):
+        x = self.first(x)
+        for block in (self.parts, self._pools, self._slices):
+            x = block(x) if self.reentrant is None else checkpoint(block, x, use_reentrant=self.reentrant)
+        return self.last(x.permute(0, 3, 1, 2))
+
+    def _pools(self, x):
+        return F.interpolate(F.max_pool2d(x, 2), scale_factor=1.5).permute(0, 2, 3, 1)
+
+    def _slices(self, x):
+        return self.mix(x)[:, ::2, ::2].tanh()
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("dropout", ["independent", "tied"])
+def test_gradient_checkpoints_change_no_gradient(reentrant, dropout):
+    net = convert(Checkpointed().double().train(), "C4", image(1, 3, 25, 40), dropout=dropout)
+    gradients = []
+    for net.model.reentrant in (None, reentrant):
+        torch.manual_seed(0)
+        net.zero_grad()
+        net(image(2, 3, 25, 40, seed=7)).square().sum().backward()
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in net.parameters()]))
+    assert relative(gradients[1], gradients[0]) <= TIGHT
 
 
 def test_the_gradient_of_the_image(busy):
