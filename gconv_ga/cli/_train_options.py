@@ -169,8 +169,8 @@ class NetworkOptions:
         default=None,
         metadata={
             "metavar": "RUN",
-            "help": "Start from the weights of a run, of a checkpoint (safetensors), or of nuclei or histology. "
-            "Group, width, depth and pooling are theirs if omitted.",
+            "help": "Start from the weights of a run, of a checkpoint (safetensors), or, with --instances, of nuclei "
+            "or histology. Group, width, depth and pooling are theirs if omitted.",
         },
     )
 

@@ -127,8 +127,8 @@ def initial_weights(
         checkpoint: Its content, if it is loaded already.
 
     Raises:
-        ValueError: The file is not a checkpoint, or its weights are of another kind of network, of another group or do
-            not fit; the message names what differs.
+        ValueError: The file is not a checkpoint, or its weights are of another kind of network, for images of other
+            channels, of another group or do not fit; the message names what differs.
 
     Example:
         >>> import tempfile
@@ -149,6 +149,10 @@ def initial_weights(
     kinds = KINDS[config.architecture], KINDS[origin.architecture]
     if kinds[0] != kinds[1]:
         raise invalid("path", f"weights of {kinds[0]}", str(path), f"these are of {kinds[1]}")
+    channels, theirs = config.arguments["in_channels"], origin.arguments["in_channels"]
+    if channels != theirs:
+        takes = f"weights of a network for images of {channels} channel{'s' if channels > 1 else ''}"
+        raise invalid("path", takes, str(path), f"these are for {theirs}")
     own, theirs = config.arguments.get("group", "C4"), origin.arguments.get("group", "C4")
     # The weights of a converted network are those of the plain one, whatever the group, unless its taps are open.
     depends = origin.architecture != "smp" or bool(origin.arguments.get("open_taps"))

@@ -198,6 +198,14 @@ def test_first_weights_that_do_not_fit_are_named(invoke, balanced, data, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
+def test_first_weights_for_other_channels_are_refused(invoke, data, tmp_path):
+    typed = ["--images", data[1], "--instances", data[3], "--steps", "1", "--device", "cpu", "--init", "histology"]
+    result = invoke("train", *typed, "--out", tmp_path / "run", code=2)
+    assert "'--init': path must be weights of a network for images of 1 channel, but got path=" in result.stderr
+    assert "These are for 3." in result.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_network_of_first_weights_is_as_theirs_unless_an_option_says_more(invoke, balanced, data, tmp_path):
     few = ["--steps", "1", "--batch-size", "2", "--crop", "32", "--device", "cpu", "--learning-rate", "1e-12"]
     invoke("train", *data, "--out", tmp_path / "run", *few, "--init", balanced["EquivariantUNet"])
