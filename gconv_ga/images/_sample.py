@@ -1,7 +1,6 @@
 """Sample images that come with the package."""
 
 import csv
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from .._files import write_atomically
 from .._validate import invalid, one_of
 from ._reader import Normalization, read_image, read_mask
 
@@ -106,6 +106,7 @@ def write_sample(name: str, folder: str | Path) -> Path:
 
     Raises:
         ValueError: There is no such sample, or one of its files exists already.
+        OSError: A file cannot be written, as when the disk is full. None is then left.
 
     Example:
         >>> import tempfile
@@ -125,9 +126,14 @@ def write_sample(name: str, folder: str | Path) -> Path:
     there = [written for _, written in files if written.exists()]
     if there:
         raise invalid("folder", "one without files of the sample", str(folder), f"{there[0]} exists")
-    for own, written in files:
-        written.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(own, written)
+    done: list[Path] = []
+    try:
+        for own, written in files:
+            done.append(write_atomically(written, own.read_bytes()))
+    except BaseException:  # what is there would be in the way of the next attempt
+        for written in done:
+            written.unlink(missing_ok=True)
+        raise
     return target
 
 

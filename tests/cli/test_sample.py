@@ -47,3 +47,12 @@ def test_a_sample_that_is_none_is_refused(tmp_path):
 
 def test_help_shows_an_example(invoke):
     assert "Example: gconv-ga sample --out" in invoke("sample", "--help").output
+
+
+def test_of_a_sample_that_cannot_be_written_nothing_is_left(tmp_path):
+    (tmp_path / "test").write_text("a file where a folder is needed")
+    with pytest.raises(OSError, match="test"):
+        write_sample("nuclei", tmp_path)
+    assert not [path for path in (tmp_path / "train").rglob("*") if path.is_file()]
+    (tmp_path / "test").unlink()
+    write_sample("nuclei", tmp_path)
