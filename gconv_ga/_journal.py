@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ._files import write_atomically
+from ._validate import invalid
 
 if sys.platform != "win32":
     import fcntl
@@ -18,14 +19,21 @@ def source_stamp(*files: Path) -> list[list[int]]:
     """Return size in bytes and time of modification in nanoseconds of each file; both change when a file is replaced.
 
     Args:
-        files: Files; they must exist.
+        files: Files.
+
+    Raises:
+        ValueError: There is no such file; a link may lead nowhere.
 
     Example:
         >>> from gconv_ga._journal import source_stamp
         >>> source_stamp()
         []
     """
-    return [[about.st_size, about.st_mtime_ns] for about in (file.stat() for file in files)]
+    try:
+        return [[about.st_size, about.st_mtime_ns] for about in (file.stat() for file in files)]
+    except OSError as error:
+        names = [str(file) for file in files]
+        raise invalid("files", "files that are there", names, f"the system says: {error.strerror}") from None
 
 
 class Journal:

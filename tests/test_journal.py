@@ -75,5 +75,5 @@ def test_a_stamp_changes_with_size_and_date(tmp_path):
     two.write_bytes(b"other content")
     os.utime(two, ns=(5, 7))
     assert source_stamp(one, two) == [[7, 8], [13, 7]]
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="No such file"):
         source_stamp(tmp_path / "three")

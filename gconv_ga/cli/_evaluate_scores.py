@@ -78,8 +78,9 @@ class Scorer:
             self.encoding = replace(self.encoding, values=values)
             self.datasets = self._datasets()
         place, run = self.places[name], self.runs[role]
-        found: dict[str, Any] = {"stamp": self.stamp(name)}
+        found: dict[str, Any] = {}
         try:
+            found["stamp"] = self.stamp(name)
             image, mask = self.datasets[role][place]
             scores = evaluate_image(run.model, image, mask, classes=len(run.config.classes), **self.options)
             found["scores"] = asdict(scores)

@@ -186,13 +186,16 @@ class Predictions:
         self.count = len(waiting)
 
     def _is_done(self, journal: Journal, name: str) -> bool:
-        return self.targets[name].exists() and journal.result(name, source_stamp(self.files[name])) is not None
+        try:
+            return self.targets[name].exists() and journal.result(name, source_stamp(self.files[name])) is not None
+        except ValueError:  # the image is gone, which `work` reports; its prediction stays
+            return False
 
     def _predict_slide(self, name: str, team: "Team", journal: Journal, progress: Callable[[int, int], Any]) -> None:
         """Share out the units of a slide, and write its prediction."""
-        stamp = source_stamp(self.files[name])
-        self._begin_parts(name, stamp)
         try:
+            stamp = source_stamp(self.files[name])
+            self._begin_parts(name, stamp)
             job = self.open_slide(self.files[name], self.targets[name], device=team.device)
         except ValueError as error:
             self.problems[name] = str(error)
@@ -243,8 +246,8 @@ class Predictions:
                 [Problem(name + self.files[name].suffix, self.problems[name])
                  for name in self.files if name in self.problems]
             )  # fmt: skip
-            note(f"{len(self.problems)} of {len(self.files)} images cannot be predicted; the others are done, in "
-                 f"{self.out}")  # fmt: skip
+            others = f"; the others are done, in {self.out}" if len(self.problems) < len(self.files) else ""
+            note(f"{len(self.problems)} of {len(self.files)} images cannot be predicted{others}")
             raise typer.Exit(1)
         skipped = len(self.files) - self.count
         text = f"{self.count} image{'' if self.count == 1 else 's'} done"

@@ -102,9 +102,8 @@ class MaskEncoding:
         pixels = _without_colors(pixels)
         if len(pixels) != 1:
             takes = "a file of one channel that holds class indices"
-            raise invalid(
-                "mask", takes, pixels, f"this one has {len(pixels)} channels; for a mask in colours give the colours"
-            )
+            advice = f"this one has {len(pixels)} channels; for a mask in colours give the colours (--colors)"
+            raise invalid("mask", takes, pixels, advice)
         if pixels.is_floating_point() and not torch.equal(pixels, pixels.round()):  # NaN is not a whole number either
             raise invalid("mask", "a file of whole numbers, the class indices", pixels)
         found = pixels[0].to(torch.int64)

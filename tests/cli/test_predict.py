@@ -116,6 +116,23 @@ def test_an_image_that_cannot_be_read_does_not_stop_the_others(invoke, trained, 
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["b.png", "predict.json", "predict.jsonl"]
 
 
+def test_a_link_that_leads_nowhere_does_not_stop_the_others(invoke, trained, pictures, tmp_path):
+    typed = ["predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out"]
+    (pictures / "0.png").symlink_to(tmp_path / "nowhere.png")
+    (pictures / "1.tif").symlink_to(tmp_path / "nowhere.tif")
+    result = invoke(*typed, code=1)
+    assert "2 of 4 images cannot be predicted; the others are done" in result.stderr
+    assert result.stderr.count("No such file") == 2
+    assert {"a.png", "b.png"} <= {path.name for path in (tmp_path / "out").iterdir()}
+    (pictures / "a.png").rename(tmp_path / "a.png")
+    (pictures / "a.png").symlink_to(tmp_path / "elsewhere.png")
+    assert "3 of 4 images" in invoke(*typed, code=1).stderr
+    assert (tmp_path / "out" / "a.png").exists(), "made of an image that may come back"
+    next(pictures.glob("b.*")).unlink()
+    result = invoke("predict", "--run", trained, "--images", pictures, "--out", tmp_path / "none", code=1)
+    assert "3 of 3 images cannot be predicted\n" in result.stderr
+
+
 def test_labels_carry_a_colour_map_and_are_indices_to_every_reader(invoke, balanced, pictures, tmp_path):
     invoke("predict", "--run", balanced["EquivariantUNet"], "--images", pictures, "--out", tmp_path / "out")
     with Image.open(tmp_path / "out/a.png") as file:
