@@ -29,12 +29,12 @@ IMAGES = 8
 
 
 def gains(rows: list[dict[str, Any]], task: str, candidate: str) -> Iterator[tuple[int, list[float]]]:
-    """Yield the numbers of steps with the Dice gains over the plain network of the same seed."""
+    """Yield the numbers of steps with the Dice gains over the plain network of the same seed, two or more."""
     for steps in STEPS:
         cell = [row for row in rows if (row["task"], row["images"], row["steps"]) == (task, IMAGES, steps)]
         ours, plain = ([row for row in cell if row["candidate"] == name] for name in (candidate, PLAIN))
         found = [one["last"] - other["last"] for one, other in pairs(ours, plain)]
-        if found:
+        if len(found) > 1:
             yield steps, found
 
 
@@ -61,7 +61,7 @@ def main(path: Path) -> None:
     rows = of_work([row for row in read_rows(NETWORKS.parent / "study.jsonl") if not row["quick"]], 1)
     rows = with_chosen_setting(rows)
     sets = [task for task in SETS if any(list(gains(rows, task, candidate)) for candidate in COLOURS)]
-    figure = Figure(figsize=(4.4 * len(sets), 3.4), dpi=140, facecolor="white", layout="constrained")
+    figure = Figure(figsize=(3 * len(sets) + 1, 3.2), dpi=140, facecolor="white", layout="constrained")
     panels = figure.subplots(1, len(sets), sharey=True, squeeze=False)[0]
     for axes, task in zip(panels, sets, strict=True):
         draw(axes, rows, task)

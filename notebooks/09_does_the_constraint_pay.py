@@ -231,27 +231,55 @@ for method in complete:
 #
 # So far every network had one learning rate and 300 steps. In `benchmarks/study.py` the rate, the weight decay and the
 # schedule are searched for the plain network, and the others take what is best for it. Beside C8 there is a plain
-# network whose kernels are made of the same six smooth functions: what C8 has over it is symmetry alone. Eight images;
-# longer budgets and the other sets follow in the file as they are computed.
+# network whose kernels are made of the same six smooth functions: what C8 has over it is symmetry alone. All train on
+# eight images; three seeds for 300 and 1000 steps, two for 3000. The file grows, and holds more than is shown here.
 
 # %%
-study = [row for row in rows("study") if row["images"] == 8 and row["work"] == 1 and row["seed"] < 3]
+seeds_of = {300: 3, 1000: 3, 3000: 2}
+study = [row for row in rows("study") if row["images"] == 8 and row["work"] == 1]
 chosen = {row["steps"]: (row["rate"], row["decay"], row["schedule"]) for row in study if row["candidate"] == "C8"}
-study = [row for row in study if row["task"] in ("histology", "bloodcells") and row["steps"] in (300, 1000)]
-study = [row for row in study if (row["rate"], row["decay"], row["schedule"]) == chosen[row["steps"]]]
-study = [row | {"method": row["candidate"]} for row in study]
-lasting = gains(study, "plain", lambda row: row["last"], lambda row: f"{row['task']}, {row['steps']} steps")
-names = [f"{task}, {steps} steps" for task in ("histology", "bloodcells") for steps in (300, 1000)]
-dots(lasting, names, ["plain smooth", "C8"], "Dice gain over the tuned baseline")
+study = [
+    row | {"method": row["candidate"]}
+    for row in study
+    if (row["rate"], row["decay"], row["schedule"]) == chosen[row["steps"]]
+    and row["seed"] < seeds_of[row["steps"]]
+    and (row["steps"] < 3000 or row["task"] in ("histology", "bloodcells"))
+]
+lasting = gains(study, "plain", lambda row: row["last"], lambda row: (row["task"], row["steps"]))
+compared = ("plain smooth", "C8")
+figure, panels = panels_of_sets((9, 2.8))
+for axes, task in zip(panels, sets, strict=True):
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    for colour, method, shift in zip(PALETTE, compared, (-0.08, 0.08), strict=False):
+        found = {
+            place: lasting[(task, steps), method]
+            for place, steps in enumerate(seeds_of)
+            if ((task, steps), method) in lasting
+        }
+        for place, values in found.items():
+            axes.plot([place + shift] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
+        axes.plot([p + shift for p in found], [sum(v) / len(v) for v in found.values()], color=colour, label=method)
+    axes.set_xticks(range(3), seeds_of)
+    axes.set_xlabel("steps", fontsize=8)
+panels[0].set_ylabel("Dice gain over the tuned baseline", fontsize=9)
+panels[0].legend(frameon=False, fontsize=8)
+figure
 
 # %%
-summary({key: value for key, value in lasting.items() if key[1] in ("plain smooth", "C8")})
-assert sum(gain > 0 for name in names for gain in lasting[name, "C8"]) == 12
-assert all(sum(lasting[name, "C8"]) > sum(lasting[name, "plain smooth"]) for name in names)
+summary({key: value for key, value in lasting.items() if key[1] in compared})
+leads = {cell: values for (cell, method), values in lasting.items() if method == "C8"}
+assert len(leads) == 10
+assert [sum(map(len, leads.values())), sum(value > 0 for values in leads.values() for value in values)] == [28, 26]
+assert {cell for cell, values in leads.items() if min(values) < 0} == {("nuclei", 1000)}
+assert all(sum(values) > sum(lasting[cell, "plain smooth"]) for cell, values in leads.items())
+assert sum(lasting[("bloodcells", 3000), "plain smooth"]) < 0.01
 
 # %% [markdown]
-# C8 is ahead in all twelve pairs, and smooth kernels alone explain less than its lead in every cell. On blood cells the
-# lead shrinks with longer training; on histology most of it is one seed in which plain training fails.
+# C8 is ahead in 26 of 28 pairs; the other two are on nuclei, where all networks are close to a tie. With longer
+# training the baseline catches up, and the lead shrinks, on blood cells and the retina to half of what it was. On
+# histology it is largest where plain training fails with one seed. After 3000 steps it is 0.033 on both sets on which
+# that was measured. Smooth kernels alone explain less than the lead in every cell: about half of it on the retina,
+# nothing of it on blood cells after 3000 steps; on histology the two seeds disagree.
 #
 # ## Point clouds, equal training time
 #
