@@ -46,6 +46,7 @@ _NARROWS = {torch.narrow, Tensor.narrow}
 _TABLES = {
     torch.tensor, torch.as_tensor, torch.from_numpy, torch.arange, torch.linspace, torch.logspace, torch.eye,
 }  # fmt: skip
+_CHECKPOINT: Any = torch.ops.higher_order.tag_activation_checkpoint
 # They take nothing of their second argument but its dtype.
 _CASTS = {Tensor.to, Tensor.type_as}
 
@@ -98,6 +99,8 @@ class OrbitMode(TorchFunctionMode):
             output = conjugate(lambda nest: func(*nest[0], **nest[1]), (args, kwargs), self.moves)
             self._label(func, args, kwargs, output)
             return output
+        if func is _CHECKPOINT:
+            return self._checkpoint(*args, **kwargs)
         handle = _HANDLERS.get(func)
         if handle is None:
             output = func(*args, **kwargs)
@@ -116,6 +119,20 @@ class OrbitMode(TorchFunctionMode):
                 output = self._with_orientations_last(handle, func, x, layout, rest, named)
         self._label(func, args, kwargs, output)
         return output
+
+    def _checkpoint(self, block: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Call what `torch.compile` makes of ``checkpoint(block, ...)``, with the block under this mode."""
+        layouts = [layout_of(x) if isinstance(x, Tensor) else None for x in args]
+
+        def run(*inputs: Any, **named: Any) -> Any:
+            # On views: a compiler lets the block change nothing that was made outside of it.
+            marked = [
+                x if layout is None else mark(x.view_as(x), layout) for x, layout in zip(inputs, layouts, strict=True)
+            ]
+            with self:
+                return block(*marked, **named)
+
+        return _CHECKPOINT(run, *args, **kwargs)
 
     def _is_image(self, x: Any) -> bool:
         layout = self._layout(x)

@@ -144,6 +144,15 @@ def test_gradient_checkpoints_change_no_gradient(reentrant, dropout):
     assert relative(gradients[1], gradients[0]) <= TIGHT
 
 
+def test_gradient_checkpoints_of_a_compiled_network_change_no_gradient():
+    net = convert(Checkpointed().double().eval(), "C4", image(1, 3, 25, 40))
+    x = image(2, 3, 25, 40, seed=7).requires_grad_()
+    (expected,) = torch.autograd.grad(net(x).square().sum(), x)
+    net.model.reentrant = False
+    (actual,) = torch.autograd.grad(torch.compile(net, backend="eager", fullgraph=True)(x).square().sum(), x)
+    assert relative(actual, expected) <= TIGHT
+
+
 def test_the_gradient_of_the_image(busy):
     net = convert(busy, "D4", image(1, 3, 33, 40))
     x = image(1, 3, 36, 31, seed=7).requires_grad_()
