@@ -59,10 +59,11 @@ def convert(
     ``example``, and on images of another size (odd steps larger; multiples, if the plain network takes nothing else) in
     another batch. This takes about ``4 |G| + 8`` passes of the plain network over one example; a refusal takes several
     times as many, since it tries the advice that it gives. The comparison is of structures, not of weights. For it,
-    trainable parameters that are constant, such as those of a branch that starts at zero, are replaced by random
-    numbers, and the statistics of batch norms by those of the example. Otherwise they could hide a difference that
-    shows only after training. Both networks are in eval mode, so that a branch that runs in training alone is not
-    compared.
+    parameters that are constant, such as those of a branch that starts at zero, are replaced by random numbers, the
+    others, such as a table of positions that is symmetric, get 1 % of noise, and the statistics of batch norms are
+    replaced by those of the example. Otherwise they could hide a difference that shows only after training. Frozen
+    parameters count as well; a table that is never trained belongs in a buffer. Both networks are in eval mode, so that
+    a branch that runs in training alone is not compared.
 
     A network that was never trained on rotated images may do badly on them, and so may its average. Then train the
     average.

@@ -69,7 +69,7 @@ _REASONS = {
     "arange": "numbers that count rows or columns start at one end",
     "roll": "it shifts rows or columns in one direction",
 }
-_REASONS |= {"__add__": _REASONS["add"], "__iadd__": _REASONS["add"], "add_": _REASONS["add"]}
+_REASONS |= dict.fromkeys(("__add__", "__iadd__", "add_", "mul", "__mul__", "__imul__", "mul_"), _REASONS["add"])
 
 
 def find_parting(net: ConvertedNetwork, plain: nn.Module, plain_inputs: list[Any], inputs: Any) -> Parting | None:

@@ -27,6 +27,8 @@ NOBODY_AT_FAULT = "Each module is exact by itself: the fault is between them, or
 RANDOM = 1e-10
 # Smaller differences may be those of a network that computes parts in float32.
 SINGLE_PRECISION = 1e-5
+# Relative change of parameters: far above rounding, and too little for signals to vanish or grow.
+NOISE = 1e-2
 
 
 class Verification:
@@ -49,7 +51,7 @@ class Verification:
         self.name = type(model).__name__
         self.example = as_doubles(example)
         self.plain = copy_network(model).double().eval()
-        randomize_constant_parameters(self.plain)
+        randomize_parameters(self.plain)
         # An error that the plain network raises by itself needs no words of ours.
         try:
             calibrate_batch_norms(self.plain, self.example)
@@ -342,15 +344,23 @@ def _resized(example: tuple[Any, ...], size: tuple[int, int], batch: int) -> Any
 
 
 @torch.no_grad()
-def randomize_constant_parameters(model: nn.Module) -> None:
-    """Replace the trainable parameters that are constant by random numbers, in place.
+def randomize_parameters(model: nn.Module) -> None:
+    """Take their symmetries from the parameters, in place: constant ones become random, the others get a little noise.
 
-    A branch that is multiplied by zero, or a table of positions that starts at zero, would pass every comparison.
+    A branch that is multiplied by zero, or a table of positions that is symmetric for now, would pass every comparison.
+    Frozen parameters are treated alike, since they may be trained later.
     """
     generator = torch.Generator().manual_seed(0)
     for parameter in model.parameters():
-        if parameter.requires_grad and _is_constant(parameter):
-            parameter.copy_(_random_like(parameter, generator))
+        if not (parameter.is_floating_point() or parameter.is_complex()) or not parameter.numel():
+            continue
+        if _is_constant(parameter):
+            parameter.data = _random_like(parameter, generator).to(parameter)
+        elif parameter.numel() > 1:
+            noise = torch.rand(parameter.shape, generator=generator, dtype=torch.float64).to(parameter)
+            # Numbers keep their sign, and zeros, which scaling would leave alone, become positive.
+            size = parameter.abs().square().mean().sqrt().to(parameter)
+            parameter.data = parameter + NOISE * noise * torch.where(parameter == 0, size, parameter)
 
 
 def _is_constant(parameter: Tensor) -> bool:

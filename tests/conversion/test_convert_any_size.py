@@ -98,7 +98,7 @@ def test_rounding_errors_of_deep_networks_on_one_pixel_are_no_difference():
 
 
 def test_a_true_difference_before_a_deep_network_on_one_pixel_is_found():
-    class RampInOddWidths(nn.Module):
+    class RampInOddWidths(nn.Sequential):  # a module without parts would be conjugated, and right
         def forward(self, x):
             return x * (1 + x.shape[-1] % 2 * torch.linspace(0, 1, x.shape[-1], dtype=x.dtype))
 

@@ -242,6 +242,70 @@ def test_a_position_embedding_is_named_as_one():
     assert "position embedding" not in str(caught.value)
 
 
+def bell(size):
+    squares = torch.linspace(-1, 1, size, dtype=torch.float64) ** 2
+    return torch.exp(-squares[:, None] - squares)
+
+
+# Of the rotations and reflections, each has all for symmetries, until it is trained.
+SYMMETRIC = {
+    "a window": bell(16),
+    "a window for each channel": torch.rand(4, 1, 1) * bell(16),
+    "one place": F.pad(torch.ones(2, 2), (7, 7, 7, 7)),
+    "numbers by channel": torch.rand(4, 1, 1).expand(4, 16, 16),
+    "with channels last": bell(16)[..., None] * torch.rand(4),
+    "in a row": bell(16).flatten(),
+}
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@pytest.mark.parametrize("table", SYMMETRIC)
+def test_a_table_that_is_symmetric_for_now_is_seen(table, frozen):
+    def weigh(m, y):
+        own = m.own.reshape(16, 16) if m.own.ndim == 1 else m.own
+        return y * (own.permute(2, 0, 1) if own.shape[-1] == 4 else own)
+
+    model = Called(weigh).double()
+    model.own = nn.Parameter(SYMMETRIC[table].double(), requires_grad=not frozen)
+    with pytest.raises(NotConvertible, match=r"The maps part at mul\(\) in .* \(a table that has numbers of its own"):
+        convert(model, "C4", image(1, 3, 16, 16))
+    model.own = nn.Parameter(torch.rand(4, 1, 1).double(), requires_grad=not frozen)
+    assert convert(model, "C4", image(1, 3, 16, 16)).report.defect < 1e-12
+
+
+def test_a_symmetric_table_that_is_resized_is_seen():
+    model = Called(lambda m, y: y * F.interpolate(m.own, y.shape[2:], mode="bilinear", align_corners=True)).double()
+    model.own = nn.Parameter(bell(16)[None, None])
+    with pytest.raises(NotConvertible, match=r"The maps part at mul\(\) in \(model\) \(Called\)"):
+        convert(model, "C4", X)
+
+
+def test_a_frozen_table_of_zeros_is_seen():
+    model = Called(lambda m, y: y + m.own).double()
+    model.own.requires_grad_(False)
+    with pytest.raises(NotConvertible, match=r"The maps part at add\(\)"):
+        convert(model, "C4", image(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+@torch.no_grad()
+def test_symmetric_kernels_are_fine_and_stay_as_they_are(frozen):
+    """So is a symmetric table in a buffer, which is never trained."""
+    blur = nn.Conv2d(4, 4, 3, groups=4).double()
+    blur.weight.copy_(bell(3).expand(4, 1, 3, 3)).requires_grad_(not frozen)
+    own = Called(lambda m, y: F.conv2d(y, m.own, groups=4)).double()
+    own.own = nn.Parameter(bell(3).repeat(4, 1, 1, 1), requires_grad=not frozen)
+    window = Called(lambda m, y: y * F.interpolate(m.table, y.shape[2:])).double()
+    window.register_buffer("table", bell(2)[None, None])
+    models = (nn.Sequential(conv(), blur), own, window)
+    for model in models:
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        net = convert(model, "C4", X)
+        x = image(2, 3, 18, 14, seed=7)
+        assert relative(net(x), slow_average(model, "C4", x)) <= TOLERANCES[torch.float64]
+        assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
+
+
 class Single(nn.Module):
     """Computes in float32, whatever it is given."""
 
