@@ -71,7 +71,8 @@ class Verification:
 
         Raises:
             NotConvertible: The converted network differs from the group average, or there is no such average.
-            ValueError: ``out_action`` does not fit, or the model's output does not depend on the image.
+            ValueError: ``out_action`` does not fit, or the model's output is not finite or does not depend on the
+                image.
         """
         devices = {x.device for _, x in nest_leaves(self.example, "") if isinstance(x, Tensor)}
         with torch.random.fork_rng([device for device in devices if device.type == "cuda"]), StaysDouble():
@@ -83,6 +84,9 @@ class Verification:
             except Exception as error:
                 text = f"{self.name} has no average under {self.net.group.name} on this example: {error}"
                 raise NotConvertible(text, self.net.report) from error
+            if not _are_finite(expected):
+                takes = f"one that {self.name} returns finite numbers for, in all orientations"
+                raise invalid("example", takes, self.example[0], self._blame_for_nan())
             lifting, actual = self._run_converted(self.example)
             self._compare(self.example, actual, expected, sensitivity, tolerance)
             for inputs in other_examples(self.example):
@@ -90,6 +94,8 @@ class Verification:
                     self._calibrate(inputs)
                     expected = self._orientations(inputs)
                 except Exception:  # noqa: BLE001  the plain network does not take this size
+                    continue
+                if not _are_finite(expected):
                     continue
                 self._compare(inputs, self._run_converted(inputs)[1], expected, sensitivity, tolerance)
                 break
@@ -159,6 +165,29 @@ class Verification:
             value = orbit[0]
             stacked.append(torch.stack(orbit, min(2, value.ndim)) if isinstance(value, Tensor) else value)
         return stacked
+
+    def _blame_for_nan(self) -> str:
+        """Return what to do about NaN or infinity in the plain network's output."""
+        found: list[str] = []
+
+        def watch(path: str) -> Any:
+            def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+                if not found and not _are_finite([x for _, x in nest_leaves(output, "")]):
+                    found.append(f"{path or '(model)'} ({type(module).__name__})")
+
+            return hook
+
+        hooks = [module.register_forward_hook(watch(path)) for path, module in self.plain.named_modules()]
+        try:
+            self._orientations(self.example)
+        finally:
+            for handle in hooks:
+                handle.remove()
+        where = f"first at {found[0]}, " if found else ""
+        return (
+            f"the plain network returns NaN or infinity, {where}before any conversion (in float64, with random numbers "
+            "for constant parameters); mend it, or use another example"
+        )
 
     def _run_converted(self, inputs: Any) -> tuple[set[str], list[Any]]:
         """Return the convolutions whose input is the same for every orientation, and the leaves of the output."""
@@ -302,6 +331,10 @@ def as_doubles(nest: Any) -> Any:
 
 def has_rows(x: Any) -> bool:
     return isinstance(x, Tensor) and x.ndim > 0
+
+
+def _are_finite(leaves: list[Any]) -> bool:
+    return all(bool(torch.isfinite(x).all()) for x in leaves if isinstance(x, Tensor))
 
 
 def _shuffle_pixels(nest: Any) -> Any:

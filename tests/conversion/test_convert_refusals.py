@@ -392,6 +392,29 @@ def test_an_answer_that_does_not_depend_on_the_image_proves_nothing():
         convert(faint, "C4", image(1, 3, 16, 16))
 
 
+def test_a_plain_network_that_returns_nan_is_told_so():
+    pool = nn.LPPool2d(3, 2, ceil_mode=True)  # cube roots of negative sums
+    model = nn.Sequential(nn.Conv2d(3, 6, 3), pool, nn.Conv2d(6, 2, 3))
+    advice = (
+        r"returns NaN or infinity, first at 1 \(LPPool2d\), before any conversion .*; mend it, or use another example"
+    )
+    with pytest.raises(
+        ValueError, match=f"example must be one that Sequential returns finite numbers for.* The plain network {advice}"
+    ):
+        convert(model, "C4", X)
+    infinite = Lost(lambda y: y / (y.shape[-1] - 18)).double()
+    with pytest.raises(ValueError, match=r"NaN or infinity, first at \(model\) \(Lost\), before any"):
+        convert(infinite, "C4", X)
+    # In one orientation only.
+    with pytest.raises(ValueError, match="returns finite numbers for, in all orientations"):
+        convert(Lost(lambda y: y / (y.shape[-1] - 14)).double(), "C4", X)
+
+
+def test_sizes_that_a_plain_network_returns_nan_for_are_left_out():
+    model = Lost(lambda y: y / (y.shape[-1] * y.shape[-2] - 17 * 23)).double()
+    assert convert(model, "C4", X).report.sizes == [(16, 20), (21, 25)]
+
+
 @pytest.mark.parametrize("answer", [lambda y: y.argmax(1), lambda y: y.mean(), lambda y: y.flatten(0, 1).sum((1, 2))])
 def test_an_answer_without_a_mean_is_refused(answer):
     with pytest.raises(NotConvertible, match="has no average under C4 on this example: output"):
