@@ -127,6 +127,8 @@ def new_run(context: typer.Context, call: CallOptions) -> Plan:
         segmenter = replace(segmenter, reading=reading, pixel_size=pixel_size)
     list_classes(classes, split, scan.by_pair)
     init, weights = _initial_weights(network, segmenter, origin, seed=numbers["seed"])
+    if origin is not None and (theirs := _scaling(origin.config.normalization)) != (ours := _scaling(normalization)):
+        note(f"--init: its weights are of a training with {theirs}, this one has {ours}")
     with naming("--augment"):  # all others have been checked
         config = RunConfig(segmenter, split, crop=crop, mask_encoding=encoding, init=init, **numbers)
     return Plan(pairs, config, machines, weights, values)
@@ -207,6 +209,14 @@ def _as_in_checkpoint(context: typer.Context, network: NetworkOptions) -> "tuple
     theirs = origin.config.arguments if network.arch == "unet" else {}
     shape = {name: theirs[name] for name in SHAPE if name in theirs and not _is_chosen(context, name)}
     return replace(network, init=file, **shape), origin
+
+
+def _scaling(normalization: "Normalization") -> str:
+    """Return the options by which images are scaled, as they are typed."""
+    typed = [
+        f"--{name} {value:g}" for name in ("percentile", "black") if (value := getattr(normalization, name)) is not None
+    ]
+    return " ".join(typed) or "no --percentile"
 
 
 def _is_chosen(context: typer.Context, name: str) -> bool:

@@ -219,6 +219,11 @@ def test_a_network_of_first_weights_is_as_theirs_unless_an_option_says_more(invo
         assert torch.allclose(parameter, after.get_parameter(name), atol=1e-6)
     invoke("train", *data, "--out", tmp_path / "again", *few, "--init", tmp_path / "run")  # of a run, its best
     assert read_run(tmp_path / "again").init == f"sha256:{sha256_of(tmp_path / 'run/best.safetensors')}"
+    typed = ["--init", tmp_path / "run", "--percentile", "99.8"]
+    result = invoke("train", *data, "--out", tmp_path / "scaled", *few, *typed)
+    assert "its weights are of a training with no --percentile, this one has --percentile 99.8\n" in result.stderr
+    typed = ["--init", tmp_path / "scaled", "--percentile", "99.8"]
+    assert "--init" not in invoke("train", *data, "--out", tmp_path / "last", *few, *typed).stderr
     typed = ["--init", tmp_path / "run", "--depth", "3"]
     result = invoke("train", *data, "--out", tmp_path / "other", *few, *typed, code=2)
     assert "'--init'" in result.stderr
