@@ -14,7 +14,7 @@ from ..groups import Group, as_group
 from ._options import RUN, Debug, check_group, load_run, naming, refuse
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 PARTS = ("all", "suspect")
 LARGE = 10_000_000  # number of weights above which only suspect parts are tested by default
@@ -116,8 +116,28 @@ def check(
         )
     if tested != "all":
         print("Parts inside an equivariant part do no harm and are not listed. --parts all tests them too.")
-    if not report.ok:
+    if not (report.ok and _maps_are_equivariant(network, name, image, tolerance)):
         raise typer.Exit(1)
+
+
+def _maps_are_equivariant(network: "nn.Module", name: str, image: "Tensor", tolerance: float | None) -> bool:
+    """Return whether the maps of a network for objects, which its forward does not return, are equivariant; say so."""
+    from ..checks import equivariance_error
+    from ..models import ObjectUNet
+
+    if not isinstance(network, ObjectUNet):
+        return True
+
+    def maps(x: "Tensor") -> "tuple[Tensor, Tensor]":
+        found = network.maps(x)
+        return found[:, :-2], found[:, -2:]
+
+    error = float(equivariance_error(maps, name, image, out_action=("scalar", "vector")).max())
+    good = error <= (1e-10 if tolerance is None else tolerance)
+    print(
+        f"Its maps, distance and flow included, {'have' if good else 'do not pass: they have'} an error of {error:.1e}."
+    )
+    return good
 
 
 def _group_to_test(network: "nn.Module") -> str:
