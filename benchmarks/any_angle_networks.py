@@ -66,9 +66,9 @@ class ScaledFilters(SteerableFilters):
     def tables(self) -> dict[str, Tensor]:
         scale = torch.tensor(self.basis.spread, dtype=torch.float64)
         tables = super().tables()
-        tables["turned_functions"] *= scale.view(-1, 1)
-        if "turned_pairs" in tables:
-            tables["turned_pairs"] *= scale.repeat(2).view(-1, 1)
+        tables["rotated_functions"] *= scale.view(-1, 1)
+        if "rotated_pairs" in tables:
+            tables["rotated_pairs"] *= scale.repeat(2).view(-1, 1)
         return tables
 
     def variance(self, channels: float, *, rectified: bool) -> Tensor:

@@ -190,7 +190,7 @@ class FixedKernel(nn.Module):
 
     def __init__(self, layer: GroupConv2d) -> None:
         super().__init__()
-        stack = layer.turned_kernels().detach().flatten(0, 1).unflatten(2, layer.kernel_size)
+        stack = layer.rotated_kernels().detach().flatten(0, 1).unflatten(2, layer.kernel_size)
         self.weight, self.bias = nn.Parameter(stack.contiguous()), nn.Parameter(torch.zeros(len(stack)))
         self.padding, self.order = layer.padding, layer.group.order
 

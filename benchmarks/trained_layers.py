@@ -23,7 +23,7 @@ ORDER = 8
 def kernels(layer: nn.Module) -> Tensor | None:
     """Return all kernels of a layer, ``[C_out, 8, C_in, 8, k, k]``, or ``[C_out, 8, C_in, 1, k, k]`` if it lifts."""
     if isinstance(layer, LiftingConv2d | GroupConv2d):
-        flat = layer.turned_kernels().unflatten(2, (layer.in_channels, -1))
+        flat = layer.rotated_kernels().unflatten(2, (layer.in_channels, -1))
     elif type(layer).__name__ == "R2Conv":
         filters, _ = layer.expand_parameters()
         planes = ORDER if layer.in_type.size > len(layer.in_type.representations) else 1

@@ -120,7 +120,7 @@ demo_figure(image, truth, predictions, group="C4", element=1)
 print(f"{'':22} Dice upright   rotated   worst rotation   labels changed")
 for name, (net, _) in networks.items():
     s = orientation_scores(net, nuclei.test.images, nuclei.test.masks, classes=2, group="C4", device=device)
-    print(f"{name:22} {s.upright:12.3f} {s.turned:9.3f} {s.worst:16.3f} {s.changed:16.3%}")
+    print(f"{name:22} {s.upright:12.3f} {s.rotated:9.3f} {s.worst:16.3f} {s.changed:16.3%}")
     assert (s.changed < 1e-5) == (name == "C4 U-Net")
 
 # %% [markdown]

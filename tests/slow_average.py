@@ -23,7 +23,7 @@ def turn(x: Tensor, element: tuple[int, bool]) -> Tensor:
 
 
 def turn_back(x: Tensor, element: tuple[int, bool]) -> Tensor:
-    """Invert `turn`: rotate back, then reflect."""
+    """Invert `rotate`: rotate back, then reflect."""
     quarters, mirrored = element
     x = torch.rot90(x, -quarters, (-2, -1))
     return x.flip(-1) if mirrored else x

@@ -104,7 +104,7 @@ def planes(layer: nn.Module, count: int) -> Tensor:
     """Return the kernels of the identity, ``[C_out, C_in, m, kh, kw]``; steerable weights are coefficients."""
     if layer.weight.shape[-2:] == layer.kernel_size:
         return layer.weight if layer.weight.ndim == 5 else layer.weight.unsqueeze(2)
-    upright = layer.turned_kernels()[:, 0].detach()
+    upright = layer.rotated_kernels()[:, 0].detach()
     shape = (*layer.weight.shape[:2], -1, *layer.kernel_size)
     # Absent planes may be there as zeros.
     stack = upright.view(shape)

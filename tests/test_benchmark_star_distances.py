@@ -19,7 +19,7 @@ def stars(monkeypatch):
 
 
 def rotated_rays(maps, turn, *, step=8):
-    """Rotate maps by ``turn`` times 90 degrees: two rotations by 45 degrees, which move the rays on by 4 each."""
+    """Rotate maps by ``rotate`` times 90 degrees: two rotations by 45 degrees, which move the rays on by 4 each."""
     maps = maps.rot90(turn, (-2, -1))
     return torch.cat((maps[..., :-32, :, :], maps[..., -32:, :, :].roll(step * turn, -3)), dim=-3)
 

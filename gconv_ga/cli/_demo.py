@@ -188,7 +188,7 @@ def table(comparison: Comparison, results: Sequence[Result]) -> Table:
         grid.add_row(
             result.network.title,
             f"{scores.upright:.3f}",
-            f"{scores.turned:.3f}",
+            f"{scores.rotated:.3f}",
             f"{100 * scores.changed:.3f} %",
             f"{result.parameters:,}",
             f"{result.seconds:.0f}",

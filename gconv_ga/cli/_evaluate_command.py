@@ -294,7 +294,7 @@ def _part(
 
 def _summary(report: dict[str, Any]) -> list[str]:
     """Return the lines about one run."""
-    upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_turned"]))
+    upright, rotated = (_number(score) for score in (report["mean"]["dice"], report["dice_rotated"]))
     changed = f"rotations by 90 degrees change {100 * report['changed']:.3f} % of the labels"
     lines = [f"Dice {upright} upright, {rotated} rotated; {changed}."]
     if "objects" in report:

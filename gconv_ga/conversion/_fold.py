@@ -387,7 +387,7 @@ def _rotated_kernels(conv: Any) -> Tensor:
     """Return the stack of rotated kernels, with a plane for each element where orientations mix."""
     if isinstance(conv, OrbitConvolution):
         return conv.rotated_kernels(shifted=conv.count == conv.group.order).detach()
-    return conv.turned_kernels().detach()
+    return conv.rotated_kernels().detach()
 
 
 def planes_by_element(kernels: Tensor, sources: Tensor) -> Tensor:

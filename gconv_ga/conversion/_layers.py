@@ -173,8 +173,8 @@ class OrbitConvolution(KeepsKernels):
         tables = {name: getattr(self, name) for name in self.table_names}
         planes = self.planes(self.weight if weight is None else weight)
         if shifted:
-            return self.filters.turn_and_shift(planes, tables)
-        return self.filters.turn(planes.flatten(1, 2), tables)
+            return self.filters.rotate_and_shift(planes, tables)
+        return self.filters.rotate(planes.flatten(1, 2), tables)
 
     @property
     def _mixes_all(self) -> bool:

@@ -74,7 +74,7 @@ def evaluation_report(
             name: _mean_distance([image.boundary[index] for image in images]) for index, name in enumerate(classes)
         },
         "dice_by_angle": dict(zip(DEGREES, angles, strict=True)),
-        "dice_turned": mean_score(angles[1:]),
+        "dice_rotated": mean_score(angles[1:]),
         "changed_by_angle": dict(zip(DEGREES, changed, strict=True)),
         "changed": _at_90_degrees(changed),
         **({} if objects is None else {"objects": objects_report(objects)}),
@@ -213,7 +213,7 @@ def _summary(report: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
     kinds = (
         ("mean Dice", ("mean", "dice"), 1), ("mean IoU", ("mean", "iou"), 1),
         ("mean precision", ("mean", "precision"), 1), ("mean recall", ("mean", "recall"), 1),
-        ("mean Dice, rotated", ("dice_turned",), 1),
+        ("mean Dice, rotated", ("dice_rotated",), 1),
         ("labels changed by rotation, %", ("changed",), 100),
         ("objects: AP at IoU 0.5", ("objects", "average_precision", "0.50"), 1),
         ("objects: mean AP, IoU 0.5 to 0.9", ("objects", "mean_average_precision"), 1),

@@ -159,19 +159,19 @@ class OrientationScores:
 
     Args:
         upright: Dice score on the images as they are.
-        turned: Dice score on the moved images, averaged over the group elements other than the identity.
+        rotated: Dice score on the moved images, averaged over the group elements other than the identity.
         worst: Lowest of these Dice scores.
         changed: Share of pixels, 0 .. 1, whose label changes when the image is moved, averaged in the same way. It is
             0 for an equivariant segmenter.
 
     Example:
         >>> from gconv_ga.evaluate import OrientationScores
-        >>> OrientationScores(upright=0.9, turned=0.89, worst=0.88, changed=0.004).changed
+        >>> OrientationScores(upright=0.9, rotated=0.89, worst=0.88, changed=0.004).changed
         0.004
     """
 
     upright: float
-    turned: float
+    rotated: float
     worst: float
     changed: float
 

@@ -10,7 +10,7 @@ Example:
     >>> from gconv_ga.groups import C4
     >>> weight = torch.arange(9.0).view(1, 1, 3, 3)
     >>> filters = GridFilters(C4, (3, 3))
-    >>> kernels = filters.turn(weight, filters.tables())  # [C_out, |G|, C_in, taps]
+    >>> kernels = filters.rotate(weight, filters.tables())  # [C_out, |G|, C_in, taps]
     >>> torch.equal(kernels[0, 1, 0].view(3, 3), torch.rot90(weight[0, 0]))
     True
 """

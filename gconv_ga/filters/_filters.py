@@ -45,7 +45,7 @@ class Filters(Protocol):
         ...
 
     def tables(self) -> dict[str, Tensor]:
-        """Return the tensors that `turn` and `turn_and_shift` look up, by name, as new tensors on the CPU."""
+        """Return the tensors that `rotate` and `rotate_and_shift` look up, by name, as new tensors on the CPU."""
         ...
 
     def variance(self, channels: float, *, rectified: bool) -> float | Tensor:
@@ -55,11 +55,11 @@ class Filters(Protocol):
         """
         ...
 
-    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel by every element, ``[C_out, J, *shape]`` to ``[C_out, |G|, J, kh * kw]``."""
         ...
 
-    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel on the group, ``[C_out, C_in, |G|, *shape]`` to ``[C_out, |G|, J, kh * kw]``.
 
         J runs over the fields and, for each field, over the elements.
@@ -116,7 +116,7 @@ class GridFilters:
         >>> from gconv_ga.filters import GridFilters
         >>> from gconv_ga.groups import C4
         >>> filters = GridFilters(C4, (3, 3))
-        >>> filters.turn(torch.randn(8, 3, 3, 3), filters.tables()).shape
+        >>> filters.rotate(torch.randn(8, 3, 3, 3), filters.tables()).shape
         torch.Size([8, 4, 3, 9])
     """
 
@@ -134,10 +134,10 @@ class GridFilters:
         return self.kernel_size
 
     def tables(self) -> dict[str, Tensor]:
-        """Return the tensors that `turn` and `turn_and_shift` look up, by name, as new tensors on the CPU."""
+        """Return the tensors that `rotate` and `rotate_and_shift` look up, by name, as new tensors on the CPU."""
         return {
-            "turn_index": torch.tensor(_turn_index(self.group, self.kernel_size)),
-            "turn_and_shift_index": torch.tensor(_turn_and_shift_index(self.group, self.kernel_size)),
+            "rotate_index": torch.tensor(_rotate_index(self.group, self.kernel_size)),
+            "rotate_and_shift_index": torch.tensor(_rotate_and_shift_index(self.group, self.kernel_size)),
         }
 
     def variance(self, channels: float, *, rectified: bool) -> float:
@@ -152,28 +152,28 @@ class GridFilters:
         """
         return (2.0 if rectified else 1.0) / (channels * math.prod(self.kernel_size))
 
-    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel by every element, ``L_g k``.
 
         Shape:
             - weight: ``[C_out, J, kh, kw]``
             - output: ``[C_out, |G|, J, kh * kw]``
         """
-        return _gather_per_element(weight.flatten(2), tables["turn_index"])
+        return _gather_per_element(weight.flatten(2), tables["rotate_index"])
 
-    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel on the group by every element, ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)``.
 
         Shape:
             - weight: ``[C_out, C_in, |G|, kh, kw]``
             - output: ``[C_out, |G|, C_in * |G|, kh * kw]``
         """
-        moved = _gather_per_element(weight.flatten(2), tables["turn_and_shift_index"])
+        moved = _gather_per_element(weight.flatten(2), tables["rotate_and_shift_index"])
         return moved.view(*moved.shape[:2], -1, math.prod(self.kernel_size))
 
 
 @cache
-def _turn_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+def _rotate_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """Return for each element the flat tap of ``k`` that each tap of ``L_g k`` is read from."""
     # In plain Python: under `torch.device("meta")` or a FakeTensorMode a tensor could not be read.
     rows, columns = kernel_size
@@ -187,12 +187,12 @@ def _turn_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, 
 
 
 @cache
-def _turn_and_shift_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
+def _rotate_and_shift_index(group: Group, kernel_size: tuple[int, int]) -> tuple[tuple[int, ...], ...]:
     """Return the same for kernels on the group, ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)``, with elements and taps flat."""
     area = math.prod(kernel_size)
     return tuple(
         tuple(plane * area + tap for plane in planes for tap in taps)
-        for planes, taps in zip(_left_quotients(group), _turn_index(group, kernel_size), strict=True)
+        for planes, taps in zip(_left_quotients(group), _rotate_index(group, kernel_size), strict=True)
     )
 
 
@@ -233,7 +233,7 @@ class SteerableFilters:
         >>> from gconv_ga.filters import SteerableFilters
         >>> from gconv_ga.groups import C8
         >>> filters = SteerableFilters(C8, (5, 5))
-        >>> filters.turn(torch.randn(8, 3, *filters.shape), filters.tables()).shape
+        >>> filters.rotate(torch.randn(8, 3, *filters.shape), filters.tables()).shape
         torch.Size([8, 8, 3, 25])
     """
 
@@ -267,7 +267,7 @@ class SteerableFilters:
         return (len(self.basis),)
 
     def tables(self) -> dict[str, Tensor]:
-        """Return the tensors that `turn` and `turn_and_shift` look up, by name, as new tensors, floats in float64.
+        """Return the tensors that `rotate` and `rotate_and_shift` look up, by name, as new tensors, floats in float64.
 
         A table that is rounded to a coarser dtype and then converted back has lost digits: make it anew instead.
         """
@@ -275,13 +275,13 @@ class SteerableFilters:
         functions = self.basis.kernels.flatten(2).transpose(0, 1).contiguous()
         planes = torch.tensor(_left_quotients(self.group))
         tables = {
-            "turned_functions": functions,
+            "rotated_functions": functions,
             "shift_index": (planes.unsqueeze(2) * count + torch.arange(count)).flatten(1),
         }
         # Matrices as small as those of 3 x 3 kernels multiply twice as fast in pairs, zeros included: measured on a CPU
         # with 2 to 9 functions. At 5 x 5 pairs gain nothing.
         if functions.shape[2] <= 9 and self.group.order % 2 == 0:
-            tables["turned_pairs"] = torch.stack([torch.block_diag(each, each) for each in functions])
+            tables["rotated_pairs"] = torch.stack([torch.block_diag(each, each) for each in functions])
         return tables
 
     def variance(self, channels: float, *, rectified: bool) -> Tensor:
@@ -304,16 +304,16 @@ class SteerableFilters:
         spread = torch.tensor(self.basis.spread, dtype=torch.float64)
         return spread.square() * (2.0 if rectified else 1.0) / (channels * energy)
 
-    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel by every element, ``L_g k``.
 
         Shape:
             - weight: ``[C_out, J, F]``
             - output: ``[C_out, |G|, J, k * k]``
         """
-        return weight.unsqueeze(1) @ tables["turned_functions"].to(weight.dtype)
+        return weight.unsqueeze(1) @ tables["rotated_functions"].to(weight.dtype)
 
-    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Transform every kernel on the group by every element, ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)``.
 
         Shape:
@@ -322,6 +322,6 @@ class SteerableFilters:
         """
         # Permute the planes before the product, while they have F numbers and not k^2.
         permuted = _gather_per_element(weight.flatten(2), tables["shift_index"])
-        blocks = tables.get("turned_pairs", tables["turned_functions"]).to(weight.dtype)
+        blocks = tables.get("rotated_pairs", tables["rotated_functions"]).to(weight.dtype)
         moved = permuted.view(*permuted.shape[:2], -1, blocks.shape[1]) @ blocks
         return moved.view(*moved.shape[:2], -1, self.kernel_size[0] ** 2)

@@ -102,21 +102,21 @@ class OnePlaneFilters(_EscnnFilters):
         return (len(self.functions),)
 
     def tables(self) -> dict[str, Tensor]:
-        """Return the tables that `turn` and `turn_and_shift` need on the weight's device, as new tensors on the CPU."""
+        """Return the tables that `rotate` and `rotate_and_shift` need on the weight's device, as new CPU tensors."""
         shifts = [self.group.products[self.group.inverse(g)] for g in range(self.group.order)]
         rotated = self.functions.double().transpose(0, 1).contiguous()
-        return {"turned_functions": rotated, "shift_index": torch.tensor(shifts)}
+        return {"rotated_functions": rotated, "shift_index": torch.tensor(shifts)}
 
-    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Rotate every kernel by every element.
 
         Shape:
             - weight: ``[C_out, J, F]``
             - output: ``[C_out, |G|, J, kh * kw]``
         """
-        return weight.unsqueeze(1) @ tables["turned_functions"].to(weight.dtype)
+        return weight.unsqueeze(1) @ tables["rotated_functions"].to(weight.dtype)
 
-    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Move every kernel on the group by every element.
 
         Shape:
@@ -124,7 +124,7 @@ class OnePlaneFilters(_EscnnFilters):
             - output: ``[C_out, |G|, C_in * |G|, kh * kw]``
         """
         shifted = weight[:, :, tables["shift_index"]].transpose(1, 2).flatten(2, 3)
-        return shifted @ tables["turned_functions"].to(weight.dtype)
+        return shifted @ tables["rotated_functions"].to(weight.dtype)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +159,7 @@ class AllPlanesFilters(_EscnnFilters):
         """Return no table: layers share the one of this object."""
         return {}
 
-    def turn(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Refuse kernels of one plane, which are not made of these functions.
 
         Raises:
@@ -167,7 +167,7 @@ class AllPlanesFilters(_EscnnFilters):
         """
         raise invalid("filters", "made for kernels of one plane", self, "these are for a GroupConv2d with all its taps")
 
-    def turn_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
+    def rotate_and_shift(self, weight: Tensor, tables: Mapping[str, Tensor]) -> Tensor:
         """Move every kernel on the group by every element.
 
         Shape:

@@ -404,7 +404,7 @@ def read_kernels(conv: Any) -> Tensor:
     with torch.no_grad():
         if isinstance(conv, nn.Conv2d):
             return conv.weight.detach().double().flatten(2)[:, :, None, None]
-        stack = conv.turned_kernels().detach().double()
+        stack = conv.rotated_kernels().detach().double()
     channels, order = conv.in_channels // conv.groups, conv.group.order
     planes = stack.unflatten(2, (channels, -1)).transpose(1, 2)
     if isinstance(conv, gnn.LiftingConv2d) or planes.shape[3] == order:

@@ -152,7 +152,7 @@ class _Convolution(KeepsKernels):
         # A layer that was made on the meta device has no tables until it is loaded.
         self._fill_tables()
 
-    def turned_kernels(self) -> Tensor:
+    def rotated_kernels(self) -> Tensor:
         """Return the stack of transformed kernels, ``[C_out, |G|, J, kh * kw]``; cached in eval mode."""
         return self._kernels().stack
 
@@ -171,8 +171,8 @@ class _Convolution(KeepsKernels):
         """Return the stack of transformed kernels for the free weight; here, for a weight with planes."""
         tables = dict(self.named_buffers())
         if self._mixes_all:
-            return self.filters.turn_and_shift(fill_absent_planes(weight, self.taps, self.group), tables)
-        return self.filters.turn(weight.flatten(1, 2), tables)
+            return self.filters.rotate_and_shift(fill_absent_planes(weight, self.taps, self.group), tables)
+        return self.filters.rotate(weight.flatten(1, 2), tables)
 
     def _correlate(self, x: Tensor) -> Tensor:
         """Compute `correlate`; if one plain convolution suffices, call it directly, which saves time in eval mode."""
@@ -286,7 +286,7 @@ class LiftingConv2d(_Convolution):
         return self.in_channels // self.groups, False
 
     def _transform(self, weight: Tensor) -> Tensor:
-        return self.filters.turn(weight, dict(self.named_buffers()))
+        return self.filters.rotate(weight, dict(self.named_buffers()))
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 4 or input.shape[1] != self.in_channels:

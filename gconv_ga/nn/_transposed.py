@@ -138,7 +138,7 @@ class GroupConvTranspose2d(_Convolution):
             raise wrong_shape("input", f"[B, C, |G|, H, W] larger than what padding={self.padding} crops", input)
         self._warn_if_inexact(extra)
         sources = None if self._mixes_all else self.sources
-        out = correlate_transposed(input, self.turned_kernels(), self.geometry, extra, self.groups, sources)
+        out = correlate_transposed(input, self.rotated_kernels(), self.geometry, extra, self.groups, sources)
         # Under autocast the sum would be float32 otherwise.
         return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)
 

@@ -73,7 +73,7 @@ def lifting_conv2d(
     if x.ndim != 4 or x.shape[1] != weight.shape[1] * groups:
         raise wrong_shape("x", f"[B, C={weight.shape[1] * groups}, H, W]", x)
     filters = GridFilters(symmetry, (weight.shape[2], weight.shape[3]))
-    kernels = filters.turn(weight, _tables_on(weight.device, filters))
+    kernels = filters.rotate(weight, _tables_on(weight.device, filters))
     strides, dilations = as_pair("stride", stride, minimum=1), as_pair("dilation", dilation, minimum=1)
     geometry = make_geometry(symmetry, filters.kernel_size, strides, padding, dilations)
     return correlate(x, kernels, bias, geometry, groups, padding_mode)
@@ -130,9 +130,9 @@ def group_conv2d(
     geometry = make_geometry(symmetry, filters.kernel_size, strides, padding, dilations)
     if gathering_is_faster(len(taps), symmetry.order, weight.shape[0] // groups):
         neighbours = torch.tensor(neighbour_table(symmetry, taps), device=f.device)
-        x, kernels = gather_neighbours(f, neighbours), filters.turn(weight.flatten(1, 2), tables)
+        x, kernels = gather_neighbours(f, neighbours), filters.rotate(weight.flatten(1, 2), tables)
     else:
-        x, kernels = f.flatten(1, 2), filters.turn_and_shift(fill_absent_planes(weight, taps, symmetry), tables)
+        x, kernels = f.flatten(1, 2), filters.rotate_and_shift(fill_absent_planes(weight, taps, symmetry), tables)
     return correlate(x, kernels, bias, geometry, groups, padding_mode)
 
 

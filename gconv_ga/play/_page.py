@@ -182,7 +182,7 @@ def _basis(filters: Filters) -> list[list[list[float]]]:
     """
     count = _basis_size(filters)
     single = torch.eye(count, dtype=torch.float64).view(count, 1, *filters.shape)
-    stack = filters.turn(single, filters.tables())
+    stack = filters.rotate(single, filters.tables())
     rotated: list[list[list[float]]] = stack[:, :, 0].transpose(0, 1).tolist()
     return rotated
 

@@ -117,7 +117,7 @@ def test_turned_gradients_are_gradients_of_the_turned_image(name, g, order):
 
 
 @pytest.mark.parametrize("group", [C12, D8], ids=str)
-def test_maps_on_the_group_turn_and_shift(group):
+def test_maps_on_the_group_rotate_and_shift(group):
     f = torch.stack([smooth(*positions()) * (h + 1) for h in range(group.order)])
     for g in range(1, group.order):
         moved = RegularField()(f, group, g)

@@ -57,7 +57,7 @@ def test_quarter_turns_of_finer_groups_are_the_same_moves():
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 @pytest.mark.parametrize("group", [C4, D4], ids=str)
-def test_maps_on_the_group_turn_and_shift(group, size):
+def test_maps_on_the_group_rotate_and_shift(group, size):
     """``(L_g f)(y, h) = f(g^-1 y, g^-1 h)``, one element at a time."""
     f = shuffled((2, 3, group.order, *size), seed=0)
     for g in range(group.order):

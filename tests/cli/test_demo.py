@@ -56,7 +56,7 @@ def test_the_equivariant_network_changes_no_label(results):
     ours, *plain = (each["scores"] for each in results["networks"])
     assert ours["upright"] > 0.3, "an empty mask would not change either"
     assert ours["changed"] < 1e-4
-    assert ours["turned"] == pytest.approx(ours["upright"], abs=1e-3)
+    assert ours["rotated"] == pytest.approx(ours["upright"], abs=1e-3)
     assert all(scores["changed"] > ours["changed"] for scores in plain)
 
 
@@ -66,7 +66,7 @@ def test_the_table_shows_the_numbers(done, results):
         (line,) = [line for line in lines if f"│ {each['name']} " in line]
         scores = each["scores"]
         for cell in (
-            f"{scores['upright']:.3f}", f"{scores['turned']:.3f}", f"{100 * scores['changed']:.3f} %",
+            f"{scores['upright']:.3f}", f"{scores['rotated']:.3f}", f"{100 * scores['changed']:.3f} %",
             f"{each['parameters']:,}",
         ):  # fmt: skip
             assert f" {cell} " in line

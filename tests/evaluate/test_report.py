@@ -44,7 +44,7 @@ def test_scores_are_means_over_the_images_that_have_one(report):
 def test_angles_are_means_over_images_and_over_angles(report):
     assert list(report["dice_by_angle"]) == ["0", "45", "90", "135", "180", "225", "270", "315"]
     assert report["dice_by_angle"]["90"] == pytest.approx(0.8)
-    assert report["dice_turned"] == pytest.approx(sum(ANGLES[1:]) / 7)
+    assert report["dice_rotated"] == pytest.approx(sum(ANGLES[1:]) / 7)
     assert report["changed_by_angle"]["45"] == pytest.approx(2 * 0.5 / 3)
     assert report["changed"] == pytest.approx(2 * (0.1 + 0.2 + 0.3) / 9), "rotations by multiples of 90 degrees alone"
 

@@ -169,7 +169,7 @@ def test_an_equivariant_network_changes_no_label(group, generator):
     masks = predict_labels(net, images)
     assert masks.unique().tolist() == [0, 1]
     scores = orientation_scores(net, images, masks, classes=2, group=group)
-    assert vars(scores) == pytest.approx({"upright": 1.0, "turned": 1.0, "worst": 1.0, "changed": 0.0})
+    assert vars(scores) == pytest.approx({"upright": 1.0, "rotated": 1.0, "worst": 1.0, "changed": 0.0})
 
 
 def test_off_the_grid_what_comes_from_outside_is_left_out():

@@ -22,7 +22,7 @@ def turned_kernel(coefficients, filters, g):
     return sum(w * b[g] for w, b in zip(coefficients.tolist(), filters.basis.kernels, strict=True))
 
 
-def slow_turn_and_shift(weight, filters):
+def slow_rotate_and_shift(weight, filters):
     """Compute ``(L_g k)(y, h) = k(g^-1 y, g^-1 h)`` in loops: ``[C_out, |G|, C_in * |G|, k * k]``."""
     out, channels, order, _ = weight.shape
     group, found = filters.group, []
@@ -41,10 +41,10 @@ def random(generator, *shape, dtype=torch.float64):
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("name", GROUPS)
-def test_turn_is_the_sum_of_turned_functions(name, kernel_size, generator):
+def test_rotate_is_the_sum_of_rotated_functions(name, kernel_size, generator):
     filters = SteerableFilters(as_group(name), (kernel_size, kernel_size))
     weight = random(generator, 2, 3, *filters.shape)
-    turned = filters.turn(weight, filters.tables())
+    turned = filters.rotate(weight, filters.tables())
     assert turned.shape == (2, filters.group.order, 3, kernel_size**2)
     for o, g, j in torch.cartesian_prod(*map(torch.arange, turned.shape[:3])).tolist():
         expected = turned_kernel(weight[o, j], filters, g).flatten()
@@ -53,10 +53,10 @@ def test_turn_is_the_sum_of_turned_functions(name, kernel_size, generator):
 
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("name", GROUPS)
-def test_turn_and_shift_is_what_the_loops_say(name, kernel_size, generator):
+def test_rotate_and_shift_is_what_the_loops_say(name, kernel_size, generator):
     filters = SteerableFilters(as_group(name), (kernel_size, kernel_size))
     weight = random(generator, 2, 2, filters.group.order, *filters.shape)
-    got, expected = filters.turn_and_shift(weight, filters.tables()), slow_turn_and_shift(weight, filters)
+    got, expected = filters.rotate_and_shift(weight, filters.tables()), slow_rotate_and_shift(weight, filters)
     assert got.shape == expected.shape
     assert (got - expected).abs().max() <= TIGHT * expected.abs().max()
 
@@ -72,7 +72,7 @@ class ShiftedTheWrongWay(SteerableFilters):
 def test_planes_shifted_the_wrong_way_are_seen(name, generator):
     filters = ShiftedTheWrongWay(as_group(name), (3, 3))
     weight = random(generator, 1, 1, filters.group.order, *filters.shape)
-    miss = filters.turn_and_shift(weight, filters.tables()) - slow_turn_and_shift(weight, filters)
+    miss = filters.rotate_and_shift(weight, filters.tables()) - slow_rotate_and_shift(weight, filters)
     assert miss.abs().max() > 0.1
 
 
@@ -83,7 +83,7 @@ def test_exact_elements_move_the_taps_of_the_kernel(name, dtype, device, generat
     filters = SteerableFilters(as_group(name), (5, 5))
     tables = {key: table.to(device) for key, table in filters.tables().items()}
     weight = random(generator, 4, 2, *filters.shape, dtype=dtype).to(device)
-    turned = filters.turn(weight, tables).unflatten(-1, (5, 5))
+    turned = filters.rotate(weight, tables).unflatten(-1, (5, 5))
     assert turned.dtype == dtype
     n = filters.group.n
     for quarters in range(4):
@@ -100,7 +100,7 @@ def test_gradients(group_axis, generator):
     tables = filters.tables()
     shape = (1, 2, 6, *filters.shape) if group_axis else (1, 2, *filters.shape)
     weight = random(generator, *shape).requires_grad_()
-    expand = filters.turn_and_shift if group_axis else filters.turn
+    expand = filters.rotate_and_shift if group_axis else filters.rotate
     assert torch.autograd.gradcheck(lambda w: expand(w, tables), (weight,))
     assert torch.autograd.gradgradcheck(lambda w: expand(w, tables), (weight,))
 
@@ -122,10 +122,10 @@ def second_moments(filters, variance, generator):
     for channels in (1, fields * order, fields * order):
         if channels == 1:
             weight = random(generator, fields, 1, *filters.shape) * variance(1, False) ** 0.5
-            kernel = filters.turn(weight, tables)
+            kernel = filters.rotate(weight, tables)
         else:
             weight = random(generator, fields, fields, order, *filters.shape) * variance(channels, True) ** 0.5
-            kernel = filters.turn_and_shift(weight, tables)
+            kernel = filters.rotate_and_shift(weight, tables)
         kernel = kernel.flatten(0, 1).unflatten(-1, (size, size))
         x = F.conv2d(F.pad(x, 4 * [size // 2], mode="circular"), kernel)
         moments.append(x.square().mean())

@@ -57,7 +57,7 @@ def test_a_diagonal_axis_has_another_order():
 
 
 @pytest.mark.parametrize("name", EXACT)
-def test_kernels_between_maps_turn_and_shift(name):
+def test_kernels_between_maps_rotate_and_shift(name):
     group = as_group(name[:2])
     space, kernel = kernels(name, 3, into="r")
     kernel = kernel[places(space)][:, places(space)]

@@ -67,7 +67,7 @@ def test_a_few_taps_of_many_fields_go_back():
     """Such a layer depends on an orientation's neighbours only, and they are not symmetric about it."""
     ours = gnn.GroupConv2d(2, 32, 3, group="D4", group_kernel_size=2).double()
     x = torch.randn(1, 2, 8, 7, 8, dtype=torch.float64)
-    assert ours.turned_kernels().shape[2] == 2 * 2
+    assert ours.rotated_kernels().shape[2] == 2 * 2
     assert relative(theirs_on(to_escnn(ours), x), ours(x).flatten(1, 2)) <= ROUNDING
 
 

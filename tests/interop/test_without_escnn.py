@@ -93,7 +93,7 @@ def tables(name, kernel_size=3):
     steerable = SteerableFilters(group, (kernel_size, kernel_size))
     one = steerable.basis.kernels.flatten(2)
     weights = torch.eye(group.order * len(one), dtype=torch.float64).view(-1, 1, group.order, len(one))
-    full = steerable.turn_and_shift(weights, steerable.tables())
+    full = steerable.rotate_and_shift(weights, steerable.tables())
     return steerable, OnePlaneFilters(group, (3, 3), one), AllPlanesFilters(group, (3, 3), full)
 
 
@@ -104,11 +104,11 @@ def test_tables_make_the_kernels_that_the_same_functions_make_elsewhere(name, ge
         assert isinstance(filters, Filters)
         assert filters.shape == steerable.shape
     weight = torch.randn(3, 2, steerable.group.order, *steerable.shape, generator=generator, dtype=torch.float64)
-    expected = steerable.turn_and_shift(weight, steerable.tables())
+    expected = steerable.rotate_and_shift(weight, steerable.tables())
     for filters in (one, full):
-        assert relative(filters.turn_and_shift(weight, filters.tables()), expected) <= TIGHT
-    turned = one.turn(weight[:, :, 0], one.tables())
-    assert relative(turned, steerable.turn(weight[:, :, 0], steerable.tables())) <= TIGHT
+        assert relative(filters.rotate_and_shift(weight, filters.tables()), expected) <= TIGHT
+    turned = one.rotate(weight[:, :, 0], one.tables())
+    assert relative(turned, steerable.rotate(weight[:, :, 0], steerable.tables())) <= TIGHT
 
 
 @pytest.mark.parametrize("name", ["C4", "D3"])
@@ -116,8 +116,8 @@ def test_functions_in_another_order_would_be_seen(name, generator):
     steerable, _, full = tables(name)
     weight = torch.randn(3, 2, steerable.group.order, *steerable.shape, generator=generator, dtype=torch.float64)
     other = AllPlanesFilters(full.group, (3, 3), full.functions.transpose(1, 2))
-    expected = steerable.turn_and_shift(weight, steerable.tables())
-    assert relative(other.turn_and_shift(weight, other.tables()), expected) > 0.1
+    expected = steerable.rotate_and_shift(weight, steerable.tables())
+    assert relative(other.rotate_and_shift(weight, other.tables()), expected) > 0.1
 
 
 def test_tables_of_all_planes_are_for_layers_with_all_planes():

@@ -114,7 +114,7 @@ def test_every_tensor_is_where_the_layer_is(name, mode):
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.parametrize("table", ["turn_and_shift_index", "bias"])
+@pytest.mark.parametrize("table", ["rotate_and_shift_index", "bias"])
 def test_a_tensor_left_behind_is_seen(table):
     with FakeTensorMode():
         layer = USES["GroupConv2d"].make("C4", device="cuda")
