@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from .._validate import invalid, one_of
 from ..actions import LabelMask, as_actions, nest_leaves
 from ..groups import Group, as_group
+from ..nn import LiftingConv2d
 from ._computed import OwnConv2d, OwnConvTranspose2d
 from ._copying import copy_network
 from ._layers import (
@@ -118,6 +119,9 @@ def convert(
         raise invalid("group", "one of C1, C2, C4, D1, D2, D4", symmetry.name, advice)
     if not isinstance(model, nn.Module):
         raise invalid("model", "a torch.nn.Module", model)
+    if isinstance(model, ConvertedNetwork) and model.group.name == symmetry.name:
+        text = f"model is converted already, to {symmetry.name}: it is equivariant, and needs no conversion."
+        raise NotConvertible(text, model.report)
     one_of("dropout", dropout, ("independent", "tied"))
     inputs = _as_arguments(example)
     actions = as_actions(in_action, "in_action"), as_actions(out_action, "out_action")
@@ -351,6 +355,9 @@ def decide(module: nn.Module, group: Group) -> Decision | None:
     decision = _decide_convolution(module) or _decide_by_window(module, group)
     if decision is not None:
         return decision
+    if isinstance(module, LiftingConv2d):
+        why = "a layer of gconv_ga.nn; a network of these is equivariant by design, and needs no conversion"
+        return Decision("refuse", why)
     if isinstance(module, nn.LayerNorm):
         if len(module.normalized_shape) == 1:
             return Decision("keep", "normalizes channels")

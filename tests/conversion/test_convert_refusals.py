@@ -10,6 +10,7 @@ from slow_average import relative, slow_average
 from tolerances import TOLERANCES
 from torch import nn
 
+from gconv_ga import nn as gnn
 from gconv_ga.actions import Points
 from gconv_ga.conversion import ConversionReport, NotConvertible, convert
 
@@ -349,6 +350,18 @@ def test_what_one_orientation_fails_at_is_named():
 def test_what_the_plain_network_refuses_is_told_in_its_own_words():
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 2 channels"):
         convert(conv(), "C4", image(1, 2, 16, 20))
+
+
+def test_networks_that_are_equivariant_are_told_that_they_need_no_conversion():
+    by_design = gnn.LiftingConv2d(3, 4, 3, group="C4")
+    with pytest.raises(
+        NotConvertible,
+        match=r"0 \(LiftingConv2d\): a layer of gconv_ga.nn; .* equivariant by design, and needs no conv",
+    ):
+        convert(nn.Sequential(by_design, gnn.GroupPool("C4")), "C4", X)
+    net = convert(nn.Sequential(conv()), "C4", X)
+    with pytest.raises(NotConvertible, match=r"model is converted already, to C4: .* needs no conversion"):
+        convert(net, "C4", X)
 
 
 def test_transformers_are_refused():
