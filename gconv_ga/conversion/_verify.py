@@ -132,7 +132,12 @@ class Verification:
                     "the mean in place of a sample"
                 )
                 raise NotConvertible(text, self.net.report)
-        distances = [float((a.value - b).abs().max()) for a, (_, b), _ in pairs if isinstance(b, Tensor) and b.numel()]
+        # Detections differ in number.
+        distances = [
+            float((a.value - b).abs().max()) if a.value.shape == b.shape else float("inf")
+            for a, (_, b), _ in pairs
+            if isinstance(b, Tensor) and b.numel()
+        ]
         if all(distance == 0 for distance in distances):
             takes = "one that the model's output depends on"
             advice = "the output does not change when its pixels are shuffled; use another example"
