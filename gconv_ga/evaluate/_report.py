@@ -2,6 +2,7 @@
 
 import base64
 import tempfile
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -239,7 +240,9 @@ def _dice_by_angle(report: Mapping[str, Any]) -> Any:
     figure, axes = chart("angle in degrees", "Dice")
     for each, colour in zip([report, *([report["against"]] if "against" in report else [])], PALETTE, strict=False):
         points = [(int(angle), score) for angle, score in each["dice_by_angle"].items() if score is not None]
-        axes.plot([angle for angle, _ in points], [score for _, score in points], "o-", color=colour, label=each["run"])
+        # Any path: a long one is wrapped, "$" is no mathematics, and a label beginning with "_" would be left out.
+        name = " " + "\n".join(textwrap.wrap(each["run"], 60)).replace("$", r"\$")
+        axes.plot([angle for angle, _ in points], [score for _, score in points], "o-", color=colour, label=name)
     if "against" in report:
         axes.legend(frameon=False)
     axes.set_ylim(0, 1)

@@ -1,5 +1,6 @@
 """The report of an evaluation: its numbers by hand, and a page in which no name is taken for HTML."""
 
+import io
 import json
 
 import pytest
@@ -15,7 +16,7 @@ from gconv_ga.evaluate import (
     evaluation_report,
     page,
 )
-from gconv_ga.evaluate._report import _image_panels
+from gconv_ga.evaluate._report import _dice_by_angle, _image_panels
 from gconv_ga.objects import ObjectChanges, ObjectScores
 
 CLASSES = ("background", "<i>cell</i>")
@@ -146,3 +147,12 @@ def test_objects_are_shown_where_true_ones_are_known():
     assert "found, 12 true" in " ".join(drawn.split())
     assert "</i>&lt;i&gt;cell&lt;/i&gt;</span>" in alone
     assert "</i>&lt;i&gt;cell&lt;/i&gt;</span>" not in drawn
+
+
+def test_the_legend_holds_the_whole_path_of_a_run_whatever_it_is():
+    names = ["_" + "run$" * 60, "folder/" * 40]
+    first, second = ({"run": name, "dice_by_angle": {"0": 0.5, "90": 0.6}} for name in names)
+    figure = _dice_by_angle({**first, "against": second})
+    figure.savefig(io.BytesIO())  # a warning of the layout is an error here
+    shown = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert ["".join(text.split()).replace("\\$", "$") for text in shown] == names
