@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from result_rows import append_row, read_rows
+from result_rows import append_row, missing, read_rows
 from result_tables import markdown_table
 from segmentation_tasks import TASKS, quick_parts, read_parts
 from study_training import VALIDATION, Selection, draw
@@ -133,13 +133,15 @@ def main(arguments: Sequence[str] | None = None) -> list[Row]:
         parser.error("--out or --table is needed")
     if args.table is None:
         torch.set_num_threads(1)  # times are those of one thread
-        for seed, option, task in itertools.product(range(args.seeds), args.options, args.tasks):
-            recipe = QUICK if args.quick else OPTIONS[option]
-            cell = {"task": task, "option": option, "seed": seed, "quick": args.quick} | asdict(recipe)
-            if any(cell.items() <= row.items() for row in read_rows(args.out)):
-                continue
-            append_row(args.out, cell | (row := run(task, recipe, seed, quick=args.quick)))
-            print(task, option, seed, row, flush=True)
+        recipes = dict.fromkeys(OPTIONS, QUICK) if args.quick else OPTIONS
+        cells = (
+            {"task": task, "option": option, "seed": seed, "quick": args.quick} | asdict(recipes[option])
+            for seed, option, task in itertools.product(range(args.seeds), args.options, args.tasks)
+        )
+        for cell in missing(args.out, cells):
+            row = run(cell["task"], recipes[cell["option"]], cell["seed"], quick=args.quick)
+            append_row(args.out, cell | row)
+            print(cell["task"], cell["option"], cell["seed"], row, flush=True)
     rows = [row for row in read_rows(args.table or args.out) if row["quick"] == args.quick]
     print(*tables(rows), sep="\n\n")
     return rows

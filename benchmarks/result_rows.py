@@ -1,6 +1,7 @@
 """Results as JSON lines, one line per training run, so that an interrupted benchmark can be continued."""
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,3 +22,10 @@ def append_row(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
+
+
+def missing(path: Path, cells: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield the cells that no row of the file contains at that moment."""
+    for cell in cells:
+        if not any(cell.items() <= row.items() for row in read_rows(path)):
+            yield cell

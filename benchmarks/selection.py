@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from result_rows import append_row, read_rows
+from result_rows import append_row, missing, read_rows
 from result_tables import markdown_table
 from segmentation_tasks import TASKS, quick_parts, read_parts
 from study_candidates import CANDIDATES
@@ -122,12 +122,14 @@ def main(arguments: Sequence[str] | None = None) -> list[dict[str, Any]]:
         parser.error("--out or --table is needed")
     if args.table is None:
         torch.set_num_threads(1)
-        cells = itertools.product([10] if args.quick else args.steps, range(args.seeds), args.tasks, args.methods)
-        for steps, seed, task, method in cells:
-            cell = {"task": task, "method": method, "steps": steps, "seed": seed, "quick": args.quick}
-            if any(cell.items() <= row.items() for row in read_rows(args.out)):
-                continue
-            append_row(args.out, cell | run(task, method, steps, seed, quick=args.quick))
+        order = itertools.product([10] if args.quick else args.steps, range(args.seeds), args.tasks, args.methods)
+        cells = (
+            {"task": task, "method": method, "steps": steps, "seed": seed, "quick": args.quick}
+            for steps, seed, task, method in order
+        )
+        for cell in missing(args.out, cells):
+            row = run(cell["task"], cell["method"], cell["steps"], cell["seed"], quick=args.quick)
+            append_row(args.out, cell | row)
             print(*cell.values(), flush=True)
     rows = [row for row in read_rows(args.table or args.out) if row["quick"] == args.quick]
     print(*tables(rows), sep="\n\n")

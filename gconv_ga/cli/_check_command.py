@@ -122,7 +122,7 @@ def check(
 
 def _maps_are_equivariant(network: "nn.Module", name: str, image: "Tensor", tolerance: float | None) -> bool:
     """Return whether the maps of a network for objects, which its forward does not return, are equivariant; say so."""
-    from ..checks import equivariance_error
+    from ..checks import assert_equivariant
     from ..models import ObjectUNet
 
     if not isinstance(network, ObjectUNet):
@@ -132,12 +132,13 @@ def _maps_are_equivariant(network: "nn.Module", name: str, image: "Tensor", tole
         found = network.maps(x)
         return found[:, :-2], found[:, -2:]
 
-    error = float(equivariance_error(maps, name, image, out_action=("scalar", "vector")).max())
-    good = error <= (1e-10 if tolerance is None else tolerance)
-    print(
-        f"Its maps, distance and flow included, {'have' if good else 'do not pass: they have'} an error of {error:.1e}."
-    )
-    return good
+    try:
+        assert_equivariant(maps, name, image, out_action=("scalar", "vector"), tolerance=tolerance)
+    except AssertionError as error:
+        print(f"Its maps (distance and flow) are not equivariant: {error}")
+        return False
+    print("Its maps (distance and flow) are equivariant too.")
+    return True
 
 
 def _group_to_test(network: "nn.Module") -> str:
