@@ -173,7 +173,6 @@ class ConvertedNetwork(nn.Module):
         self.tied = tied
         self.report = report
         self.orientation_moves = grid_moves(group)
-        mark_constants(model)
         self.register_state_dict_post_hook(_remove_prefix)
         self.register_load_state_dict_pre_hook(_add_prefix)
         self.register_load_state_dict_post_hook(_restore_versions)
