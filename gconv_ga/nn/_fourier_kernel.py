@@ -537,6 +537,8 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     grad_bias = grad.sum((0, 2, 3, 4)) if ctx.has_bias and need_bias else None
     needs = need_x, need_weight, need_taps and taps is not None
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # the gradient is to be differentiated
+        # Hooks of these tensors are for the gradient that is returned, not for its computation.
+        x, weight, taps = x.view_as(x), weight.view_as(weight), None if taps is None else taps.view_as(taps)
         needed = [tensor for tensor, need in zip((x, weight, taps), needs, strict=True) if need]
         y = fourier_reference(x, mix(join_planes(weight, taps), ctx.key), ctx.key, ctx.padding)
         grads = iter(torch.autograd.grad(y, needed, grad, create_graph=True) if needed else ())

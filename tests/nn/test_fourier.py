@@ -172,6 +172,21 @@ def test_double_backward():
 
 
 @needs_library
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_hooks_of_input_and_weight_run_once(create_graph):
+    """Hooks that change gradients, also where the gradient is to be differentiated (a gradient penalty)."""
+    conv = make("C8")
+    inputs = image(conv).requires_grad_(), conv.weight
+    with gnn.algorithm("dense"):
+        expected = torch.autograd.grad(conv(inputs[0]).square().sum(), inputs)
+    for tensor in inputs:
+        tensor.register_hook(lambda grad: 3 * grad)
+    with gnn.algorithm("fourier"):
+        found = torch.autograd.grad(conv(inputs[0]).square().sum(), inputs, create_graph=create_graph)
+    assert all(relative(a, 3 * b) < 1e-12 for a, b in zip(found, expected, strict=True))
+
+
+@needs_library
 def test_compiled_as_one_graph():
     conv = make("D4")
     x = image(conv)
