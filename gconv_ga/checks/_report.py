@@ -143,8 +143,9 @@ def equivariance_report(
     ``m(L_g z)`` is compared with ``L_g m(z)`` for its own input ``z``, so a part is not blamed for the parts before it.
     The action ``L_g`` inside the module is inferred from the shape: ``[B, C, H, W]`` scalar, ``[B, C, |G|, H, W]``
     regular, up to two axes invariant; `torch.nn.Linear` and `torch.nn.LayerNorm` take ``[B, H, W, C]``. If the module
-    has an attribute ``group`` that is a larger group, regular fields of that group are recognized too. Parts with other
-    shapes are listed as not tested.
+    has an attribute ``group`` that is a larger group, regular fields of that group are recognized too; if that group
+    does not contain the one to test, the module is tested as a whole only. Parts with other shapes are listed as not
+    tested.
 
     A part inside another one that is equivariant as a whole does no harm. If a part is not equivariant although its own
     parts are, the fault lies in its forward: a slice, a reshape, a padding, a parameter that depends on the position.
@@ -197,6 +198,8 @@ def equivariance_report(
     with restoring_state(module, tensors):
         known = [*leaves, *_known_outputs(module, inputs, out_action)]
         recorded = record_calls(module, inputs)
+        if made_for is not None:  # its feature maps are those of another group
+            recorded = recorded[:1]
         results: list[PartResult] = []
         for done, part in enumerate(recorded, start=1):
             if parts == "all" or not _is_inside_fine_part(part, results):

@@ -54,6 +54,20 @@ def test_regular_fields_of_a_larger_group_are_known_under_a_part_of_it(whole, pa
     assert blamed(broken) == ["encoder.blocks.0.2"]
 
 
+@pytest.mark.parametrize("parts", ["all", "suspect"])
+@pytest.mark.parametrize(("own", "tested"), [("C1", "C4"), ("C8", "D4"), ("C4", "C8")])
+def test_of_a_network_for_another_group_only_the_whole_is_tested(own, tested, parts):
+    """Its maps with 1 or 8 elements are no regular fields of the group to test, though D4 and C8 have 8 as well."""
+    net, x = EquivariantUNet(1, 2, group=own, width=1, depth=2).double().eval(), image(1, 1, 16, 16)
+    report = equivariance_report(net, tested, x, parts=parts, tolerance=1e-6)
+    assert [row.path for row in report.rows] == [""]
+    assert row(report, "").error == pytest.approx(float(equivariance_error(net, tested, x).max()), rel=1e-12)
+    assert str(report).count("\n") == 3
+    assert report.worst.why == (
+        f"Give it a group that contains {tested}: it is made for {own}, and need not be equivariant under more."
+    )
+
+
 def test_errors_are_those_of_the_parts_alone():
     """Each one is `equivariance_error` of that part on its own input, computed here by hand."""
     net, x = symmetric_net(), image(2, 1, 6, 6)

@@ -86,6 +86,7 @@ def test_a_baseline_is_tested_under_c4_and_is_not_equivariant(invoke, networks):
     result = invoke("check", "--model", f"{networks}:baseline", "--channels", 2, "--size", "32x32", code=1)
     assert "EquivariantUNet is not equivariant under C4: it is made for C1." in result.stdout
     assert "Give it a group that contains C4: it is made for C1" in result.stdout
+    assert "not tested" not in result.stdout, "its parts have no regular fields of C4"
     assert "forward" not in result.stdout
     assert "were tested. --group" not in result.stdout
 
