@@ -43,6 +43,14 @@ class OneLineErrors(TyperGroup):
             print(f"gconv-ga: {printable(text)}", file=sys.stderr)
         sys.exit(code if isinstance(code, int) else 0)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command, and say so if it is stopped by Ctrl-C, where it has not said more itself."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            print("gconv-ga: stopped by Ctrl-C", file=sys.stderr)
+            raise
+
 
 @contextmanager
 def terminated_by_exit() -> Iterator[None]:
@@ -65,7 +73,8 @@ def terminated_by_exit() -> Iterator[None]:
 def describe(error: Exception) -> tuple[str, int]:
     """Return one line about an error, and the exit code."""
     if isinstance(error, typer.TyperException):
-        return " ".join(error.format_message().split()), error.exit_code
+        text = error.format_message().replace("Value error, ", "", 1)  # of pydantic, by which typer tests choices
+        return " ".join(text.split()), error.exit_code
     text = " ".join(str(error).split())
     if isinstance(error, ModuleNotFoundError):
         return text, 2

@@ -85,6 +85,36 @@ def test_a_wrong_option_is_named_in_one_line(option, arguments, reason, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["models", "cells"], "'[NAME]': 'cells' is not one of 'nuclei', 'histology'."),
+        (["sample", "--data", "cells"], "'--data': 'cells' is not one of 'nuclei', 'histology'."),
+        (["predict", "--other-numbers", "x"], "'--other-numbers': 'x' is not one of 'refuse', 'scale', 'keep'."),
+    ],
+)
+def test_a_word_that_is_no_choice_is_refused_in_plain_words(typed, said, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(typed)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == f"gconv-ga: Invalid value for {said}\n"
+
+
+@pytest.mark.parametrize("command", ["sample", "demo"])
+def test_ctrl_c_is_said_once(command, monkeypatch, tmp_path, capsys):
+    """Where a command has nothing more to say than that it was stopped."""
+
+    def stopped(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("gconv_ga.images.write_sample", stopped)
+    monkeypatch.setattr("gconv_ga.cli._demo.load_sample", stopped)
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--out", str(tmp_path)])
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "gconv-ga: stopped by Ctrl-C\n"
+
+
 def test_an_unknown_command_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["dmo"])
