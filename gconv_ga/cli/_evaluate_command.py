@@ -132,7 +132,8 @@ def evaluate(
     network, are listed; the others are in the report), 2 wrong input (nothing is written), 130 stopped by Ctrl-C, 143
     by SIGTERM.
     """
-    source = Source(images, instances if masks is None else masks, table, mask_suffix, recursive)
+    mask_option = "--instances" if masks is None and instances is not None else "--masks"
+    source = Source(images, instances if masks is None else masks, table, mask_suffix, recursive, mask_option)
     from ..evaluate import Picture, evaluation_report
     from ..evaluate import page as page_of
 

@@ -110,6 +110,7 @@ class Source:
         table: Value of ``--table``.
         suffix: Value of ``--mask-suffix``.
         recursive: Value of ``--recursive``.
+        mask_option: Option that names ``masks``.
 
     Raises:
         typer.BadParameter: The options name neither or both.
@@ -120,6 +121,7 @@ class Source:
     table: Path | None
     suffix: str | None = None
     recursive: bool = False
+    mask_option: str = "--masks"
 
     def __post_init__(self) -> None:
         if self.table is not None and (self.images is not None or self.masks is not None):
@@ -134,8 +136,8 @@ class Source:
 
     @property
     def option(self) -> str:
-        """Option to name when something is wrong with a file."""
-        return "--images" if self.table is None else "--table"
+        """Options to name when something is wrong with a file."""
+        return f"--images and {self.mask_option}" if self.table is None else "--table"
 
     def read(
         self, say: Callable[[str], None] = note
@@ -159,7 +161,7 @@ class Source:
         with naming("--images"):
             files = find_images(self.images, recursive=self.recursive, note=say)
         root = self.images if self.recursive and self.images.is_dir() else None
-        with naming("--masks"):
+        with naming(self.mask_option):
             return *match_masks(files, self.masks, suffix=self.suffix or "", root=root, note=say), None
 
 

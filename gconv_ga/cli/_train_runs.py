@@ -260,7 +260,8 @@ def _source(values: Mapping[str, Any]) -> Source:
     images, masks, instances, table = (None if values[name] is None else Path(values[name]) for name in SOURCES)
     if instances is not None and (masks is not None or table is not None):
         refuse("--instances", "it replaces --masks, and --table; give one of them")
-    return Source(images, masks or instances, table, values["mask_suffix"], values["recursive"])
+    option = "--masks" if instances is None else "--instances"
+    return Source(images, masks or instances, table, values["mask_suffix"], values["recursive"], option)
 
 
 def _machines(values: Mapping[str, Any], precision: str, batch_size: int) -> Machines:

@@ -224,6 +224,8 @@ def open_raster(path: Path, reading: Reading, *, mask: bool = False, palette: bo
         with path.open("rb") as file:
             start = file.read(max(map(len, SIGNATURES)))
         kind = next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), "")
+        if not start:
+            raise ValueError("it is empty")
         if not kind:
             raise ValueError(f"it is none of {', '.join(dict.fromkeys(SIGNATURES.values()))}")
         if mask and is_lossy(path, kind):

@@ -123,7 +123,7 @@ def test_what_is_wrong_with_files_is_a_table(invoke, trained, folders, tmp_path)
     shutil.copy(Path(folders[3]) / "01.png", Path(folders[3]) / "other.png")
     result = invoke("evaluate", "--run", trained, *folders, "--out", tmp_path / "out", code=2)
     assert "no mask of this name" in result.stderr
-    assert "2 problems in the files; nothing was written" in result.stderr
+    assert "'--images and --masks': 2 problems in the files; nothing was written" in result.stderr
     assert not (tmp_path / "out").exists()
 
 

@@ -123,7 +123,7 @@ def test_a_colour_of_no_class_is_a_row_of_the_table(invoke, folders, tmp_path):
     (tmp_path / "colors.json").write_text(json.dumps({name: COLORS[name] for name in ("glass", "cell")}))
     result = invoke("train", *folders, "--colors", tmp_path / "colors.json", "--out", tmp_path / "run", *TINY, code=2)
     assert "(128, 128, 128)" in result.stderr
-    assert "4 problems in the files; nothing was written" in result.stderr
+    assert "'--images and --masks': 4 problems in the files; nothing was written" in result.stderr
     assert not (tmp_path / "run").exists()
 
 

@@ -49,6 +49,14 @@ def test_the_run_has_heads_and_rules(run, instances):
     assert json.loads((run / "sources.json").read_text())["instances"] == str(instances)
 
 
+def test_faults_of_objects_are_not_those_of_masks(data, instances, invoke, tmp_path):
+    typed = ["train", *data[:2], "--out", tmp_path / "run", "--instances"]
+    for file in sorted(instances.iterdir())[1:]:
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    result = invoke(*typed, tmp_path, code=2)
+    assert "'--images and --instances': 1 problem in the files; nothing was written" in result.stderr
+
+
 def test_it_is_resumed_and_extended(run, invoke):
     before = load_checkpoint(run / "model.safetensors").config
     invoke("train", "--out", run, "--resume")
@@ -94,7 +102,7 @@ def test_evaluate_uses_the_rules(run, data, instances, invoke, tmp_path):
     [
         (["--masks", "."], "--instances"), (["--arch", "smp:Unet:resnet18"], "--arch"),
         (["--classes", "3"], "--classes"),
-        (["--instances", "nowhere"], "--masks"),
+        (["--instances", "nowhere"], "--instances"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together_is_refused(more, option, data, instances, invoke, tmp_path):

@@ -235,6 +235,9 @@ def test_the_content_says_what_a_file_is(noise, tmp_path):
     Image.fromarray(noise).save(tmp_path / "eps.png", format="EPS")
     with pytest.raises(ValueError, match=r"^path must be a readable image file.* it is none of PNG, JPEG"):
         read_image(tmp_path / "eps.png")
+    (tmp_path / "empty.png").touch()
+    with pytest.raises(ValueError, match=r"^path must be a readable image file.* it is empty\."):
+        read_image(tmp_path / "empty.png")
 
 
 @pytest.mark.parametrize(
