@@ -26,6 +26,7 @@ FORMATS = {
 
 OPENSLIDE = (".ndpi", ".scn", ".mrxs", ".vms", ".vmu", ".bif", ".svslide")  # read by OpenSlide, as slides
 ZARR = ".zarr"  # of a folder
+ZARR_GROUP = (".zgroup", "zarr.json")  # files in it, and in the folder of an image inside it
 SUFFIXES = tuple(itertools.chain.from_iterable(FORMATS.values()))
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -111,7 +112,7 @@ def find_images(
         (['a.TIF', 'b.png'], ': 2 left out: 1 .txt, 1 hidden')
     """
     place = Path(path)
-    if place.is_file() or (slides and _is_zarr(place)):
+    if place.is_file() or (slides and is_zarr(place)):
         return [place]
     if not place.is_dir():
         raise invalid("path", "a folder of images or an image file", str(path), "there is no such file or folder")
@@ -128,9 +129,9 @@ def find_images(
     return sorted(files)
 
 
-def _is_zarr(place: Path) -> bool:
-    """True for the folder of an OME-Zarr."""
-    return place.suffix.lower() == ZARR and place.is_dir()
+def is_zarr(place: Path) -> bool:
+    """Return True for the folder of an OME-Zarr, and for that of an image inside it, which may have any name."""
+    return place.is_dir() and (place.suffix.lower() == ZARR or any((place / name).is_file() for name in ZARR_GROUP))
 
 
 def _listing(folder: Path, *, recursive: bool, slides: bool) -> tuple[list[Path], Counter[str]]:
@@ -147,7 +148,7 @@ def _listing(folder: Path, *, recursive: bool, slides: bool) -> tuple[list[Path]
             suffix = entry.suffix.lower()
             if entry.name.startswith("."):
                 left_out["hidden"] += 1
-            elif slides and _is_zarr(entry):
+            elif slides and is_zarr(entry):
                 files.append(entry)
             elif entry.is_dir():
                 waiting += [entry] if recursive else []

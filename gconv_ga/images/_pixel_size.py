@@ -7,6 +7,8 @@ from xml.etree import ElementTree as ET
 
 import tifffile
 
+from ._pairs import FORMATS
+
 LARGEST = 100.0  # micrometres; "72 dots per inch", which say nothing about what is seen, would be 353
 MICROMETRES = {"µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
 
@@ -25,7 +27,7 @@ def read_pixel_size(path: str | Path) -> float | None:
         >>> read_pixel_size("photo.png") is None
         True
     """
-    if Path(path).suffix.lower() not in (".tif", ".tiff", ".svs"):
+    if Path(path).suffix.lower() not in FORMATS["TIFF"]:
         return None
     try:
         with tifffile.TiffFile(path) as file:

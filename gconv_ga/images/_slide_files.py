@@ -1,5 +1,6 @@
 """Levels of slides in formats that tifffile does not read: those of OpenSlide, and OME-Zarr."""
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -138,22 +139,38 @@ class ZarrLevel:
         return bands(self, np.dtype(self.numbers).itemsize)
 
 
+def _metadata(group: Any) -> Any:
+    """Return what OME has in the attributes of a group, at the place of version 0.5 or of 0.4."""
+    about = dict(group.attrs)
+    return about.get("ome") or about
+
+
+def _by_number(name: str) -> tuple[int, str]:
+    """Return a key that sorts 10 behind 9."""
+    return (int(name) if name.isdecimal() else 0, name)
+
+
 def open_zarr(path: Path, reading: Reading) -> tuple[list[Raster], float | None]:
     """Return the levels of an OME-Zarr (0.4 or 0.5), the finest first, and the side of a pixel in micrometres.
 
     Args:
-        path: Its folder.
+        path: Its folder, or that of an image inside it.
         reading: Page of the plane, if there are several beside the channels.
 
     Raises:
         ModuleNotFoundError: zarr is not installed.
-        ValueError: It is not the folder of an image, or has several planes and none is chosen.
+        ValueError: It holds no image, or several; or the image has several planes and none is chosen.
     """
     group = _zarr(path, os.getpid())
-    about = dict(group.attrs)
-    image = (about.get("ome") or about).get("multiscales")
-    if not image:
-        raise refused(path, "an OME-Zarr of one image", "it has no multiscales; name the folder of an image inside it")
+    if "multiscales" not in _metadata(group):  # a collection, as bioformats2raw writes it
+        names = sorted((name for name, part in group.groups() if "multiscales" in _metadata(part)), key=_by_number)
+        if len(names) != 1:
+            found = "it has no multiscales, and no folder in it has"
+            if names:
+                found = f"it holds the images {', '.join(names)}; name the folder of one, such as {path / names[0]}"
+            raise refused(path, "an OME-Zarr of one image", found)
+        return open_zarr(path / names[0], reading)
+    image = _metadata(group)["multiscales"]
     axes = "".join(axis["name"] for axis in image[0]["axes"])
     levels: list[Raster] = []
     for each in image[0]["datasets"]:
@@ -164,10 +181,10 @@ def open_zarr(path: Path, reading: Reading) -> tuple[list[Raster], float | None]
     planes = int(np.prod([length for axis, length in lengths if axis not in "cyx"]))
     if not set("yx") <= set(axes) or (planes > 1 and reading.page is None) or (reading.page or 0) >= planes:
         raise refused(path, "a flat image", f"its axes are {axes}, with {planes} planes; choose one with page (--page)")
-    scale = next(
-        (part["scale"] for part in image[0]["datasets"][0]["coordinateTransformations"] if part["type"] == "scale"),
-        [0.0] * len(axes),
-    )
+    # Those of a level come first, and then those of all levels.
+    changes = [*image[0]["datasets"][0]["coordinateTransformations"], *image[0].get("coordinateTransformations", ())]
+    scales = [part["scale"] for part in changes if part["type"] == "scale"]
+    scale = [math.prod(factors) for factors in zip(*scales, strict=True)] or [0.0] * len(axes)
     units = [UNITS.get(image[0]["axes"][axes.index(axis)].get("unit")) for axis in "xy"]
     sides = [unit and scale[axes.index(axis)] * unit for axis, unit in zip("xy", units, strict=True)]
     return levels, _square(sides)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .._validate import as_int, invalid
-from ._pairs import OPENSLIDE, ZARR
+from ._pairs import OPENSLIDE, is_zarr
 from ._pixel_size import read_pixel_size
 from ._rasters import Raster, as_tensor, chosen, readable, refused
 from ._reader import ImageFile, Normalization, read_window
@@ -21,7 +21,7 @@ from ._slide_files import open_with_openslide, open_zarr
 from ._tiff import count_levels, open_levels
 
 PYRAMIDS = (".tif", ".tiff", ".svs", ".qptiff")  # which tifffile reads
-SLIDE_SUFFIXES = (".svs", *OPENSLIDE, ZARR)
+SLIDE_SUFFIXES = (".svs", *OPENSLIDE)
 CLOSE = 0.05  # share by which the side of a pixel may differ from the wanted one and is taken as it is
 
 
@@ -37,7 +37,9 @@ def is_slide(path: str | Path) -> bool:
         (True, False)
     """
     suffix = Path(path).suffix.lower()
-    return suffix in SLIDE_SUFFIXES or (suffix in PYRAMIDS and count_levels(Path(path)) > 1)
+    if suffix in SLIDE_SUFFIXES or is_zarr(Path(path)):
+        return True
+    return suffix in PYRAMIDS and count_levels(Path(path)) > 1
 
 
 class Slide:
@@ -84,7 +86,7 @@ class Slide:
             suffix = self.path.suffix.lower()
             if not self.path.exists():
                 raise refused(self.path, "a slide", "there is no such file")
-            if suffix == ZARR:
+            if is_zarr(self.path):
                 found, self.pixel_size = open_zarr(self.path, how)
             elif suffix in OPENSLIDE:
                 found, self.pixel_size = open_with_openslide(self.path)

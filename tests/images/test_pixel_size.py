@@ -40,6 +40,12 @@ def test_the_size_is_what_the_file_states(options, size, tmp_path):
     assert read_pixel_size(tmp_path / "a.tif") == (size if size is None else pytest.approx(size))
 
 
+@pytest.mark.parametrize("suffix", [".tiff", ".svs", ".qptiff", ".TIF"])
+def test_it_is_read_whatever_the_ending_of_a_tiff(suffix, tmp_path):
+    tifffile.imwrite(tmp_path / f"a{suffix}", PIXELS, resolution=(20000, 20000), resolutionunit="CENTIMETER")
+    assert read_pixel_size(tmp_path / f"a{suffix}") == pytest.approx(0.5)
+
+
 def test_other_files_state_nothing(tmp_path):
     Image.fromarray(PIXELS).save(tmp_path / "a.png", dpi=(25400, 25400))
     (tmp_path / "b.tif").write_bytes(b"no image")

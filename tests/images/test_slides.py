@@ -9,7 +9,7 @@ import tifffile
 import torch
 from slide_files import halved, write_levels
 
-from gconv_ga.images import Reading, Slide, is_slide
+from gconv_ga.images import Reading, Slide, find_images, is_slide
 
 APERIO = Path(__file__).parents[3] / "shared" / "data" / "slides" / "CMU-1-Small-Region.svs"
 needs_aperio = pytest.mark.skipif(not APERIO.exists(), reason="needs ../shared/data/slides")
@@ -74,6 +74,43 @@ def test_an_ome_zarr_is_read(version, tmp_path):
     slide = Slide(tmp_path / "a.zarr")
     assert (slide.levels, slide.pixel_size) == (((2, 90, 70), (2, 45, 35)), 0.5)
     assert slide.read(0, 11, 13, 40, 50).tolist() == pixels[0, :, 11:51, 13:63].tolist()
+
+
+def write_zarr(path, pixels, scale, **more):
+    """An OME-Zarr 0.4 of one level."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(path), mode="w", zarr_format=2)
+    group.create_array("0", shape=pixels.shape, chunks=(16, 16), dtype=pixels.dtype)[...] = pixels
+    sets = [{"path": "0", "coordinateTransformations": [{"type": "scale", "scale": scale}]}]
+    axes = [{"name": name, "unit": "micrometer"} for name in "yx"]
+    group.attrs.update({"multiscales": [{"axes": axes, "datasets": sets, **more}]})
+
+
+def test_the_scale_of_all_levels_of_an_ome_zarr_counts(tmp_path):
+    """The two transformations follow one another: 2 x 0.25 micrometres."""
+    both = [{"type": "scale", "scale": [0.25, 0.25]}]
+    write_zarr(tmp_path / "a.zarr", np.zeros((20, 30), np.uint8), [2, 2], coordinateTransformations=both)
+    assert Slide(tmp_path / "a.zarr").pixel_size == 0.5
+
+
+def test_an_image_in_a_collection_of_ome_zarr_is_found(tmp_path):
+    """As bioformats2raw writes them: each image in a folder of its own, called 0, 1 ..., and one of metadata."""
+    zarr = pytest.importorskip("zarr")
+    about = {"bioformats2raw.layout": 3}
+    zarr.open_group(str(tmp_path / "a.zarr"), mode="w", zarr_format=2).attrs.update(about)
+    zarr.open_group(str(tmp_path / "a.zarr/OME"), mode="w", zarr_format=2).attrs.update({"series": ["0"]})
+    with pytest.raises(ValueError, match=r"It has no multiscales, and no folder in it has\."):
+        Slide(tmp_path / "a.zarr")
+    pixels = [np.full((20, 30), number, np.uint8) for number in range(2)]
+    write_zarr(tmp_path / "a.zarr/0", pixels[0], [0.5, 0.5])
+    assert Slide(tmp_path / "a.zarr").read(0, 1, 2, 3, 4).tolist() == [[[0] * 4] * 3]
+    write_zarr(tmp_path / "a.zarr/1", pixels[1], [0.5, 0.5])
+    with pytest.raises(ValueError, match=r"It holds the images 0, 1; name the folder of one, such as .*a\.zarr/0\."):
+        Slide(tmp_path / "a.zarr")
+    second = tmp_path / "a.zarr" / "1"
+    assert is_slide(second)
+    assert find_images(second, slides=True) == [second]
+    assert Slide(second).read(0, 1, 2, 3, 4).tolist() == [[[1] * 4] * 3]
 
 
 @needs_aperio
