@@ -69,6 +69,13 @@ def test_a_locked_folder_is_refused_until_its_program_is_killed(tmp_path):
     assert names(tmp_path) == []
 
 
+def test_nothing_is_locked_on_windows(tmp_path, monkeypatch):
+    """Where the file of a lock could not be removed while it is open."""
+    monkeypatch.setattr("sys.platform", "win32")
+    with alone_in(tmp_path):
+        assert names(tmp_path) == []
+
+
 def test_a_name_of_255_bytes_is_written(tmp_path):
     name = "ü" * 125 + "x.png"
     assert len(os.fsencode(name)) == 255

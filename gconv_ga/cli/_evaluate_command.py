@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +21,7 @@ from ._options import (
     Device,
     Run,
     Tile,
+    alone,
     checkpoint_file,
     list_problems,
     load_run,
@@ -173,56 +175,60 @@ def evaluate(
     )
     options: dict[str, Any] = {"tile": tile, "ignore_index": encoding.ignore_index}
     scorer = Scorer(runs, pairs, true, encoding, readings, options)
-    with working(machines) as team:
-        options["device"] = team.device
-        if not team.is_main:
-            team.serve(scorer.score)
-            return
-        make_folder(out, "--out")
-        files = {"run": run, **({} if against is None else {"against": against})}
-        settings = {
-            "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding),
-            "readings": {name: asdict(each) for name, each in readings.items()},
-            "objects": true is not None, "classes": first.config.classes,
-            "checkpoints": {name: sha256_of(checkpoint_file(file)) for name, file in files.items()},
-        }  # fmt: skip
-        journal = Journal(out / JOURNAL, settings)
-        scored = [(runs[name], files[name], *scorer.all_scores(name, team, journal)) for name in runs]
-    failed = {name: problem for *_, found in scored for name, problem in found.items()}
-    if len(failed) == len(pairs):
-        journal.remove()
-        refuse_files(source.option, list(failed.values()), "no image has a score")
-    reports: list[dict[str, Any]] = []
-    for checkpoint, name, scores, objects, _ in scored:
-        report = evaluation_report(
-            {each: scores[each] for each in scores if each not in failed},
-            first.config.classes,
-            run=printable(checkpoint_file(name)),
-            step=checkpoint.step,
-            objects=None if objects is None else {each: objects[each] for each in objects if each not in failed},
-            against=reports[-1] if reports else None,
+    with ExitStack() as held:
+        with working(machines) as team:
+            options["device"] = team.device
+            if not team.is_main:
+                team.serve(scorer.score)
+                return
+            held.enter_context(alone(make_folder(out, "--out"), "evaluation"))
+            files = {"run": run, **({} if against is None else {"against": against})}
+            settings = {
+                "version": version("gconv_ga"), "tile": tile, "encoding": asdict(encoding),
+                "readings": {name: asdict(each) for name, each in readings.items()},
+                "objects": true is not None, "classes": first.config.classes,
+                "checkpoints": {name: sha256_of(checkpoint_file(file)) for name, file in files.items()},
+            }  # fmt: skip
+            journal = Journal(out / JOURNAL, settings)
+            scored = [(runs[name], files[name], *scorer.all_scores(name, team, journal)) for name in runs]
+        failed = {name: problem for *_, found in scored for name, problem in found.items()}
+        if len(failed) == len(pairs):
+            journal.remove()
+            refuse_files(source.option, list(failed.values()), "no image has a score")
+        reports: list[dict[str, Any]] = []
+        for checkpoint, name, scores, objects, _ in scored:
+            report = evaluation_report(
+                {each: scores[each] for each in scores if each not in failed},
+                first.config.classes,
+                run=printable(checkpoint_file(name)),
+                step=checkpoint.step,
+                objects=None if objects is None else {each: objects[each] for each in objects if each not in failed},
+                against=reports[-1] if reports else None,
+            )
+            reports.append(report)
+        report = reports[-1]
+        write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
+        places = {printable(pair.name): place for place, pair in enumerate(pairs)}
+        pictures = {
+            name: Picture(
+                *scorer.datasets["run"][places[name]], None if true is None else whole_mask(true[places[name]])
+            )
+            for name in report["pictures"]
+        }
+        write_atomically(
+            out / "report.html",
+            page_of(report, first.model, pictures, decoder=first.config.decoder, **options).encode(),
         )
-        reports.append(report)
-    report = reports[-1]
-    write_atomically(out / "report.json", (json.dumps(report, indent=2) + "\n").encode())
-    places = {printable(pair.name): place for place, pair in enumerate(pairs)}
-    pictures = {
-        name: Picture(*scorer.datasets["run"][places[name]], None if true is None else whole_mask(true[places[name]]))
-        for name in report["pictures"]
-    }
-    write_atomically(
-        out / "report.html", page_of(report, first.model, pictures, decoder=first.config.decoder, **options).encode()
-    )
-    journal.remove()
-    for each in reversed(reports):  # that of --run first
-        if len(reports) > 1:
-            print(f"{each['run']}:")
-        print(*_summary(each), sep="\n")
-    print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
-    if failed:
-        list_problems(list(failed.values()))
-        note(f"{len(failed)} of {len(pairs)} images have no score, and are not in the report")
-        raise typer.Exit(1)
+        journal.remove()
+        for each in reversed(reports):  # that of --run first
+            if len(reports) > 1:
+                print(f"{each['run']}:")
+            print(*_summary(each), sep="\n")
+        print(f"Worst image: {report['worst_image']}. {out}: report.json, report.html")
+        if failed:
+            list_problems(list(failed.values()))
+            note(f"{len(failed)} of {len(pairs)} images have no score, and are not in the report")
+            raise typer.Exit(1)
 
 
 def _refuse_other_task(first: "Checkpoint", second: "Checkpoint") -> None:

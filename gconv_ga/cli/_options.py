@@ -6,13 +6,13 @@ Nothing here loads torch: rooms are imported inside functions, so that ``--help`
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
-from .._files import printable, remove_unfinished
+from .._files import alone_in, printable, remove_unfinished
 from ..groups import as_group
 from ..pretrained import NAMES, find_checkpoint
 
@@ -89,6 +89,25 @@ def make_folder(folder: Path, option: str) -> Path:
         refuse(option, f"{folder} is a folder that you may not write to")
     remove_unfinished(folder)
     return folder
+
+
+@contextmanager
+def alone(out: Path, work: str) -> Iterator[None]:
+    """Lock the folder of the option ``--out``; refuse it if another program does such work there.
+
+    Args:
+        out: The folder; it must exist.
+        work: Name of the work, such as "training".
+
+    Raises:
+        typer.BadParameter: Another program is at work.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(alone_in(out))
+        except BlockingIOError as error:
+            refuse("--out", f"another {work} is at work in {out}; wait until it has ended, or take another", error)
+        yield
 
 
 def group_name(name: str | None) -> str | None:

@@ -3,12 +3,13 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import typer
 
-from .._files import remove_unfinished, write_atomically
+from .._files import LOCK, alone_in, remove_unfinished, write_atomically
 from .._journal import Journal, source_stamp
 from ._options import list_problems, note, refuse
 from ._predict_slides import ENDING, say_left_out
@@ -192,14 +193,26 @@ class Predictions:
             return False
 
     def _predict_slide(self, name: str, team: "Team", journal: Journal, progress: Callable[[int, int], Any]) -> None:
-        """Share out the units of a slide, and write its prediction."""
-        try:
-            stamp = source_stamp(self.files[name])
-            self._begin_parts(name, stamp)
-            job = self.open_slide(self.files[name], self.targets[name], device=team.device)
-        except ValueError as error:
-            self.problems[name] = str(error)
-            return
+        """Share out the units of a slide, and write its prediction, unless another program is about to."""
+        parts = self.out / f"{name}.parts"
+        with ExitStack() as held:
+            try:
+                stamp = source_stamp(self.files[name])
+                parts.mkdir(parents=True, exist_ok=True)
+                held.enter_context(alone_in(parts))
+                self._begin_parts(name, parts, stamp)
+                job = self.open_slide(self.files[name], self.targets[name], device=team.device)
+            except BlockingIOError:
+                self.problems[name] = f"another program is at work on it in {self.out}"
+                return
+            except ValueError as error:
+                self.problems[name] = str(error)
+                return
+            self._predict_parts(name, job, team, progress)
+            if name not in self.problems:
+                journal.add(name, stamp)
+
+    def _predict_parts(self, name: str, job: "SlideJob", team: "Team", progress: Callable[[int, int], Any]) -> None:
         self._open = name, job
         for number, phase in enumerate(job.phases):
             waiting = phase.waiting()
@@ -220,16 +233,16 @@ class Predictions:
                 return
         job.finish()
         say_left_out(job)
-        journal.add(name, stamp)
 
-    def _begin_parts(self, name: str, stamp: list[list[int]]) -> None:
+    def _begin_parts(self, name: str, folder: Path, stamp: list[list[int]]) -> None:
         """Keep the finished units of a slide if they are of this slide as it is now and with these settings."""
-        folder = self.out / f"{name}.parts"
         content = (json.dumps({"stamp": stamp, "settings": self.settings}) + "\n").encode()
         source = folder / SOURCE
         if not source.exists() or source.read_bytes() != content:
             _remove(self.out, name, OF_SLIDES)
-            shutil.rmtree(folder, ignore_errors=True)
+            for part in folder.iterdir():
+                if part.name != LOCK:
+                    part.unlink()
             write_atomically(source, content)
         remove_unfinished(folder)
 

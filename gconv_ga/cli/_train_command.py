@@ -1,15 +1,13 @@
 """``gconv-ga train``: train a segmenter on images and masks."""
 
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import typer
 
-from .._files import alone_in
-from ._options import make_folder, note, refuse
+from ._options import alone, make_folder, note, refuse
 from ._train_options import CallOptions, values_of, with_options
 from ._train_runs import Plan, new_run, record, resumed_run
 
@@ -83,7 +81,7 @@ def train(*, context: typer.Context, **values: Any) -> None:
     with ExitStack() as held:
         exists = (call.out / "run.json").exists()
         if exists and is_main_process():
-            held.enter_context(_alone_in(call.out))
+            held.enter_context(alone(call.out, "training"))
         # The other processes of a run that has just begun find it written by the main one.
         if call.resume or (exists and not is_main_process()):
             plan = resumed_run(context, call, scan=is_main_process())
@@ -92,22 +90,11 @@ def train(*, context: typer.Context, **values: Any) -> None:
         else:
             plan = new_run(context, call)
         if is_main_process():
-            held.enter_context(_alone_in(make_folder(call.out, "--out")))
+            held.enter_context(alone(make_folder(call.out, "--out"), "training"))
             if not exists and (call.out / "run.json").exists():
                 refuse("--out", f"{call.out} holds a run that has begun meanwhile")
             record(call.out, plan, call.data)
         _train(call.out, plan)
-
-
-@contextmanager
-def _alone_in(out: Path) -> Iterator[None]:
-    """Lock the folder of a run; refuse it if another training is at work there."""
-    with ExitStack() as held:
-        try:
-            held.enter_context(alone_in(out))
-        except BlockingIOError as error:
-            refuse("--out", f"another training is at work in {out}; wait until it has ended, or take another", error)
-        yield
 
 
 def _train(out: Path, plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """Commands as jobs: signals, a second one in the folder, a log in place of a terminal, which checkpoint is taken."""
 
+import fcntl
 import shutil
 import signal
 from pathlib import Path
@@ -37,13 +38,26 @@ def test_a_new_training_in_a_folder_at_work_is_refused(invoke, data, tmp_path, m
     def busy(folder):
         raise BlockingIOError(11, "another program is at work in this folder", str(folder))
 
-    monkeypatch.setattr("gconv_ga.cli._train_command.alone_in", busy)
+    monkeypatch.setattr("gconv_ga.cli._options.alone_in", busy)
     result = invoke("train", *data, "--out", tmp_path / "run", "--steps", 1, *TINY, code=2)
     assert "'--out': another training is at work" in result.stderr
-    monkeypatch.setattr("gconv_ga.cli._train_command.alone_in", begun_meanwhile)
+    monkeypatch.setattr("gconv_ga.cli._options.alone_in", begun_meanwhile)
     result = invoke("train", *data, "--out", tmp_path / "run", "--steps", 1, *TINY, code=2)
     assert "holds a run that has begun meanwhile" in result.stderr
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["run.json"]
+
+
+def test_two_evaluations_in_a_folder_do_not_mix_their_scores(invoke, trained, data, tmp_path):
+    """The other one, with other settings, is at work: its lock is held by an open file of this program."""
+    typed = ["evaluate", "--run", trained, *data, "--out", tmp_path / "out", "--device", "cpu"]
+    (tmp_path / "out").mkdir()
+    with (tmp_path / "out" / ".lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        result = invoke(*typed, code=2)
+        assert f"'--out': another evaluation is at work in {tmp_path / 'out'}; wait until it has" in result.stderr
+        assert [path.name for path in (tmp_path / "out").iterdir()] == [".lock"]
+    invoke(*typed)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "report.json"]
 
 
 def begun_meanwhile(folder):

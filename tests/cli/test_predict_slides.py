@@ -1,5 +1,6 @@
 """``gconv-ga predict`` on whole slides: which files are slides, at which resolution, and what is refused."""
 
+import fcntl
 import json
 
 import numpy as np
@@ -58,6 +59,24 @@ def test_slides_and_images_are_told_apart(invoke, runs, folder, tmp_path):
     assert np.array_equal(np.rot90(upright), rotated)
     again = invoke("predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out", "--tile", 64)
     assert "0 images done, 3 skipped" in again.stdout
+
+
+def test_a_slide_at_which_another_program_is_at_work_is_left_to_it(invoke, runs, folder, tmp_path):
+    """Its units are kept, and the other files are done. The lock is held by an open file of this program."""
+    typed = ["predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out", "--tile", 64]
+    parts = tmp_path / "out" / "upright.parts"
+    parts.mkdir(parents=True)
+    (parts / "classes-000000.npz").touch()
+    with (parts / ".lock").open("ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        result = invoke(*typed, code=1)
+        assert "another program is at work on it in" in result.stderr
+        assert "1 of 3 images cannot be predicted; the others are done" in result.stderr
+        assert sorted(path.name for path in parts.iterdir()) == [".lock", "classes-000000.npz"]
+    assert "1 image done, 2 skipped" in invoke(*typed).stdout
+    assert not parts.exists()
+    upright, rotated = (tifffile.imread(tmp_path / f"out/{name}.ome.tif") for name in ("upright", "rotated"))
+    assert np.array_equal(np.rot90(upright), rotated), "what the other one has left is not of this slide"
 
 
 def test_objects_of_slides(invoke, runs, folder, tmp_path):
