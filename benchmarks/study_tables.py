@@ -15,9 +15,9 @@ CELL = ("task", "images", "steps")
 
 
 def tables(rows: Sequence[Row]) -> list[str]:
-    """Return all tables of the rows of a file."""
+    """Return all tables of the rows of a file that have lines."""
     chosen = with_chosen_setting(rows)
-    return [
+    found = [
         score_table(chosen),
         gain_table(chosen),
         parts_table(chosen),
@@ -25,6 +25,7 @@ def tables(rows: Sequence[Row]) -> list[str]:
         cost_table(chosen),
         search_table(rows),
     ]
+    return [table for table in found if table.count("\n") > 1]
 
 
 def with_chosen_setting(rows: Sequence[Row]) -> list[Row]:
@@ -189,8 +190,8 @@ def search_table(rows: Sequence[Row]) -> str:
     first = [
         row for row in rows if row["candidate"] == PLAIN and (row["seed"], row["work"]) == (0, 1) and row["images"]
     ]
-    settings = {steps: {setting(row) for row in found} for (steps,), found in groups(first, "steps")}
-    shown = [row for row in first if len(settings[row["steps"]]) > 1]
+    settings = {where: {setting(row) for row in found} for where, found in groups(first, "steps", "task")}
+    shown = [row for row in first if len(settings[row["steps"], row["task"]]) > 1]
     tasks = sorted({row["task"] for row in shown})
     lines = []
     for (steps, *how), found in groups(shown, "steps", *SETTING):

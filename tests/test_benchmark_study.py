@@ -278,6 +278,8 @@ def test_gains_are_those_of_pairs_with_the_chosen_setting(study: ModuleType) -> 
         "| 300 | 0.01 | 0.01 | cycle | 0.500 |",
         "| 300 | 0.01 | 0.1 | cycle | 0.900 |",
     ]
+    # A set with one setting had no search.
+    assert tables.search_table([*rows, row("plain", 0, 0.5, 0.6) | {"task": "nuclei"}]) == tables.search_table(rows)
     more = [("C8", 0.5, 4), ("plain", 0.45, 2), ("plain", 0.6, 4)]
     wider = [*chosen, *(row(name, 0, last, 0.5, work=work) for name, last, work in more)]
     (line,) = [line for line in tables.work_table(wider).splitlines() if "| C8 | 4 |" in line]
