@@ -86,10 +86,11 @@ class Scorer:
             found["scores"] = asdict(scores)
             if self.true is not None:
                 where = {name: self.options[name] for name in ("tile", "device")}
-                true = whole_mask(self.true[place])
+                mark = self.encoding.ignore_index
                 found["objects"] = evaluate_objects(
-                    run.model, image, true, decoder=run.config.decoder, group=self.moves, **where
-                )
+                    run.model, image, whole_mask(self.true[place]), decoder=run.config.decoder, group=self.moves,
+                    ignored=None if mark is None else mask == mark, **where,
+                )  # fmt: skip
         except ValueError as error:
             found["problem"] = str(error)
         return found

@@ -45,6 +45,7 @@ def evaluate_objects(
     group: Group | str = "C4",
     tile: int = 256,
     device: str | torch.device = "cpu",
+    ignored: Tensor | None = None,
 ) -> ImageObjects:
     """Score the objects that are predicted in an image, whatever their class, and their changes when it is moved.
 
@@ -56,14 +57,17 @@ def evaluate_objects(
         group: Group by whose elements the image is moved, C4 or D4, or its name.
         tile: As for `gconv_ga.predict.predict_image`.
         device: Device to compute on.
+        ignored: Pixels that are excluded: they belong to no object, and an object found that has more than half of its
+            pixels there is left out. If None, no pixel is.
 
     Shape:
         - image: ``[C, H, W]``
         - instances: ``[H, W]``, integers
+        - ignored: ``[H, W]``, bool
 
     Raises:
-        ValueError: The true objects do not have the size of the image, or are no numbers of objects; or the group is
-            another one.
+        ValueError: The true objects or the ignored pixels do not have the size of the image, or the former are no
+            numbers of objects; or the group is another one.
 
     Example:
         >>> import torch
@@ -80,22 +84,30 @@ def evaluate_objects(
         >>> found.scores.average_precision[0], found.changes[0].pixels
         (0.5, 0.0)
     """
-    if instances.shape != image.shape[-2:]:
-        raise wrong_shape("instances", f"[H, W] = {tuple(image.shape[-2:])}, as the image is", instances)
-
+    excluded = torch.zeros(image.shape[-2:], dtype=torch.bool) if ignored is None else ignored
+    for name, value in (("instances", instances), ("ignored", excluded)):
+        if value.shape != image.shape[-2:]:
+            raise wrong_shape(name, f"[H, W] = {tuple(image.shape[-2:])}, as the image is", value)
     moves = as_group(group)
     if moves.name not in MOVES:
         raise invalid("group", f"one of {', '.join(MOVES)}, whose elements move pixels to pixels", group)
 
-    def labels(moved: Tensor) -> Tensor:
-        return predict_objects(model, moved, decoder=decoder, tile=tile, device=device).objects.labels
+    def labels(element: int) -> Tensor:
+        moved = ScalarField()(image, moves, element)
+        found = predict_objects(model, moved, decoder=decoder, tile=tile, device=device).objects.labels
+        return _without(found, ScalarField()(excluded, moves, element))
 
-    found = labels(image)
-    changes = [
-        changed_objects(found, labels(ScalarField()(image, moves, element)), moves, element)
-        for element in range(1, moves.order)
-    ]
-    return ImageObjects(object_scores(found, instances), tuple(changes))
+    found = labels(0)
+    changes = [changed_objects(found, labels(element), moves, element) for element in range(1, moves.order)]
+    return ImageObjects(object_scores(found, instances.masked_fill(excluded, 0)), tuple(changes))
+
+
+def _without(labels: Tensor, ignored: Tensor) -> Tensor:
+    """Return the numbers of objects without ignored pixels, and without objects most of whose pixels are ignored."""
+    if not bool(ignored.any()):
+        return labels
+    sizes, lost = labels.flatten().bincount(), labels[ignored].bincount(minlength=int(labels.max()) + 1)
+    return labels.masked_fill(ignored | (2 * lost > sizes)[labels], 0)
 
 
 def objects_report(images: Mapping[str, ImageObjects]) -> dict[str, Any]:

@@ -195,7 +195,8 @@ def page(
             panels[name] = _image_panels(each.image, targets[name], labels, is_objects=False)
         else:
             found = predict_objects(model, each.image, decoder=decoder, **options).objects.labels
-            panels[name] = _image_panels(each.image, each.instances, found, is_objects=True)
+            instances, found = (labels.masked_fill(targets[name] == IGNORED, 0) for labels in (each.instances, found))
+            panels[name] = _image_panels(each.image, instances, found, is_objects=True)
     legend = [(PALETTE[index % len(PALETTE)], name) for index, name in enumerate(report["dice"])]
     if any(bool((target == IGNORED).any()) for target in targets.values()):
         legend.append((PALETTE[IGNORED], "ignored"))

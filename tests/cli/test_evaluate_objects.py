@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from gconv_ga.cli._evaluate_scores import _reflects
@@ -55,6 +56,32 @@ def test_the_figures_are_those_of_the_library(evaluated, balanced, instances, tm
     page = (tmp_path / "out/report.html").read_text()
     assert "AP at IoU 0.5" in page
     assert page.count("<img") == 3, "the chart and two images"
+
+
+@pytest.mark.parametrize("with_masks", [False, True], ids=["in the objects", "in the masks"])
+def test_ignored_pixels_are_no_object(with_masks, invoke, balanced, instances, tmp_path):
+    """Each image has a square of them, in the file that is the mask."""
+    kind = "masks" if with_masks else "instances"
+    (tmp_path / kind).mkdir()
+    for file in (instances / kind).iterdir():
+        values = np.array(Image.open(file))
+        values[:50, :50] = 200
+        Image.fromarray(values).save(tmp_path / kind / file.name)
+    typed = ["--instances", instances / "instances" if with_masks else tmp_path / "instances", "--ignore-index", 200]
+    typed += ["--masks", tmp_path / "masks"] if with_masks else []
+    network, config, _ = load_checkpoint(balanced["EquivariantUNet"])
+    invoke("evaluate", "--run", balanced["EquivariantUNet"], "--images", instances / "images", *typed,
+           "--out", tmp_path / "out", "--device", "cpu")  # fmt: skip
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    for file in sorted((instances / "images").iterdir()):
+        true = read_mask(instances / "instances" / file.name)
+        true[:50, :50] = 0
+        ignored = torch.zeros_like(true, dtype=torch.bool)
+        ignored[:50, :50] = True
+        scores, _ = evaluate_objects(network, config.normalization(read_image(file)), true, ignored=ignored)
+        found = report["by_image"][file.stem]["objects"]
+        assert found["true"] == len(true.unique()) - 1
+        assert (found["found"], found["panoptic_quality"]) == (scores.found, scores.panoptic_quality)
 
 
 def test_masks_are_the_objects_unless_they_are_given(evaluated, instances):

@@ -62,6 +62,28 @@ def test_reflections_are_compared_where_the_group_has_them():
         evaluate_objects(Pointwise(), IMAGE, true_objects(), group="C8")
 
 
+def test_ignored_pixels_belong_to_no_object():
+    """The small disc is ignored as a whole, and of another one first less and then more than half."""
+    ignored = torch.zeros_like(MASK, dtype=torch.bool)
+    ignored[:20, 28:] = True  # the small disc, which is no true object
+    ignored[:, 40:] = True  # less than half of a large one
+    instances = true_objects()
+    instances[ignored] = 255
+    scores, changes = evaluate_objects(Pointwise(), IMAGE, instances, ignored=ignored)
+    assert (scores.found, scores.true) == (2, 3)
+    assert scores.average_precision == (2 / 3,) * 9
+    assert [change.pixels for change in changes] == [0, 0, 0]
+    ignored[:, 32:] = True  # most of it
+    scores, _ = evaluate_objects(Pointwise(), IMAGE, instances, ignored=ignored)
+    assert (scores.found, scores.true) == (1, 3)
+    ignored[:] = False
+    ignored[:, : IMAGE.shape[-1] // 2 + 4] = True
+    _, changes = evaluate_objects(Lopsided(), IMAGE, true_objects(), ignored=ignored)
+    assert [change.pixels > 0 for change in changes] == [True, True, True], "ignored pixels are moved with the image"
+    with pytest.raises(ValueError, match=r"ignored must be a tensor \[H, W\] = \(40, 50\)"):
+        evaluate_objects(Pointwise(), IMAGE, true_objects(), ignored=ignored.T)
+
+
 def test_the_rules_are_those_that_are_asked_for():
     scores, _ = evaluate_objects(Pointwise(), IMAGE, true_objects(), decoder=Decoder(smallest=100))
     assert scores.found == 2
