@@ -59,7 +59,7 @@ CANDIDATES = {
     "gconv_ga": gconv_ga,
     "escnn": escnn,
     "escnn, cold": escnn_cold,
-    "escnn, no first weights": escnn_no_draw,
+    "escnn, uninitialized": escnn_no_draw,
     "plain": plain,
 }
 

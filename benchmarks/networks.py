@@ -47,7 +47,7 @@ Row = dict[str, Any]
 HAS_ESCNN = find_spec("escnn") is not None
 DEPTH, BATCH = 4, 2
 OURS, BASELINE = "gconv_ga", "plain"
-START = ["gconv_ga", "escnn", "escnn, cold", "escnn, no first weights", "plain"]
+START = ["gconv_ga", "escnn", "escnn, cold", "escnn, uninitialized", "plain"]
 
 
 def networks(group: str, width: int) -> dict[str, nn.Module]:
