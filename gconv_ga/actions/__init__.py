@@ -8,7 +8,8 @@ so their error is small but not zero.
 Names: `Action`, `ScalarField`, `VectorField`, `RegularField`, `Invariant`, `LabelMask`, `Points`, `Keypoints`, `Boxes`
 and `as_action` (from a name). For authors of layers: `GridMove`, `grid_move`, `move_grid` (permutations of the pixel
 grid), `leftover` and `good_sizes_near` (sizes that strided windows cover completely). For code that moves the inputs
-and outputs of whole models: `nest_leaves`, `rebuild_nest`, `Leaf`, `as_actions`, `pair_leaves`, `pair_inputs`.
+and outputs of whole models: `nest_leaves`, `rebuild_nest`, `Leaf`, `as_actions`, `pair_leaves`, `pair_inputs`,
+`require_plain`.
 
 Example:
     >>> import torch
@@ -33,7 +34,7 @@ from ._fields import (
     leftover,
     move_grid,
 )
-from ._nests import Leaf, as_action, as_actions, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ._nests import Leaf, as_action, as_actions, nest_leaves, pair_inputs, pair_leaves, rebuild_nest, require_plain
 from ._points import Boxes, Keypoints, Points
 
 __all__ = [
@@ -58,4 +59,5 @@ __all__ = [
     "pair_inputs",
     "pair_leaves",
     "rebuild_nest",
+    "require_plain",
 ]

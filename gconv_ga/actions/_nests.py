@@ -55,6 +55,27 @@ def rebuild_nest(nest: Any, values: Iterator[Any]) -> Any:
     return next(values)
 
 
+_PLAIN = bool | int | float | complex | str | bytes | None
+
+
+def require_plain(name: str, value: Any) -> None:
+    """Refuse a leaf of a model's output that is neither a tensor nor a plain value: tensors in it would go unseen.
+
+    Args:
+        name: The expression that reaches the leaf, for the error message.
+        value: The leaf.
+
+    Raises:
+        ValueError: It is not a tensor, None, a number or a string.
+
+    Example:
+        >>> from gconv_ga.actions import require_plain
+        >>> require_plain("output['name']", "net")
+    """
+    if not isinstance(value, Tensor | _PLAIN):
+        raise invalid(name, "a tensor, None, a number or a string", value, "return tensors in dicts, tuples and lists")
+
+
 _BY_NAME: dict[str, type[Action]] = {
     "scalar": ScalarField,
     "vector": VectorField,

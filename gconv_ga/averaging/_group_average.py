@@ -7,7 +7,17 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
-from ..actions import LabelMask, Leaf, ScalarField, as_actions, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ..actions import (
+    LabelMask,
+    Leaf,
+    ScalarField,
+    as_actions,
+    nest_leaves,
+    pair_inputs,
+    pair_leaves,
+    rebuild_nest,
+    require_plain,
+)
 from ..groups import Group, as_group
 
 
@@ -377,18 +387,11 @@ class _RunningVariance:
         return error
 
 
-_PLAIN = bool | int | float | complex | str | bytes | None
-"""Types of output leaves that are passed on without averaging."""
-
-
 def _signature(name: str, value: Any) -> tuple[str, str]:
     """Return what must be equal in all passes: the fact that a leaf is a tensor, or its value if it is not one.
 
     Raises:
         ValueError: The leaf can neither be averaged nor passed on.
     """
-    if isinstance(value, Tensor):
-        return name, "tensor"
-    if not isinstance(value, _PLAIN):
-        raise invalid(name, "a tensor, None, a number or a string", value, "return tensors in dicts, tuples and lists")
-    return name, repr(value)
+    require_plain(name, value)
+    return name, "tensor" if isinstance(value, Tensor) else repr(value)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, one_of, wrong_shape
-from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest, require_plain
 from ._group_average import check_batch_axis, check_module, has_batch
 
 _MAX_LISTED_SIZE = 8
@@ -232,6 +232,7 @@ class _RunningSums:
         self.first: Tensor | None = None
 
     def add(self, leaf: Leaf, perms: Tensor, n: int) -> None:
+        require_plain(leaf.name, leaf.value)
         if not isinstance(leaf.value, Tensor):
             self.plain_value = leaf.value
             return

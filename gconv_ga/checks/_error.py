@@ -18,6 +18,7 @@ from ..actions import (
     pair_inputs,
     pair_leaves,
     rebuild_nest,
+    require_plain,
 )
 from ..groups import Group, as_group
 from ._measure import Measurement, Metric, ModuleCall, Tolerance, forth_and_back, measure, restoring_state, widened
@@ -70,7 +71,8 @@ def equivariance_error(
 
     Raises:
         ValueError: The comparison would prove nothing: the output is zero or does not depend on the input, or an
-            element leaves all inputs unchanged. Or an argument is out of its range, or does not fit its action.
+            element leaves all inputs unchanged. Or an argument is out of its range, or does not fit its action, or the
+            output holds something other than tensors, None, numbers and strings, such as a dataclass.
 
     Example:
         >>> import torch
@@ -254,11 +256,14 @@ def _measured(
     tensors = [leaf.value for leaf in leaves if isinstance(leaf.value, Tensor)]
     if not tensors:
         raise invalid("inputs", "tensors, or nests with at least one", list(inputs))
-    call = ModuleCall(
-        call=lambda values: module(*rebuild_nest(inputs, values)),
-        inputs=leaves,
-        read=lambda output: pair_leaves(output, out_actions, "output", "out_action"),
-    )
+
+    def read(output: Any) -> list[Leaf]:
+        found = pair_leaves(output, out_actions, "output", "out_action")
+        for leaf in found:
+            require_plain(leaf.name, leaf.value)
+        return found
+
+    call = ModuleCall(call=lambda values: module(*rebuild_nest(inputs, values)), inputs=leaves, read=read)
     with restoring_state(module, tensors):
         measurement = measure(call, group, view, tolerance)
     if measurement.no_evidence:

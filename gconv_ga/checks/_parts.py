@@ -19,6 +19,7 @@ from ..actions import (
     grid_move,
     nest_leaves,
     rebuild_nest,
+    require_plain,
 )
 from ..groups import Group, as_group
 from ._measure import Measurement, ModuleCall, Tolerance, measure
@@ -159,7 +160,11 @@ def _check_call(
         return output
 
     def read_output(output: Any) -> list[Leaf]:
-        outputs.extend(_with_actions(nest_leaves(output, "output"), group, whole, known, last_after))
+        leaves = nest_leaves(output, "output")
+        if part.path == "":
+            for name, value in leaves:
+                require_plain(name, value)
+        outputs.extend(_with_actions(leaves, group, whole, known, last_after))
         return outputs
 
     inputs: list[Leaf] = []

@@ -250,6 +250,8 @@ def _require_evidence(whole: PartResult) -> None:
         raise error_about("inputs", f"{text}. Use a square image.")
     if isinstance(whole.failure, UnknownFieldError):
         raise invalid("out_action", "given for this module", None, str(whole.failure))
+    if isinstance(whole.failure, ValueError) and not whole.ran:
+        raise whole.failure  # the output holds something that cannot be compared
     if whole.measurement is not None and whole.measurement.no_evidence:
         raise error_about("module", f"{whole.measurement.no_evidence.text}.")
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .._validate import as_int, invalid, message, wrong_shape
-from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest
+from ..actions import Leaf, nest_leaves, pair_inputs, pair_leaves, rebuild_nest, require_plain
 from ._cloud import full_precision, sample_numbers
 from ._frame import DegenerateFrameError, Frame, FrameElements, FrameSet
 from ._frame_actions import (
@@ -387,6 +387,7 @@ def _check_tensor_inputs(inputs: list[_InputLeaf], frames: FrameSet) -> None:
 
 def _check_outputs(leaves: list[Leaf], length: int) -> None:
     for name, value, _ in leaves:
+        require_plain(name, value)
         if not isinstance(value, Tensor):
             continue
         if value.ndim == 0 or len(value) != length:

@@ -1,6 +1,7 @@
 """Nests of inputs and outputs: their leaves, the names of the leaves, and the action of each leaf."""
 
 from collections import OrderedDict, namedtuple
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -18,10 +19,20 @@ from gconv_ga.actions import (
     pair_inputs,
     pair_leaves,
     rebuild_nest,
+    require_plain,
 )
 from gconv_ga.groups import C4
 
 Pair = namedtuple("Pair", ["first", "second"])
+
+
+@dataclass
+class Result:
+    """An output that is no mapping, tuple or list."""
+
+    y: torch.Tensor
+
+
 nests = st.recursive(
     st.integers() | st.none() | st.text(max_size=3),
     lambda inner: (
@@ -138,3 +149,14 @@ def test_leaves_move_if_they_are_tensors():
     assert Leaf("input", "a text", ScalarField()).moved(C4, 1) == "a text"
     with pytest.raises(ValueError, match=r"^input\[0\] does not fit its action Points\(\): x must be a tensor"):
         Leaf("input[0]", x[0], Points()).moved(C4, 1)
+
+
+@pytest.mark.parametrize("value", [torch.zeros(1), None, True, 1, 0.5, 1j, "name", b"name"], ids=repr)
+def test_plain_values_are_accepted(value):
+    require_plain("output", value)
+
+
+@pytest.mark.parametrize("value", [Result(torch.zeros(1)), torch.zeros(1).numpy(), {torch.zeros(1)}, print], ids=repr)
+def test_what_may_hold_tensors_unseen_is_refused(value):
+    with pytest.raises(ValueError, match=r"^output\['a'\] must be a tensor, None, a number or a string, but got"):
+        require_plain("output['a']", value)

@@ -5,6 +5,7 @@ import math
 import pickle
 from collections.abc import Callable
 from itertools import permutations
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -280,6 +281,10 @@ def returns(value: Any) -> Callable[..., Any]:
         (
             lambda: PermutationAverage(returns(torch.zeros(12).long()))(torch.zeros(2, 3)),
             "output must be floating point",
+        ),
+        (
+            lambda: PermutationAverage(lambda x: {"a": SimpleNamespace(y=x)})(torch.zeros(2, 3)),
+            r"output\['a'\] must be a tensor, None, a number or a string",
         ),
         (
             lambda: PermutationAverage(returns(torch.zeros(12, 2)), "set", "set")(torch.zeros(2, 3)),

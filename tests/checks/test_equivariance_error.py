@@ -1,6 +1,7 @@
 """`equivariance_error` against explicit loops, on networks equivariant by construction, and on broken ones."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -279,6 +280,10 @@ def test_the_group_may_be_given_by_name():
         (
             lambda x: equivariance_error(nn.ReLU(), "C4", x, out_action="regular"),
             r"^output does not fit its action Reg",
+        ),
+        (
+            lambda x: equivariance_error(lambda x: (x, SimpleNamespace(y=x.roll(1, -1))), "C4", x),
+            r"^output\[1\] must be a tensor, None, a number or a string",
         ),
         (lambda x: equivariance_error(nn.ReLU(), "C4", x, view=0), r"^view must be above 0 and at most 1"),
         (lambda x: equivariance_error(nn.ReLU(), "C4", x, view=1.5), r"^view must be above 0 and at most 1"),

@@ -1,6 +1,7 @@
 """`equivariance_report` names the part that breaks the whole, and no other."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -458,6 +459,13 @@ def test_the_text_of_a_good_net_and_of_many_culprits():
     assert forward.startswith("Functional is not equivariant under C4, because of its own forward.\n")
 
 
+class HiddenOutput(nn.Module):
+    """Returns what no check sees: a tensor in an object."""
+
+    def forward(self, x):
+        return x, SimpleNamespace(y=x.roll(1, -1))
+
+
 def test_a_report_is_a_value():
     report = equivariance_report(symmetric_net(), "C4", image(1, 1, 6, 6))
     assert isinstance(report, Report)
@@ -482,6 +490,10 @@ def test_a_report_is_a_value():
         (
             lambda x: equivariance_report(nn.Flatten(2), "C4", x),
             r"^out_action must be given for this module, .* No rule tells how C4 acts on .* shape \(1, 1, 25\)",
+        ),
+        (
+            lambda x: equivariance_report(HiddenOutput(), "C4", x),
+            r"^output\[1\] must be a tensor, None, a number or a string",
         ),
     ],
 )

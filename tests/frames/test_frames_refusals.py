@@ -1,6 +1,7 @@
 """Error messages name the argument and the samples."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -135,11 +136,12 @@ def test_averages(options: dict[str, object], text: str) -> None:
         (lambda x: x.sum(), "invariant", r"output must be a tensor \[4, ...\]"),
         (lambda x: x[:1], "points", r"output must be a tensor \[4, ...\]"),
         (lambda x: x.argmax(1), "invariant", "output must be floating point"),
+        (lambda x: (x, SimpleNamespace(y=x)), "points", r"output\[1\] must be a tensor, None, a number or a string"),
         (lambda x: x[..., :2], "vector", r"output does not fit its action VectorAction.*d=3"),
         (lambda x: x, ("points", "points"), "out_action must be one action, or actions nested as output is"),
         (lambda x: {"x": x}, {"y": "points"}, "out_action must be a mapping with the keys of output"),
     ],
-    ids=["no batch", "another batch", "classes", "two components", "a tensor for two", "another key"],
+    ids=["no batch", "another batch", "classes", "an object", "two components", "a tensor for two", "another key"],
 )
 def test_outputs(module: Callable[[Tensor], object], out_action: object, text: str) -> None:
     x = torch.tensor([[[1.0, 0.2, 0.3], [0.0, 0.0, 0.1], [0.0, 3.0, 0.5], [1.0, 1.0, 9.0]]])
