@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from .._validate import as_int, invalid, wrong_shape
 from ..actions import (
+    Invariant,
     LabelMask,
     Leaf,
     ScalarField,
@@ -73,9 +74,10 @@ class GroupAverage(nn.Module):
           standard error. Sums are computed in float32 or wider.
 
     Raises:
-        ValueError: An argument is out of its range; the inputs have different batch sizes; the output has no batch
-            axis, has an integer dtype, or does not fit ``out_action`` (the message names the leaf); or a standard error
-            of one draw is requested.
+        ValueError: An argument is out of its range; the inputs have different batch sizes; none of them moves and not
+            all are declared invariant, as for an image ``[H, W]``; the output has no batch axis, has an integer dtype,
+            or does not fit ``out_action`` (the message names the leaf); or a standard error of one draw is requested.
+            What the module raises is passed on with a note on the shapes that it was called with.
 
     Example:
         >>> import torch
@@ -147,8 +149,13 @@ class GroupAverage(nn.Module):
             raise invalid("num_samples", "at least 2 for a standard error", self.num_samples)
         leaves = pair_inputs(inputs, self.in_action)
         mean = _RunningMean(self.group, self.out_action, _common_batch_size(leaves), return_stderr)
+        _check_some_input_moves(leaves, self.in_action)
         for elements, values in _passes(leaves, self.group, self._elements(), self.chunk_size):
-            mean.add(elements, self.module(*rebuild_nest(inputs, iter(values))))
+            try:
+                mean.add(elements, self.module(*rebuild_nest(inputs, iter(values))))
+            except Exception as error:
+                error.add_note(_note_on_shapes(leaves, values, self.group, len(elements)))
+                raise
         return (mean.result(), mean.stderr()) if return_stderr else mean.result()
 
     def _elements(self) -> list[int]:
@@ -219,6 +226,28 @@ def _common_batch_size(inputs: Sequence[Leaf]) -> int:
             advice = "the batch is the first axis of every tensor"
             raise wrong_shape(leaf.name, f"[B={batch}, ...] like {tensors[0].name}", leaf.value, advice)
     return batch
+
+
+def _check_some_input_moves(inputs: Sequence[Leaf], declared: Any) -> None:
+    """Check that an input moves, unless all are declared invariant; under "scalar" a tensor ``[H, W]`` does not.
+
+    Raises:
+        ValueError: None does.
+    """
+    all_stay = all(isinstance(leaf.action, Invariant) for leaf in inputs if has_batch(leaf))
+    if all_stay and not all(isinstance(action, Invariant) for _, action in nest_leaves(declared, "in_action")):
+        first = next(leaf for leaf in inputs if has_batch(leaf))
+        advice = f"for one image pass {first.name}[None, None]; for numbers that do not rotate, in_action='invariant'"
+        raise wrong_shape(first.name, "[B, C, H, W]", first.value, advice)
+
+
+def _note_on_shapes(inputs: Sequence[Leaf], values: Sequence[Any], group: Group, count: int) -> str:
+    """Return what a user has to know of a pass in which the module failed: what it was given, and from what."""
+    moved = [pair for pair in zip(inputs, values, strict=True) if has_batch(pair[0])]
+    shapes = ", ".join(f"{leaf.name} of shape {tuple(x.shape)} from {tuple(leaf.value.shape)}" for leaf, x in moved)
+    note = f"GroupAverage called the module with {shapes}: {count} of {group.order} elements of {group.name} at once."
+    single = [leaf.name for leaf, _ in moved if isinstance(leaf.action, ScalarField) and leaf.value.ndim == 3]
+    return f"{note} For one image [C, H, W] pass {single[0]}.unsqueeze(0)." if single else note
 
 
 class _Pass(NamedTuple):

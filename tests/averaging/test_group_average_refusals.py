@@ -100,6 +100,8 @@ def test_outputs(module: Any, out_action: Any, match: str, device: torch.device)
         (({"x": IMAGE},), {"y": "scalar"}, r"in_action must be a mapping with the keys of input.*'x'"),
         ((IMAGE, torch.ones(2)), ["scalar", "points"], r"inputs\[1\] does not fit its action Points.*N, d"),
         ((IMAGE,), "vector", r"inputs?(\[0\])? does not fit its action VectorField"),
+        ((IMAGE[0, 0],), "scalar", r"input must be a tensor \[B, C, H, W\], but got \(6, 8\).*\[None, None\]"),
+        ((IMAGE[0, 0, 0], 3), ["scalar", "scalar"], r"inputs\[0\] must be a tensor \[B, C, H, W\], but got \(8,\)"),
     ],
 )
 def test_inputs(inputs: tuple[Any, ...], in_action: Any, match: str) -> None:
@@ -108,5 +110,26 @@ def test_inputs(inputs: tuple[Any, ...], in_action: Any, match: str) -> None:
 
 
 def test_what_the_module_raises_is_left_as_it_is(device: torch.device) -> None:
-    with pytest.raises(RuntimeError, match="expected input"):
+    with pytest.raises(RuntimeError, match="expected input") as caught:
         GroupAverage(nn.Conv2d(5, 1, 3), "D4").to(device)(IMAGE.to(device))
+    (note,) = caught.value.__notes__
+    assert "input of shape (8, 3, 6, 8) from (2, 3, 6, 8): 4 of 8 elements of D4 at once." in note
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1])
+def test_an_image_without_a_batch_axis_is_told_so(chunk_size: int | None) -> None:
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        GroupAverage(nn.Conv2d(3, 5, 3), "C4", chunk_size=chunk_size)(IMAGE[0])
+    assert caught.value.__notes__[0].endswith("For one image [C, H, W] pass input.unsqueeze(0).")
+
+
+def test_stacks_without_channels_are_averaged() -> None:
+    blurred = GroupAverage(lambda x: x.roll(1, -1), "C4")(IMAGE[0])
+    expected = sum(torch.rot90(torch.rot90(IMAGE[0], -g, (-2, -1)).roll(1, -1), g, (-2, -1)) for g in range(4)) / 4
+    torch.testing.assert_close(blurred, expected)
+
+
+def test_numbers_declared_invariant_become_a_symmetric_image() -> None:
+    numbers, paint = torch.arange(4.0).view(2, 2), torch.arange(50.0).view(2, 5, 5)
+    image = GroupAverage(lambda z: torch.einsum("bz,zij->bij", z, paint), "C4", "invariant")(numbers)
+    torch.testing.assert_close(image, image.rot90(1, (-2, -1)))
