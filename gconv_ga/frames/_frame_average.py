@@ -62,7 +62,8 @@ class FrameAverage(nn.Module):
         in_action: Action of an element on the inputs: "points", "vector", "tensor" (rank 2), "invariant" (or "scalar"),
             "mask", "image", a `FrameAction`, or a mapping or sequence of them nested as the inputs are. Exactly one is
             "points" (or, for frames of images, the first "image"): the frame is built from it and from all that are
-            "vector". "mask" is True for points; the module sees zeros in the padding.
+            "vector". "mask" is True for points; the module sees zeros in the padding of points and of all vectors and
+            tensors ``[B, N, ...]``, with as many entries.
         out_action: Action of an element on the output, given in the same way. The translation is added to "points", not
             to "vector".
         chunk_size: Number of transformed samples that go through the module at a time. If None, all of them.
@@ -311,7 +312,9 @@ class _InputLeaf(NamedTuple):
             advice = "integers are not closed under rotation"
             raise TypeError(message(self.name, "floating point", self.value, advice))
         padding = None
-        if rotates and mask is not None and value.shape[1] == mask.shape[1]:
+        # A tensor of each sample, such as a vector [B, d], has no axis of points, although d may equal their number.
+        has_points = value.ndim - self.action.rank > 1
+        if rotates and mask is not None and has_points and value.shape[1] == mask.shape[1]:
             padding = ~mask[elements.sample].view(-1, mask.shape[1], *(1,) * (value.ndim - 2))
             # Filled before the rotation, whose gradient would multiply NaN in the padding by zero.
             value = value.masked_fill(padding, 0)

@@ -56,6 +56,28 @@ def test_padded_batch_agrees_with_single_clouds(fill: float, device: torch.devic
             torch.testing.assert_close(used, want[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("kind", ["vector", "tensor"])
+def test_padding_does_not_reach_what_a_sample_has_once(kind: str, device: torch.device) -> None:
+    generator = torch.Generator().manual_seed(0)
+    first, second, axes = (torch.randn(3, 3, generator=generator).double().to(device) for _ in range(3))
+    field = torch.randn(2, 3, 3, generator=generator).double().to(device)
+    field = field if kind == "tensor" else field[:, 0]
+    # As many points as coordinates, and axes that a third vector determines where there are two points.
+    x, mask = padded([first, second[:2]], float("nan"))
+    weights = torch.randn(9 + field[0].numel(), generator=generator).double().to(device)
+
+    def module(x: Tensor, axes: Tensor, field: Tensor, mask: Tensor | None) -> Tensor:
+        padded_points = nn.functional.pad(x, (0, 0, 0, 3 - x.shape[1]))
+        return (torch.cat((padded_points.flatten(1), field.flatten(1)), 1) @ weights).tanh()
+
+    net = FrameAverage(module, PointFrame(), ("points", "vector", kind, "mask"), "invariant")
+    more = axes[:1].expand(2, 1, 3)
+    together = net(x, more, field, mask.to(device))
+    for row, cloud in enumerate((first, second[:2])):
+        alone = net(cloud[None], more[row : row + 1], field[row : row + 1], None)
+        torch.testing.assert_close(together[row : row + 1], alone, rtol=0, atol=1e-13)
+
+
 def test_order_of_points_does_not_matter(device: torch.device) -> None:
     x = THREE["benzene"][None].to(device)
     order = torch.randperm(12).to(device)
