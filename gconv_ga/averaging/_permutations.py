@@ -238,7 +238,7 @@ class _RunningSums:
             return
         batch, count = perms.shape[:2]
         check_batch_axis(leaf, count, batch, "permutations")
-        if not leaf.value.is_floating_point():
+        if not (leaf.value.is_floating_point() or leaf.value.is_complex()):
             raise invalid(leaf.name, "floating point, since integers have no mean", leaf.value)
         _check_sizes(leaf, batch * count, n, "")
         self.dtype = leaf.value.dtype
@@ -247,11 +247,11 @@ class _RunningSums:
         if self.first is None:
             self.first = terms[:, :1].detach()
             self.total = torch.zeros_like(self.first[:, 0])
-            self.total_squares = torch.zeros_like(self.total)
+            self.total_squares = torch.zeros_like(self.total.abs())
         differences = terms - self.first
         self.total = self.total + differences.sum(1)
         if self.with_squares:
-            self.total_squares = self.total_squares + differences.square().sum(1)
+            self.total_squares = self.total_squares + differences.abs().square().sum(1)
 
     def mean(self, count: int) -> Any:
         return self.plain_value if self.first is None else (self.first[:, 0] + self.total / count).to(self.dtype)
@@ -261,5 +261,5 @@ class _RunningSums:
             return self.plain_value
         if undrawn_fraction == 0:
             return torch.zeros_like(self.total, dtype=self.dtype)
-        variance = (self.total_squares - self.total.square() / count).clamp_min(0) / (count - 1)
+        variance = (self.total_squares - self.total.abs().square() / count).clamp_min(0) / (count - 1)
         return (undrawn_fraction * variance / count).sqrt().detach().to(self.dtype)

@@ -295,3 +295,19 @@ def returns(value: Any) -> Callable[..., Any]:
 def test_refusals(call: Callable[[], object], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         call()
+
+
+@pytest.mark.parametrize("num_samples", [None, 4])
+def test_complex_numbers_have_the_mean_and_the_error_of_their_parts(num_samples: int | None) -> None:
+    net, x = mlp(4), torch.randn(2, 4, 2, dtype=torch.float64)
+
+    def averaged(module: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        draws = torch.Generator().manual_seed(0)
+        return PermutationAverage(module, num_samples=num_samples, generator=draws)(x, return_stderr=True)
+
+    with torch.no_grad():
+        mean, error = averaged(lambda x: torch.complex(net(x), net(x).square()))
+        (real, real_error), (imag, imag_error) = averaged(net), averaged(lambda x: net(x).square())
+    torch.testing.assert_close(mean, torch.complex(real, imag))
+    torch.testing.assert_close(error.real, torch.hypot(real_error, imag_error))
+    assert not error.imag.any()
