@@ -166,14 +166,16 @@ class PCAFrame:
     def __post_init__(self) -> None:
         check_group_and_dimension(self.group, self.d)
         one_of("degenerate", self.degenerate, ("raise", "warn", "ignore"))
-        if not 0 <= self.rtol < 1:
+        if not isinstance(self.rtol, int | float) or not 0 <= self.rtol < 1:
             raise invalid("rtol", "a number from 0 up to 1", self.rtol)
         self._signs()  # refuses a too large d now rather than at the first call
 
     def __call__(self, x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
         with full_precision(x):
             cloud = as_cloud(x, mask, vectors, d=self.d, centered=has_translations(self.group))
-            y = cloud.all_vectors
+            # The axes do not depend on the scale. Squares of 1e-30 and 1e30 are out of the range of float32.
+            size = cloud.all_vectors.detach().abs().amax((1, 2), keepdim=True)
+            y = cloud.all_vectors / torch.where(size > 0, size, 1)
             values, axes = torch.linalg.eigh(y.mT @ y)
             self._check_degenerate(values.detach())
             if not has_reflections(self.group):

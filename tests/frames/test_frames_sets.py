@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from clouds import GENERIC, THREE, icosahedron, on_one_line, polygon, read_extxyz
@@ -214,6 +215,15 @@ def test_pca_sizes(device: torch.device) -> None:
     covariance = along.mT @ along
     torch.testing.assert_close(covariance, torch.diag_embed(covariance.diagonal(dim1=-2, dim2=-1)), rtol=0, atol=1e-12)
     assert bool((covariance.diagonal(dim1=-2, dim2=-1).diff() > 0).all())
+
+
+@pytest.mark.parametrize("scale", [2.0**-110, 2.0**-60, 2.0**60, 2.0**110])
+def test_principal_axes_do_not_depend_on_the_unit(scale: float, device: torch.device) -> None:
+    x = torch.randn(2, 9, 3, dtype=torch.float64).to(device)
+    y = (x - x.mean(1, keepdim=True)).cpu().numpy()
+    wanted = torch.from_numpy(np.linalg.svd(y)[2][:, ::-1].copy()).mT  # right singular vectors, shortest first
+    found = PCAFrame("E", 3)((scale * x).float()).rotations[:, 0].cpu().double()
+    torch.testing.assert_close((found.mT @ wanted).abs(), torch.eye(3).double().expand(2, 3, 3), rtol=0, atol=1e-4)
 
 
 def test_points_one_ulp_apart_are_one_point(device: torch.device) -> None:
