@@ -76,7 +76,8 @@ class LandmarkFrame:
         - weights: ``[B, K]``
 
     Raises:
-        ValueError: ``x`` is not a batch of images, or the score has another shape.
+        ValueError: ``score`` is not a function, ``x`` is not a batch of images, or the score has another shape or holds
+            NaN.
 
     Example:
         >>> import torch
@@ -90,6 +91,10 @@ class LandmarkFrame:
 
     score: Callable[[Tensor], Tensor]
 
+    def __post_init__(self) -> None:
+        if not callable(self.score):
+            raise invalid("score", "a function from images to maps of scores", self.score)
+
     def __call__(self, x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
         if x.ndim != 4:
             raise wrong_shape("x", "[B, C, H, W]", x)
@@ -98,6 +103,9 @@ class LandmarkFrame:
         if score.shape != (batch, height, width):
             raise wrong_shape("score(x)", f"[B={batch}, H={height}, W={width}]", score)
         flat = score.detach().flatten(1)
+        is_nan = flat.isnan().any(1)
+        if is_nan.any():
+            raise invalid("score(x)", "a number at every pixel", score, f"NaN in {sample_numbers(is_nan)}")
         is_best = flat == flat.amax(1, keepdim=True)
         count = int(is_best.sum(1).max()) if batch else 0
         weights, place = is_best.to(torch.float32).topk(count, dim=1)

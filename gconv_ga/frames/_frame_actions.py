@@ -77,8 +77,7 @@ class VectorAction(FrameAction):
 
     def __call__(self, x: Tensor, rotations: Tensor, translations: Tensor) -> Tensor:
         d = rotations.shape[-1]
-        if x.ndim < 2 or x.shape[-1] != d:
-            raise wrong_shape("x", f"[T, ..., d={d}]", x)
+        _check_coordinates(x, d)
         rows = x.to(rotations.dtype).reshape(len(x), x[0].numel() // d if len(x) else 0, d)
         return (rows @ rotations.mT).reshape(x.shape)
 
@@ -98,6 +97,7 @@ class PointAction(FrameAction):
         return rotated + _expanded(translations, rotated)
 
     def inverse(self, x: Tensor, rotations: Tensor, translations: Tensor) -> Tensor:
+        _check_coordinates(x, rotations.shape[-1])
         # The translation comes first: far from the origin R^T x - R^T t would lose digits.
         return VectorAction()(x - _expanded(translations, x), rotations.mT, translations)
 
@@ -142,6 +142,11 @@ class ImageAction(FrameAction):
         return moved.gather(-1, columns.view(len(x), *ones, 1, width).expand(x.shape))
 
 
+def _check_coordinates(x: Tensor, d: int) -> None:
+    if x.ndim < 2 or x.shape[-1] != d:
+        raise wrong_shape("x", f"[T, ..., d={d}]", x)
+
+
 def _expanded(translations: Tensor, x: Tensor) -> Tensor:
     """Return the translations ``[T, d]`` as ``[T, 1, .., d]``, to be added to ``x``."""
     return translations.view(len(translations), *(1,) * (x.ndim - 2), translations.shape[-1])
@@ -183,4 +188,6 @@ def as_frame_actions(actions: Any, argument: str) -> Any:
         return tuple(as_frame_actions(part, f"{argument}[{index}]") for index, part in enumerate(actions))
     if isinstance(actions, str):
         return _BY_NAME[one_of(argument, actions, tuple(_BY_NAME))]()
-    raise invalid(argument, "a frame action or its name, such as 'points' or 'vector'", actions)
+    own = "for an action of your own derive a class from FrameAction"
+    hint = "call the class" if isinstance(actions, type) else own
+    raise invalid(argument, "a frame action or its name, such as 'points' or 'vector'", actions, hint)

@@ -187,6 +187,24 @@ def test_landmarks_that_tie_share_the_weight(device: torch.device) -> None:
         Canonicalize(inner, frame, "image", "image")(x)
 
 
+def test_scores_that_are_no_numbers_are_refused() -> None:
+    x = torch.rand(3, 1, 4, 5)
+    x[1, 0, 2, 2] = float("nan")
+    frame = LandmarkFrame(lambda x: x.sum(1))
+    with pytest.raises(ValueError, match=r"^score\(x\) must be a number at every pixel, .* NaN in sample 1\."):
+        FrameAverage(nn.Identity(), frame, "image", "image")(x)
+    x[1, 0, 2, 2] = float("inf")
+    assert frame(x).counts.tolist() == [1, 1, 1]
+    with pytest.raises(ValueError, match=r"^score must be a function from images to maps of scores, .*'brightest'"):
+        LandmarkFrame("brightest")
+
+
+def test_images_are_not_points() -> None:
+    frame = LandmarkFrame(lambda x: x.sum(1))
+    with pytest.raises(ValueError, match=r"^input does not fit its action PointAction.* d=2\], but got \(2, 1, 4, 5\)"):
+        FrameAverage(nn.Identity(), frame, "points", "points")(torch.rand(2, 1, 4, 5))
+
+
 def test_further_images_and_keypoints_move_along(device: torch.device) -> None:
     x = torch.rand(2, 1, 6, 8, dtype=torch.float64).to(device)
     depth = torch.rand(2, 6, 8, dtype=torch.float64).to(device)
