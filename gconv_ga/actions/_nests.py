@@ -107,7 +107,9 @@ def as_action(action: Any, argument: str = "action") -> Action:
     needs_size = isinstance(action, str) and action.lower() in ("keypoints", "boxes")
     if isinstance(action, str) and not needs_size:
         return _BY_NAME[one_of(argument, action, tuple(_BY_NAME))]()
-    hint = "call the class" if isinstance(action, type) else "write Keypoints((H, W)) and Boxes((H, W)) with the size"
+    own = "for an action of your own derive a class from gconv_ga.actions.Action"
+    with_size = "write Keypoints((H, W)) and Boxes((H, W)) with the size"
+    hint = "call the class" if isinstance(action, type) else with_size if needs_size else own
     raise invalid(argument, "an action or its name, such as 'scalar' or ScalarField()", action, hint)
 
 

@@ -134,7 +134,7 @@ def assert_frame_equivariant(
         ...     return SimpleNamespace(rotations=identity, translations=x[:, :1], weights=torch.ones(len(x), 1))
         >>> assert_frame_equivariant(first_point, torch.rand(2, 4, 3), group="T")
     """
-    if tolerance is not None and not tolerance > 0:
+    if tolerance is not None and not (isinstance(tolerance, int | float) and tolerance > 0):
         raise invalid("tolerance", "a positive number or None", tolerance)
     error = frame_equivariance_error(
         frame, x, group=group, mask=mask, vectors=vectors, rank=rank, trials=trials, generator=generator

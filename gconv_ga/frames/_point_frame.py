@@ -104,7 +104,7 @@ class PointFrame:
         check_group_and_dimension(self.group, self.d)
         for name in ("delta", "collinear"):
             value = getattr(self, name)
-            if not 0 < value < 1:
+            if not isinstance(value, int | float) or not 0 < value < 1:
                 raise invalid(name, "a number between 0 and 1", value)
         as_int("power", self.power, minimum=1)
         if self.lmax not in (1, 3):

@@ -119,7 +119,7 @@ def test_names_mean_actions(name, action):
         ("boxes", r"^out_action must be an action or its name.* Write Keypoints\(\(H, W\)\) and Boxes"),
         (ScalarField, r"^out_action must be an action or its name.* Call the class"),
         (None, r"^out_action must be an action or its name.* but got out_action=None"),
-        (torch.rot90, r"^out_action must be an action or its name"),
+        (torch.rot90, r"^out_action must be an action or its name.* derive a class from gconv_ga\.actions\.Action"),
     ],
 )
 def test_what_is_no_action_is_refused(action, match):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from gconv_ga.frames import (
     Canonicalize,
     DegenerateFrameError,
+    FrameAction,
     FrameAverage,
     FrameSet,
     FrameSizeError,
@@ -43,6 +44,8 @@ NAMES = ["MeanFrame", "PCAFrame", "PointFrame"]
         (PointFrame, {"num_samples": 0}, "num_samples must be a positive int"),
         (PCAFrame, {"degenerate": "rise"}, "degenerate must be one of .*Did you mean 'raise'"),
         (PCAFrame, {"rtol": -0.1}, "rtol must be a number from 0"),
+        (PCAFrame, {"rtol": "1e-3"}, "rtol must be a number from 0"),
+        (PointFrame, {"delta": "small"}, "delta must be a number between 0 and 1"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else None,
 )
@@ -118,6 +121,8 @@ def test_too_many_elements_names_the_samples() -> None:
         ({"in_action": "vector"}, "in_action must be actions of which exactly one is 'points'"),
         ({"in_action": ("points", "points")}, "in_action must be actions of which exactly one is 'points'"),
         ({"out_action": None}, "out_action must be a frame action or its name"),
+        ({"out_action": lambda x, rotations, translations: x}, "out_action must be .* derive a class from FrameAction"),
+        ({"in_action": FrameAction}, "in_action must be a frame action or its name, .* Call the class"),
         ({"out_action": "tensor"}, "frame must be a frame with lmax of at least 2.*lmax=3"),
         ({"chunk_size": 0}, "chunk_size must be a positive int"),
         ({"train_samples": 0}, "train_samples must be a positive int"),
