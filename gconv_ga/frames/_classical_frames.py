@@ -182,7 +182,7 @@ class PCAFrame:
         with full_precision(x):
             cloud = as_cloud(x, mask, vectors, d=self.d, centered=has_translations(self.group))
             # The axes do not depend on the scale. Squares of 1e-30 and 1e30 are out of the range of float32.
-            size = cloud.all_vectors.detach().abs().amax((1, 2), keepdim=True)
+            size = cloud.sizes.amax(1)[:, None, None]
             y = cloud.all_vectors / torch.where(size > 0, size, 1)
             values, axes = torch.linalg.eigh(y.mT @ y)
             self._check_degenerate(values.detach())

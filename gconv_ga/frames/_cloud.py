@@ -54,11 +54,14 @@ class Cloud(NamedTuple):
         - points: ``[B, N, d]``, with 0 in the padding
         - origin: ``[B, 1, d]``, the centroid or 0
         - vectors: ``[B, M, d]``
+        - sizes: ``[B, N + M]``, without gradient: the largest coordinate among the points and among each of the inputs
+          that the vectors come from, which may have other units
     """
 
     points: Tensor
     origin: Tensor
     vectors: Tensor
+    sizes: Tensor
 
     @property
     def all_vectors(self) -> Tensor:
@@ -106,7 +109,9 @@ def as_cloud(
     origin = points.new_zeros(len(points), 1, points.shape[-1])
     if centered:
         points, origin = _centered(points, valid)
-    return Cloud(points, origin, torch.cat(others, 1) if others else points[:, :0])
+    parts = [part.detach() for part in (points, *others) if part.shape[1]]
+    sizes = [part.abs().amax((1, 2)).unsqueeze(1).expand(part.shape[:2]) for part in parts]
+    return Cloud(points, origin, torch.cat(others, 1) if others else points[:, :0], torch.cat(sizes, 1))
 
 
 def _checked_mask(x: Tensor, mask: Tensor | None) -> Tensor:

@@ -151,13 +151,14 @@ class PointFrame:
             cloud = as_cloud(x, mask, vectors, d=self.d, centered=has_translations(self.group))
             y = cloud.all_vectors
             # Axes and weights do not depend on the scale, so dividing by a detached one changes no gradient.
-            size = y.detach().abs().amax((1, 2), keepdim=True)
+            size = cloud.sizes.amax(1)[:, None, None]
             y = y / torch.where(size > 0, size, 1)
+            noise = 256 * torch.finfo(y.dtype).eps * cloud.sizes / torch.where(size > 0, size, 1).squeeze(-1)
             squares = y.square().sum(-1).masked_fill(size.squeeze(-1) == 0, 1)
             _, largest = _near_farthest(squares, self.delta, self.power)
             frames = _PartialFrames.empty(y, sampling)
             for _ in range(self.d - 1):
-                frames = frames.with_next_axis(y, largest, self, sampling)
+                frames = frames.with_next_axis(y, noise, largest, self, sampling)
                 self._check_size(frames, len(y), sampling)
             frames = frames.with_last_axis(self._changes_of_axes(), sampling)
             self._check_size(frames, len(y), sampling)
@@ -212,17 +213,22 @@ class _PartialFrames(NamedTuple):
             completed=torch.zeros_like(sample, dtype=torch.bool),
         )
 
-    def with_next_axis(self, y: Tensor, largest: Tensor, frame: PointFrame, sampling: _Sampling | None) -> Self:
+    def with_next_axis(
+        self, y: Tensor, noise: Tensor, largest: Tensor, frame: PointFrame, sampling: _Sampling | None
+    ) -> Self:
         """Add an axis to every frame, once for each point near the farthest from its axes.
 
         Args:
             y: The cloud relative to its origin.
+            noise: Length up to which what is left of a point or vector may be rounding. It depends on the input: what
+                is noise of a field of 1e6 may be a position.
             largest: Largest squared distance from the origin.
             frame: Source of ``delta``, ``power`` and ``collinear``.
             sampling: If not None, draw one of the points, with its weight, instead of using all.
 
         Shape:
             - y: ``[B, M, d]``
+            - noise: ``[B, M]``
             - largest: ``[B]``
         """
         is_first = self.axes.shape[-1] == 0
@@ -230,8 +236,9 @@ class _PartialFrames(NamedTuple):
         squares = residual.square().sum(-1)
         scale = largest[self.sample]
         # At first the cloud is what it is; later the residual may be the rounding of what was subtracted.
-        floor = torch.zeros_like(scale) if is_first else (256 * torch.finfo(y.dtype).eps) ** 2 * scale
-        is_flat = squares.detach().amax(-1) <= floor
+        if not is_first:
+            squares = squares.masked_fill(squares.detach() <= noise[self.sample].square(), 0)
+        is_flat = squares.detach().amax(-1) == 0
         extended, flat = (~is_flat).nonzero().squeeze(1), is_flat.nonzero().squeeze(1)
 
         shares, farthest = _near_farthest(squares[extended], frame.delta, frame.power)

@@ -56,6 +56,23 @@ def test_padded_batch_agrees_with_single_clouds(fill: float, device: torch.devic
             torch.testing.assert_close(used, want[0], rtol=0, atol=1e-13)
 
 
+@pytest.mark.parametrize("line", [False, True], ids=["a cloud", "a line"])
+@pytest.mark.parametrize("unit", [1e-9, 1e-6, 1e6, 1e9])
+def test_units_of_vectors_do_not_matter(unit: float, line: bool, device: torch.device) -> None:
+    x = (CO2[None] + 1 if line else THREE["generic"][None]).to(device)
+    field = torch.tensor([[[0.7, -0.2, 0.4]]], dtype=torch.float64).to(device)
+    weights = torch.randn(3 * x.shape[1] + 3, generator=torch.Generator().manual_seed(0)).double().to(device)
+
+    def module(x: Tensor, field: Tensor) -> Tensor:
+        return (torch.cat((x.flatten(1), field.flatten(1) / unit), 1) @ weights.to(x)).cos()
+
+    net = FrameAverage(module, PointFrame(), ("points", "vector"), "invariant")
+    for mirrored in (False, True, False, True):
+        turn, shift = (part.to(x) for part in random_motion(3, mirrored=mirrored))
+        moved = ((x @ turn.mT + shift).float(), (unit * field @ turn.mT).float())
+        torch.testing.assert_close(net(*moved), net(x.float(), (unit * field).float()), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["vector", "tensor"])
 def test_padding_does_not_reach_what_a_sample_has_once(kind: str, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(0)
