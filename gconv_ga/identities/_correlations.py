@@ -165,7 +165,7 @@ def lifting_rotates_and_shifts(
     References:
         Cohen and Welling, "Group equivariant convolutional networks", ICML 2016.
     """
-    group, act = as_group(group), ScalarField()
+    group, act = on_grid(group), ScalarField()
     _check_axes(kernel, image, padding)
     left = lifting_conv2d(act(image, group, element), kernel, group, padding=padding)
     shifted = group.products[group.inverse(element)]  # h^-1 g for each g
@@ -225,7 +225,7 @@ def mean_of_lifting_is_group_average(
         Cohen and Welling, "Group equivariant convolutional networks", ICML 2016, for lifting. Puny et al., "Frame
         averaging for invariant and equivariant network design", ICLR 2022, for the average.
     """
-    group, act = as_group(group), ScalarField()
+    group, act = on_grid(group), ScalarField()
     _check_axes(kernel, image, padding)
     left = group_pool(lifting_conv2d(act(image, group, element), kernel, group, padding=padding), group)
     average = GroupAverage(lambda x: F.conv2d(x, kernel, padding=padding), group)
@@ -238,6 +238,19 @@ def _checked_group(kernel: Tensor, image: Tensor, group: Group | str, element: i
     group = as_group(group)
     if not group.is_exact(element):
         raise invalid("element", f"a multiple of 90 degrees in {group.name}, reflected or not", element)
+    return group
+
+
+def on_grid(group: Group | str) -> Group:
+    """Return the group, if all of its elements map the pixel grid to itself.
+
+    Raises:
+        ValueError: One does not.
+    """
+    group = as_group(group)
+    if not group.is_exact():
+        advice = "elements at other angles do not map the pixel grid to itself, and the equation holds only nearly"
+        raise invalid("group", "C1, C2, C4, D1, D2 or D4", group, advice)
     return group
 
 

@@ -12,6 +12,7 @@ from .._validate import as_int, invalid, wrong_shape
 from ..actions import RegularField
 from ..groups import Group, as_group
 from ..nn.functional import group_conv2d
+from ._correlations import on_grid
 from ._sides import Sides
 
 
@@ -110,7 +111,7 @@ def group_correlation_is_equivariant(
     References:
         Cohen and Welling, "Group equivariant convolutional networks", ICML 2016.
     """
-    group = _checked_group(feature_map, group, element)
+    group = _checked_group(feature_map, on_grid(group), element)
     if kernel.ndim != 5 or kernel.shape[1:3] != feature_map.shape[1:3]:
         raise wrong_shape("kernel", f"[C_out, C_in={feature_map.shape[1]}, |G|={group.order}, kh, kw]", kernel)
     as_int("padding", padding, minimum=0)

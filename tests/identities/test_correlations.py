@@ -153,6 +153,12 @@ STATEMENTS: list[Callable[..., Sides]] = [
 ]
 
 
+@pytest.mark.parametrize("statement", [lifting_rotates_and_shifts, mean_of_lifting_is_group_average])
+def test_all_elements_must_map_the_pixel_grid_to_itself(statement: Callable[..., Sides]) -> None:
+    with pytest.raises(ValueError, match=r"^group must be C1, C2, C4, D1, D2 or D4, but got group=CyclicGroup\(8\)\."):
+        statement(torch.ones(2, 3, 3, 3), torch.ones(2, 3, 6, 6), "C8", 2)
+
+
 @pytest.mark.parametrize("statement", STATEMENTS)
 @pytest.mark.parametrize(
     ("changes", "match"),

@@ -104,7 +104,7 @@ def test_statement_11_rejects_a_broken_action(
 def test_refusals() -> None:
     f, kernel = torch.randn(1, 2, 4, 5, 5), torch.randn(1, 2, 4, 3, 3)
     for arguments, match in (
-        ((kernel, f, "C8", 1), "element must be a multiple of 90 degrees in C8"),
+        ((kernel, f, "C8", 2), "group must be C1, C2, C4, D1, D2 or D4, .* do not map the pixel grid to itself"),
         ((kernel, f, "C4", 4), "element must be an element"),
         ((kernel, f, "D4", 1), r"feature_map must be a tensor \[B, C, \|G\|=8, H, W\]"),
         ((kernel[:, :, :2], f, "C4", 1), r"kernel must be a tensor \[C_out, C_in=2, \|G\|=4, kh, kw\]"),
