@@ -218,8 +218,10 @@ def _reference_cloud(x: Tensor, mask: Tensor | None, vectors: tuple[Tensor, ...]
         raise wrong_shape("x", "[B, N, d] with B, N, d >= 1", x)
     padding = torch.zeros(*x.shape[:2], 1, dtype=torch.bool, device=x.device)
     if mask is not None:
-        if mask.shape != x.shape[:2] or mask.dtype != torch.bool:
-            raise wrong_shape("mask", f"[B={x.shape[0]}, N={x.shape[1]}] of bool", mask)
+        if mask.shape != x.shape[:2]:
+            raise wrong_shape("mask", f"[B={x.shape[0]}, N={x.shape[1]}]", mask)
+        if mask.dtype != torch.bool:
+            raise invalid("mask", "bool, True for points", mask)
         padding = ~mask.unsqueeze(-1)
     dtype = torch.promote_types(x.dtype, torch.float32)
     vectors = tuple(vector.detach().to(dtype) for vector in vectors)

@@ -83,8 +83,8 @@ class FrameAverage(nn.Module):
         DegenerateFrameError: The frame cannot be built, or there is a tensor input and the cloud does not determine all
             axes.
         ValueError: An argument is out of its range, ``in_action`` has nothing to build the frame from, the frame's
-            ``lmax`` is lower than the rank of the output, shapes do not fit, the output has an integer dtype, or a
-            standard error of one draw is requested.
+            ``lmax`` is lower than the rank of the output, the frame returns no `FrameSet` or one without weights for a
+            sample, shapes do not fit, the output has an integer dtype, or a standard error of one draw is requested.
 
     Example:
         >>> import torch
@@ -181,16 +181,30 @@ class FrameAverage(nn.Module):
                 "detach=True leaves the frame out of the gradient with respect to positions. Do not use it for forces."
             )
             warnings.warn(text, stacklevel=4)
-        if self.training and self.train_samples is not None:
-            # Some frames can draw elements without listing all of them.
-            sample = getattr(self.frame, "sample", None)
-            if sample is None:
-                frames = self.frame(*domain).sample(self.train_samples, self.generator)
-            else:
-                frames = sample(*domain, count=self.train_samples, generator=self.generator)
+        count = self.train_samples if self.training else None
+        # Some frames can draw elements without listing all of them.
+        sample = None if count is None else getattr(self.frame, "sample", None)
+        if sample is not None:
+            frames = self._checked(sample(*domain, count=count, generator=self.generator))
         else:
-            frames = self.frame(*domain)
+            frames = self._checked(self.frame(*domain))
+            frames = frames if count is None else frames.sample(count, self.generator)
         return frames.detach() if self.detach else frames
+
+    def _checked(self, frames: Any) -> FrameSet:
+        """Check what the frame returned: a sample without elements would have zeros for its average.
+
+        Raises:
+            ValueError: It is not a `FrameSet`, or a sample has no element of positive weight, or one of weight NaN.
+        """
+        if not isinstance(frames, FrameSet):
+            advice = f"it returned an object of type {type(frames).__name__}"
+            raise invalid("frame", "a function that returns a FrameSet", self.frame, advice)
+        empty = (frames.counts == 0) | frames.weights.isnan().any(-1)
+        if empty.any():
+            advice = f"none, or NaN, in {sample_numbers(empty)}"
+            raise invalid("frame", "one with elements of positive weight for each sample", self.frame, advice)
+        return frames
 
     def _selected(self, frames: FrameSet) -> FrameSet:
         """Return the elements to average over; `Canonicalize` selects one."""

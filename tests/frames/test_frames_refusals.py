@@ -216,3 +216,27 @@ def test_landmarks() -> None:
         LandmarkFrame(lambda x: x[:, 0])(torch.zeros(3, 4, 4))
     with pytest.raises(ValueError, match=r"score\(x\) must be a tensor \[B=1, H=4, W=5\]"):
         LandmarkFrame(lambda x: x)(torch.zeros(1, 3, 4, 5))
+
+
+def reweighted(change: Callable[[Tensor], Tensor]) -> Callable[..., FrameSet]:
+    def frame(x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
+        found = MeanFrame()(x, mask, vectors)
+        return FrameSet(found.rotations, found.translations, change(found.weights))
+
+    return frame
+
+
+@pytest.mark.parametrize("train_samples", [None, 2])
+@pytest.mark.parametrize(
+    ("frame", "text"),
+    [
+        (lambda x, mask, vectors: (torch.eye(3), x.mean(1)), "a function that returns a FrameSet.* of type tuple"),
+        (reweighted(lambda w: w * torch.tensor([[1.0], [0.0]])), "one with elements of positive weight.* in sample 1"),
+        (reweighted(lambda w: w * float("nan")), "one with elements of positive weight.* in samples 0, 1"),
+    ],
+    ids=["no set", "no weight", "not a number"],
+)
+def test_what_a_frame_returns(frame: Callable[..., object], text: str, train_samples: int | None) -> None:
+    net = FrameAverage(nn.ReLU(), frame, "points", "points", train_samples=train_samples)
+    with pytest.raises(ValueError, match=f"^frame must be {text}"):
+        net(X)
