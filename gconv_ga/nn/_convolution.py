@@ -1,7 +1,7 @@
 """Lifting and group convolution, and what equivariant convolutions share."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from ._geometry import (
     nearest_elements,
     neighbour_table,
 )
+from ._tables import KeepsTables
 
 PADDING_MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -41,7 +42,7 @@ class _Kernels(NamedTuple):
     bias: Tensor | None = None
 
 
-class _Convolution(KeepsKernels):
+class _Convolution(KeepsKernels, KeepsTables):
     """Base class of the convolutions: arguments, parameters, initialization, transformed kernels.
 
     Transformed kernels are computed at every call while gradients are on. In eval mode without gradients they are
@@ -98,16 +99,12 @@ class _Convolution(KeepsKernels):
             self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype))
         else:
             self.register_parameter("bias", None)
-        # Not saved: they follow from the arguments.
-        for name, table in self._tables().items():
-            self.register_buffer(name, table.to(self.weight.device, self._table_dtype(table)), persistent=False)
+        self._fill_tables(self.weight.device, self.weight.dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw new weights such that the variance of the activations is preserved; the bias is set to zero."""
         channels, rectified = self._fan_in()
-        # After `to_empty` the tables are as empty as the weights.
-        self._fill_tables()
         if self.weight.is_meta:
             return  # there is nothing to draw, and to do so torch would load its compiler, which takes two seconds
         with torch.no_grad():
@@ -123,34 +120,15 @@ class _Convolution(KeepsKernels):
         """Return the number of channels that an output sums over, and whether the input has passed a ReLU."""
         raise NotImplementedError
 
-    def _tables(self) -> dict[str, Tensor]:
-        """Return the lookup tables of the layer by the name of their buffer, as new tensors on the CPU."""
+    def _make_tables(self) -> dict[str, Tensor]:
         return self.filters.tables()
 
-    def _table_dtype(self, table: Tensor) -> torch.dtype:
-        return self.weight.dtype if table.is_floating_point() else table.dtype
-
-    def _fill_tables(self) -> None:
-        for name, table in self._tables().items():
-            setattr(self, name, table.to(self.weight.device, self._table_dtype(table)))
-
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        before = self.weight.dtype
-
         def on_four_axes(t: Tensor) -> Tensor:
             # `.to(memory_format=torch.channels_last)` only takes tensors of four axes.
             return fn(t.flatten(1, 2)).unflatten(1, t.shape[1:3]) if t.ndim == 5 else fn(t)
 
-        super()._apply(on_four_axes, recurse)
-        # In a finer dtype the tables get back the digits that a coarser one has rounded away.
-        if self.weight.dtype != before and not self.weight.is_meta:
-            self._fill_tables()
-        return self
-
-    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        super()._load_from_state_dict(*args, **kwargs)
-        # A layer that was made on the meta device has no tables until it is loaded.
-        self._fill_tables()
+        return super()._apply(on_four_axes, recurse)
 
     def rotated_kernels(self) -> Tensor:
         """Return the stack of transformed kernels, ``[C_out, |G|, J, kh * kw]``; cached in eval mode."""
@@ -169,7 +147,7 @@ class _Convolution(KeepsKernels):
 
     def _transform(self, weight: Tensor) -> Tensor:
         """Return the stack of transformed kernels for the free weight; here, for a weight with planes."""
-        tables = dict(self.named_buffers())
+        tables = self._tables_like(weight)
         if self._mixes_all:
             return self.filters.rotate_and_shift(fill_absent_planes(weight, self.taps, self.group), tables)
         return self.filters.rotate(weight.flatten(1, 2), tables)
@@ -286,7 +264,7 @@ class LiftingConv2d(_Convolution):
         return self.in_channels // self.groups, False
 
     def _transform(self, weight: Tensor) -> Tensor:
-        return self.filters.rotate(weight, dict(self.named_buffers()))
+        return self.filters.rotate(weight, self._tables_like(weight))
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 4 or input.shape[1] != self.in_channels:
@@ -449,8 +427,8 @@ class GroupConv2d(_Convolution):
     def _fan_in(self) -> tuple[int, bool]:
         return self.in_channels // self.groups * len(self.taps), True
 
-    def _tables(self) -> dict[str, Tensor]:
-        return super()._tables() | {"neighbours": torch.tensor(neighbour_table(self.group, self.taps))}
+    def _make_tables(self) -> dict[str, Tensor]:
+        return super()._make_tables() | {"neighbours": torch.tensor(neighbour_table(self.group, self.taps))}
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
@@ -459,4 +437,6 @@ class GroupConv2d(_Convolution):
             raise wrong_shape("input", axes, input, advice)
         if self.uses_fourier(input):
             return self.convolve_with(input, self.weight, None, self.bias)
-        return self._correlate(input.flatten(1, 2) if self._mixes_all else gather_neighbours(input, self.neighbours))
+        if self._mixes_all:
+            return self._correlate(input.flatten(1, 2))
+        return self._correlate(gather_neighbours(input, self._tables_like(self.weight)["neighbours"]))

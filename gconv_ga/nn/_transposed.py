@@ -111,8 +111,8 @@ class GroupConvTranspose2d(_Convolution):
         channels = self.in_channels // self.groups * len(self.taps)
         return channels / (self.stride[0] * self.stride[1]), True
 
-    def _tables(self) -> dict[str, Tensor]:
-        return super()._tables() | {"sources": torch.tensor(source_table(self.group, self.taps))}
+    def _make_tables(self) -> dict[str, Tensor]:
+        return super()._make_tables() | {"sources": torch.tensor(source_table(self.group, self.taps))}
 
     def forward(self, input: Tensor, output_size: Sequence[int] | None = None) -> Tensor:
         """Compute the up-sampled feature map.
@@ -137,7 +137,7 @@ class GroupConvTranspose2d(_Convolution):
         if min(least[0] + extra[0], least[1] + extra[1]) < 1:
             raise wrong_shape("input", f"[B, C, |G|, H, W] larger than what padding={self.padding} crops", input)
         self._warn_if_inexact(extra)
-        sources = None if self._mixes_all else self.sources
+        sources = None if self._mixes_all else self._tables_like(self.weight)["sources"]
         out = correlate_transposed(input, self.rotated_kernels(), self.geometry, extra, self.groups, sources)
         # Under autocast the sum would be float32 otherwise.
         return out if self.bias is None else out + self.bias.to(out.dtype).view(-1, 1, 1, 1)

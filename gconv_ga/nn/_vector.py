@@ -1,8 +1,6 @@
 """From feature maps on the group to vector fields."""
 
 import math
-from collections.abc import Callable
-from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +8,10 @@ from torch import Tensor, nn
 
 from .._validate import as_int, wrong_shape
 from ..groups import Group, as_group
+from ._tables import KeepsTables
 
 
-class VectorHead(nn.Module):
+class VectorHead(KeepsTables):
     """A linear map, pixel by pixel, from a feature map on the group to a vector field that rotates with the image.
 
     ``v(y) = sum_c sum_g s(y, c, g) R_g w_c``, where ``R_g`` is the 2 x 2 matrix of the group element and ``w_c`` is a
@@ -66,7 +65,7 @@ class VectorHead(nn.Module):
         self.in_channels = as_int("in_channels", in_channels, minimum=1)
         self.group = as_group(group)
         self.weight = nn.Parameter(torch.empty(self.in_channels, 2, device=device, dtype=dtype))
-        self.register_buffer("matrices", self._matrices(), persistent=False)
+        self._fill_tables(self.weight.device, self.weight.dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -74,21 +73,17 @@ class VectorHead(nn.Module):
         if not self.weight.is_meta:  # see _convolution.py
             nn.init.normal_(self.weight, std=1 / math.sqrt(self.in_channels * self.group.order))
 
-    def _matrices(self) -> Tensor:
-        """Return the matrices in pixel axes, y down, ``[|G|, 2, 2]``, from float64 in the dtype of the weight."""
+    def _make_tables(self) -> dict[str, Tensor]:
+        """Return the matrices of the elements in pixel axes, y down, ``[|G|, 2, 2]``."""
         matrices = map(self.group.matrix, range(self.group.order))
         rows = [[[a, -b], [-c, d]] for (a, b), (c, d) in matrices]
-        return torch.tensor(rows, dtype=torch.float64).to(self.weight.device, self.weight.dtype)
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        super()._apply(fn, recurse)
-        self.matrices = self._matrices()  # not rounded to the former dtype
-        return self
+        return {"matrices": torch.tensor(rows, dtype=torch.float64)}
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim != 5 or input.shape[1] != self.in_channels or input.shape[2] != self.group.order:
             raise wrong_shape("input", f"[B, C={self.in_channels}, |G|={self.group.order}, H, W]", input)
-        kernel = torch.einsum("gij,cj->icg", self.matrices, self.weight).flatten(1)
+        matrices = self._tables_like(self.weight)["matrices"]
+        kernel = torch.einsum("gij,cj->icg", matrices, self.weight).flatten(1)
         return F.conv2d(input.flatten(1, 2), kernel[..., None, None])
 
     def extra_repr(self) -> str:

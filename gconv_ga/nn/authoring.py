@@ -2,7 +2,8 @@
 
 Names: `Geometry` and `make_geometry` (where each orientation samples), `apply_per_orientation` (an operation in each
 orientation's own frame), `correlate`, `correlate_transposed`, `least_size`, `KeepsKernels` (transformed kernels are
-computed once in eval mode), `nearest_elements` (the elements that a kernel has planes for).
+computed once in eval mode), `KeepsTables` (lookup tables that are no state), `nearest_elements` (the elements that a
+kernel has planes for).
 
 Example:
     >>> from gconv_ga.groups import C4
@@ -16,10 +17,12 @@ Example:
 
 from ._correlate import correlate, correlate_transposed, least_size
 from ._geometry import Geometry, KeepsKernels, apply_per_orientation, make_geometry, nearest_elements
+from ._tables import KeepsTables
 
 __all__ = [
     "Geometry",
     "KeepsKernels",
+    "KeepsTables",
     "apply_per_orientation",
     "correlate",
     "correlate_transposed",

@@ -7,9 +7,17 @@ import pickle
 import pytest
 import torch
 from layer_catalogue import CONVOLUTIONS, USES, scrambled
+from slow_average import relative
+from tolerances import TOLERANCES
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
 
+AVERAGES = {
+    "swa": {},
+    "ema": {"multi_avg_fn": get_ema_multi_avg_fn(0.9999)},
+    "ema by tensor": {"avg_fn": get_ema_avg_fn(0.9)},
+}
 LEARNT = {"weight", "bias", "running_mean", "running_var", "num_batches_tracked"}
 
 
@@ -47,6 +55,12 @@ def test_saved_in_one_mode_and_loaded_in_another(name, modes):
     assert not list(layer.parameters()) or not torch.equal(before, expected)
 
 
+def tensors_of(layer):
+    """Return all tensors that a layer and its parts hold: parameters, buffers and lookup tables."""
+    held = [value for part in layer.modules() for value in vars(part).values() if isinstance(value, torch.Tensor)]
+    return [*layer.parameters(), *layer.buffers(), *held]
+
+
 def pickled(layer):
     return pickle.loads(pickle.dumps(layer))
 
@@ -76,7 +90,7 @@ def test_a_layer_made_on_the_meta_device_comes_to_life(name):
     use = USES[name]
     with torch.device("meta"):
         layer = use.make("C4")
-    assert {tensor.device.type for tensor in [*layer.parameters(), *layer.buffers()]} <= {"meta"}
+    assert {tensor.device.type for tensor in tensors_of(layer)} <= {"meta"}
     alive = layer.to_empty(device="cpu")
     for module in alive.modules():
         if hasattr(module, "reset_parameters"):
@@ -107,19 +121,17 @@ def test_every_tensor_is_where_the_layer_is(name, mode):
     with FakeTensorMode():
         layer = getattr(use.make("D4", device="cuda"), mode)()
         x = torch.empty(use.shape("D4", (8, 11)), device="cuda")
-        found = [*layer.parameters(), *layer.buffers(), layer(x)]
+        found = [*tensors_of(layer), layer(x)]
         with torch.no_grad():
             found.append(layer(x))
         assert {tensor.device.type for tensor in found} == {"cuda"}
 
 
 @pytest.mark.usefixtures("fake_cuda")
-@pytest.mark.parametrize("table", ["rotate_and_shift_index", "bias"])
-def test_a_tensor_left_behind_is_seen(table):
+def test_a_tensor_left_behind_is_seen():
     with FakeTensorMode():
         layer = USES["GroupConv2d"].make("C4", device="cuda")
-        holder = layer._buffers if table in layer._buffers else layer._parameters
-        holder[table] = holder[table].cpu()
+        layer._parameters["bias"] = layer._parameters["bias"].cpu()
         with pytest.raises(RuntimeError, match="device"):
             layer(torch.empty(2, 2, 4, 8, 8, device="cuda"))
 
@@ -127,7 +139,7 @@ def test_a_tensor_left_behind_is_seen(table):
 @pytest.mark.parametrize("name", USES)
 def test_a_moved_layer_leaves_nothing_behind(name):
     layer = USES[name].make("C4").to("meta", torch.bfloat16)
-    tensors = [*layer.parameters(), *layer.buffers()]
+    tensors = tensors_of(layer)
     assert {tensor.device.type for tensor in tensors} <= {"meta"}
     assert {tensor.dtype for tensor in tensors if tensor.is_floating_point()} <= {torch.bfloat16}
 
@@ -137,3 +149,56 @@ def test_batch_norm_becomes_the_synchronised_one():
     net = nn.SyncBatchNorm.convert_sync_batchnorm(nn.Sequential(copy.deepcopy(layer)))
     assert type(net[0]) is nn.SyncBatchNorm
     assert torch.equal(net.eval()(f), layer(f))
+
+
+@pytest.mark.parametrize("average", AVERAGES)
+@pytest.mark.parametrize("name", [name for name, use in USES.items() if list(use.make("C4").parameters())])
+def test_the_average_of_equal_layers_is_the_layer(name, average):
+    """With its buffers, as batch norm asks for: an average that rounds takes 6 to 5."""
+    layer, x = layer_and_input(name)
+    averaged = AveragedModel(layer, use_buffers=True, **AVERAGES[average])
+    with torch.no_grad():
+        for _ in range(4):
+            averaged.update_parameters(layer)
+            assert relative(averaged.eval()(x), layer(x)) <= TOLERANCES[torch.float64]
+
+
+@pytest.fixture
+def _empty_is_full_of_nonsense():
+    """Memory that is not initialized has NaN and the largest ints, not the numbers of the last tensor there."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("_empty_is_full_of_nonsense")
+@pytest.mark.parametrize("name", USES)
+def test_weights_of_ones_own_after_a_start_without_numbers(name):
+    """`to_empty`, of which `torch.nn.utils.skip_init` is made, and then no `reset_parameters`."""
+    layer, x = layer_and_input(name)
+    for empty in copy.deepcopy(layer).to("meta"), copy.deepcopy(layer):
+        empty.to_empty(device="cpu")
+        with torch.no_grad():
+            for mine, its in zip(empty.state_dict().values(), layer.state_dict().values(), strict=True):
+                mine.copy_(its)
+            assert torch.equal(empty.eval()(x), layer(x))
+
+
+def without_its_layer(layer, weights):
+    """Replace parameters one by one, as tools that shard or load large networks do."""
+    for name, weight in weights.items():
+        layer._parameters[name] = nn.Parameter(weight)
+
+
+def by_assignment(layer, weights):
+    layer.load_state_dict(weights, assign=True)
+
+
+@pytest.mark.parametrize("load", [without_its_layer, by_assignment], ids=lambda load: load.__name__)
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, "VectorHead"])
+def test_weights_that_come_in_place_of_empty_ones(name, load):
+    """Of another device and dtype; the tables follow, with all their digits."""
+    layer, x = layer_and_input(name)
+    empty = USES[name].make("C4", device="meta", dtype=torch.bfloat16).eval()
+    load(empty, layer.state_dict())
+    assert torch.equal(empty(x), layer(x))
