@@ -26,8 +26,8 @@ class algorithm(ContextDecorator):  # noqa: N801  used as a function, like torch
 
     "fourier" is for C_n and D_n with n >= 3, square kernels of 1, 3, 5 or 7 taps, stride and dilation 1, zero padding
     and all taps on the group; free taps on C4 and D4 too. Where it does not apply (other layers, devices and dtypes,
-    autocast, functorch transforms, export), or its library is not available (see `algorithms`), the dense algorithm is
-    used in any case. A second derivative is computed by a slow form of it in plain torch.
+    autocast, functorch transforms, export, `torch.jit.trace`), or its library is not available (see `algorithms`), the
+    dense algorithm is used in any case. A second derivative is computed by a slow form of it in plain torch.
 
     The choice holds for all threads.
 
@@ -101,7 +101,7 @@ def uses_fourier(use: FourierUse, x: Tensor, weight: Tensor) -> bool:
         return False
     if x.device.type != "cpu" or x.dtype not in (torch.float32, torch.float64) or x.dtype != weight.dtype:
         return False
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting() or not _is_plain(x, weight):
+    if torch.is_autocast_enabled("cpu") or _leaves_this_process() or not _is_plain(x, weight):
         return False
     more = 2 * use.padding + 1 - use.kernel_size
     height, width = x.shape[3] + more, x.shape[4] + more
@@ -111,6 +111,11 @@ def uses_fourier(use: FourierUse, x: Tensor, weight: Tensor) -> bool:
     return _chosen == "fourier" or (
         x.shape[0] * height * width >= use.least_pixels and min(height, width) >= LEAST_SIDE
     )
+
+
+def _leaves_this_process() -> bool:
+    """Return whether a program is being recorded that will run where our operators are not known."""
+    return torch.compiler.is_exporting() or bool(torch.jit.is_tracing())  # type: ignore[attr-defined]
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:

@@ -431,9 +431,10 @@ class KeepsKernels(nn.Module):
     """Base class of layers that derive kernels from their weights, and cache them in eval mode.
 
     While the layer is in train mode or gradients flow to the weights, kernels are computed at every call. Cached
-    kernels are never saved, copied or moved, and they are dropped when a weight changes. One change goes unnoticed,
-    because detecting it would make an accelerator wait: an edit through ``weight.data`` (rather than of ``weight``
-    under `torch.no_grad`) on a device other than the CPU. Subclasses call ``self._cached(compute, *weights)``.
+    kernels are never saved, copied or moved, and they are dropped by ``train()`` and when a weight changes. A change
+    that leaves no trace goes unnoticed in eval mode on a device other than the CPU, where to compare numbers would make
+    the accelerator wait: an edit through ``weight.data`` (rather than of ``weight`` under `torch.no_grad`), or a
+    training step that is replayed from a CUDA graph. Subclasses call ``self._cached(compute, *weights)``.
 
     Shape:
         - input and output: those of the layer
@@ -453,7 +454,7 @@ class KeepsKernels(nn.Module):
 
     def _cached(self, compute: Callable[[], T], *weights: Tensor) -> T:
         """Return ``compute()``, a tensor or a tuple of tensors, or its earlier result for the same weights."""
-        if self.training or torch.compiler.is_compiling():
+        if self.training or torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
             return compute()
         if torch.is_grad_enabled() and any(weight.requires_grad for weight in weights):
             return compute()
@@ -465,6 +466,11 @@ class KeepsKernels(nn.Module):
             self._cache_entry = entry
         result: T = entry.result
         return result
+
+    def train(self, mode: bool = True) -> Self:
+        if mode:
+            self._cache_entry = None
+        return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._cache_entry = None

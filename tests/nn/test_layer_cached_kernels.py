@@ -54,6 +54,19 @@ def test_kernels_are_computed_at_each_call_while_the_weights_learn(case):
     assert len(computations) == 4
 
 
+def test_a_change_without_a_trace_is_seen_after_training(case, monkeypatch):
+    """As of training steps that are replayed from a CUDA graph, or of optimizers that write to `.data` there."""
+    layer, x, _ = case
+    monkeypatch.setattr("gconv_ga.nn._geometry._CacheEntry.is_valid", lambda entry, weights: True)
+    with torch.no_grad():
+        before = layer(x)
+        layer.train()
+        layer.weight.mul_(2)
+        layer.eval()
+        assert torch.equal(layer(x), truth(layer, x))
+        assert not torch.equal(layer(x), before)
+
+
 def test_kernels_of_frozen_weights_are_computed_once_although_the_input_learns(case):
     layer, x, computations = case
     layer.requires_grad_(False)

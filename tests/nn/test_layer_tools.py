@@ -48,6 +48,23 @@ def test_the_gradient_compiles(name, device):
     assert relative(gradients[1], gradients[0]) <= EXACT
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("cached", [False, True], ids=["first", "cached"])
+@pytest.mark.parametrize("name", USES)
+def test_the_layer_is_traced(name, cached):
+    """Without operators of our own, which only this package knows; with the weights, which can be replaced."""
+    layer, x = layer_and_input(name)
+    other, _ = layer_and_input(name)
+    with torch.no_grad(), gnn.algorithm("fourier"):
+        if cached:
+            layer(x)
+        traced = torch.jit.trace(layer, (x,))
+        assert "gconv_ga::" not in str(traced.inlined_graph)
+        assert relative(traced(-x), layer(-x)) <= EXACT
+        traced.load_state_dict(other.state_dict())
+        assert relative(traced(x), other(x)) <= EXACT
+
+
 def small_network(group):
     return nn.Sequential(
         gnn.LiftingConv2d(1, 2, 3, padding=1, group=group), gnn.BatchNorm2d(2), nn.ReLU(),
