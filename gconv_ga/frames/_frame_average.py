@@ -17,7 +17,6 @@ from ._frame_actions import (
     ImageAction,
     MaskAction,
     PointAction,
-    TensorAction,
     VectorAction,
     as_frame_actions,
 )
@@ -80,11 +79,11 @@ class FrameAverage(nn.Module):
 
     Raises:
         TypeError: An input to be rotated has an integer dtype.
-        DegenerateFrameError: The frame cannot be built, or there is a tensor input and the cloud does not determine all
-            axes.
+        DegenerateFrameError: The frame cannot be built, or there is a tensor input, or one with an action of your own
+            of rank 1 or more, and the cloud does not determine all axes.
         ValueError: An argument is out of its range, ``in_action`` has nothing to build the frame from, the frame's
-            ``lmax`` is lower than the rank of the output, the frame returns no `FrameSet` or one without weights for a
-            sample, shapes do not fit, the output has an integer dtype, or a standard error of one draw is requested.
+            ``lmax`` is lower than the rank of the output, the frame returns no `FrameSet` or one whose weights do not
+            sum to 1, shapes do not fit, the output has an integer dtype, or a standard error of one draw is requested.
 
     Example:
         >>> import torch
@@ -192,18 +191,20 @@ class FrameAverage(nn.Module):
         return frames.detach() if self.detach else frames
 
     def _checked(self, frames: Any) -> FrameSet:
-        """Check what the frame returned: a sample without elements would have zeros for its average.
+        """Check what the frame returned, as far as an average over it would be wrong by itself.
 
         Raises:
-            ValueError: It is not a `FrameSet`, or a sample has no element of positive weight, or one of weight NaN.
+            ValueError: It is not a `FrameSet`, or the weights of a sample are negative, NaN or do not sum to 1.
         """
         if not isinstance(frames, FrameSet):
             advice = f"it returned an object of type {type(frames).__name__}"
             raise invalid("frame", "a function that returns a FrameSet", self.frame, advice)
-        empty = (frames.counts == 0) | frames.weights.isnan().any(-1)
-        if empty.any():
-            advice = f"none, or NaN, in {sample_numbers(empty)}"
-            raise invalid("frame", "one with elements of positive weight for each sample", self.frame, advice)
+        weights = frames.weights.detach()
+        sums_to_one = (weights.float().sum(-1) - 1).abs() <= 0.01  # a slip, not rounding
+        wrong = ~(sums_to_one & (weights >= 0).all(-1))
+        if wrong.any():
+            advice = f"other weights in {sample_numbers(wrong)}"
+            raise invalid("frame", "one whose weights are not negative and sum to 1", self.frame, advice)
         return frames
 
     def _selected(self, frames: FrameSet) -> FrameSet:
@@ -393,12 +394,13 @@ def _frame_arguments(inputs: Sequence[_InputLeaf]) -> _FrameArguments:
 
 def _check_tensor_inputs(inputs: list[_InputLeaf], frames: FrameSet) -> None:
     """Refuse tensors where the frame chose axes freely: it is not given the tensors and cannot follow them."""
-    tensors = [leaf.name for leaf in inputs if isinstance(leaf.action, TensorAction)]
-    if tensors and frames.completed is not None and frames.completed.any():
+    moving = [leaf for leaf in inputs if leaf.has_batch and leaf.action.rank > 0]
+    others = [leaf.name for leaf in moving if not isinstance(leaf.action, PointAction | VectorAction)]
+    if others and frames.completed is not None and frames.completed.any():
         raise DegenerateFrameError(
-            f"{tensors[0]} must come with points and vectors that determine all axes, but got points on one line or in "
-            f"one place in {sample_numbers(frames.completed)}. The frame does not use tensors; add vectors that "
-            "determine the other axes."
+            f"{others[0]} must come with points and vectors that determine all axes, but got points on one line or in "
+            f"one place in {sample_numbers(frames.completed)}. The frame uses points and vectors alone; add vectors "
+            "that determine the other axes."
         )
 
 

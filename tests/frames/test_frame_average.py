@@ -160,6 +160,25 @@ def test_vectors_of_every_shape(shape: tuple[int, ...], device: torch.device) ->
         torch.testing.assert_close(got, want @ turn.mT, rtol=0, atol=1e-14)
 
 
+def test_inputs_with_actions_of_ones_own_need_all_axes(device: torch.device) -> None:
+    class Axial(FrameAction):
+        rank = 1
+
+        def __call__(self, x: Tensor, rotations: Tensor, translations: Tensor) -> Tensor:
+            return torch.linalg.det(rotations).round()[:, None] * (rotations @ x[..., None])[..., 0]
+
+    def module(x: Tensor, spin: Tensor) -> Tensor:
+        return (x.sin().sum((1, 2)) + (spin * x[:, 1]).sum(1) + spin.cumsum(1).exp().sum(1)).cos()
+
+    net = FrameAverage(module, PointFrame(), ("points", Axial()), "invariant")
+    spin = torch.tensor([[0.3, -0.5, 0.8]], dtype=torch.float64, device=device)
+    motion = random_motion(3, mirrored=True)
+    turn, x = motion.rotation.to(spin), H2O[None].to(device)
+    torch.testing.assert_close(net(x @ turn.mT, -spin @ turn.mT), net(x, spin), rtol=0, atol=1e-13)
+    with pytest.raises(DegenerateFrameError, match=r"^inputs\[1\] must come with points and vectors .* in sample 0"):
+        net(CO2[None].to(device), spin)
+
+
 def test_tensor_inputs_need_all_axes(device: torch.device) -> None:
     def module(x: Tensor, a: Tensor) -> Tensor:
         return (x[:, :2].tanh() @ a.tanh()).flatten(1).sum(1).sin()

@@ -221,7 +221,9 @@ def test_landmarks() -> None:
 def reweighted(change: Callable[[Tensor], Tensor]) -> Callable[..., FrameSet]:
     def frame(x: Tensor, mask: Tensor | None = None, vectors: tuple[Tensor, ...] = ()) -> FrameSet:
         found = MeanFrame()(x, mask, vectors)
-        return FrameSet(found.rotations, found.translations, change(found.weights))
+        weights = change(found.weights)
+        rotations, translations = (part.repeat_interleave(weights.shape[1], 1) for part in (found.rotations, x[:, :1]))
+        return FrameSet(rotations, translations, weights)
 
     return frame
 
@@ -231,10 +233,12 @@ def reweighted(change: Callable[[Tensor], Tensor]) -> Callable[..., FrameSet]:
     ("frame", "text"),
     [
         (lambda x, mask, vectors: (torch.eye(3), x.mean(1)), "a function that returns a FrameSet.* of type tuple"),
-        (reweighted(lambda w: w * torch.tensor([[1.0], [0.0]])), "one with elements of positive weight.* in sample 1"),
-        (reweighted(lambda w: w * float("nan")), "one with elements of positive weight.* in samples 0, 1"),
+        (reweighted(lambda w: w * torch.tensor([[1.0], [0.0]])), "one whose weights .* sum to 1.* in sample 1"),
+        (reweighted(lambda w: w * float("nan")), "one whose weights .* sum to 1.* in samples 0, 1"),
+        (reweighted(lambda w: torch.cat((w, 2 * w), 1)), "one whose weights .* sum to 1.* in samples 0, 1"),
+        (reweighted(lambda w: torch.cat((-w, 2 * w), 1)), "one whose weights are not negative.* in samples 0, 1"),
     ],
-    ids=["no set", "no weight", "not a number"],
+    ids=["no set", "no weight", "not a number", "not normalized", "negative"],
 )
 def test_what_a_frame_returns(frame: Callable[..., object], text: str, train_samples: int | None) -> None:
     net = FrameAverage(nn.ReLU(), frame, "points", "points", train_samples=train_samples)
