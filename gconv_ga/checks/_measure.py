@@ -105,7 +105,16 @@ def _error(
     call: ModuleCall, reference: list[OutputTensor], group: Group, g: int, view: float, notes: dict[int, str]
 ) -> Tensor:
     """Return the largest relative error of one element; explain an infinite one in ``notes``."""
-    outputs = call.outputs([leaf.moved(group, g) for leaf in call.inputs])
+    moved = [leaf.moved(group, g) for leaf in call.inputs]
+    try:
+        outputs = call.outputs(moved)
+    except Exception as error:
+        tensors = [(leaf.name, x) for leaf, x in zip(call.inputs, moved, strict=True) if isinstance(x, Tensor)]
+        shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in tensors)
+        error.add_note(
+            f"The module ran on its input and failed on that moved by element {g} of {group.name}: {shapes}."
+        )
+        raise
     expected_names = [output.leaf.name for output in reference]
     if list(outputs) != expected_names:
         returned = ", ".join(outputs) or "no tensor"

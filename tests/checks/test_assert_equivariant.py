@@ -93,6 +93,16 @@ def test_the_message_is_a_table_of_elements():
     assert "equivariance_report" in hint
 
 
+def test_a_failure_on_the_moved_input_is_told():
+    with pytest.raises(RuntimeError) as caught:
+        assert_equivariant(nn.LayerNorm(5).double(), "C4", image(1, 1, 4, 5))
+    (note,) = caught.value.__notes__
+    assert note == "The module ran on its input and failed on that moved by element 1 of C4: input (1, 1, 5, 4)."
+    with pytest.raises(RuntimeError) as caught:
+        assert_equivariant(nn.LayerNorm(6).double(), "C4", image(1, 1, 4, 5))
+    assert not hasattr(caught.value, "__notes__")
+
+
 def test_another_shape_is_told():
     uneven = nn.Conv2d(1, 2, 3, stride=(2, 1), padding=1).double()
     with pytest.raises(
