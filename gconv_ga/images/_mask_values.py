@@ -68,7 +68,7 @@ def _no_indices(files: Sequence[Mapping[int, int]], counts: Counter[int], ignore
     """Fault: values that are smooth edges, or numbers of instances."""
     values = sorted(counts)
     low, high, total = values[0], values[-1], sum(counts.values())
-    is_dense = values == list(range(low, high + 1))
+    is_dense = len(values) == high - low + 1
     mostly_extreme = 2 * (counts[low] + counts[high]) > total and counts[high] > total / 1000
     if len(values) > 4 and high >= STEEP and mostly_extreme and (high >= 100 or not is_dense):
         return (

@@ -46,6 +46,14 @@ def test_two_values_are_two_classes(values, cells, scan):
     assert found.pixels == (sum(mask.size for mask in cells) - ones, ones)
 
 
+def test_values_far_apart_take_no_memory_for_those_between(cells, scan):
+    """White of 32 bits is 4294967295; a list of so many numbers would end the program, and one of 2^40 does at once."""
+    found = scan([np.array([0, 2**40])[mask] for mask in cells])
+    assert (faults(found), found.encoding.values) == ("", (0, 2**40))
+    found = scan([np.array([0, 2**32 - 1], dtype=np.uint32)[mask] for mask in cells])
+    assert (faults(found), found.encoding.values) == ("", (0, 2**32 - 1))
+
+
 def test_zero_and_one_need_no_word(cells, scan):
     found = scan(cells)
     assert (found.encoding, found.note, found.problems) == (MaskEncoding(), "", ())
