@@ -51,7 +51,7 @@ class OneOrientation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         copies = [ScalarField()(x, self.group, g).contiguous() for g in self.elements]
-        names = [(tuple(copy.shape), copy.detach().cpu().view(torch.uint8).numpy().tobytes()) for copy in copies]
+        names = [(tuple(copy.shape), _bytes_of(copy)) for copy in copies]
         first = min(names)
         chosen = [place for place, name in enumerate(names) if name == first]
         output = self._padded(copies[chosen[0]])
@@ -71,6 +71,13 @@ class OneOrientation(nn.Module):
         scalars, vectors = output.split((output.shape[1] - self.vectors, self.vectors), dim=1)
         moved = ScalarField()(scalars, self.group, g)
         return torch.cat((moved, VectorField()(vectors, self.group, g)), dim=1) if self.vectors else moved
+
+
+def _bytes_of(x: Tensor) -> bytes:
+    """Return the values of a tensor as bytes, whatever its strides."""
+    # Not by contiguous(): the strides of axes of length 1, which may be anything, would still be in the way.
+    dense = x.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return bytes(dense.view(torch.uint8).numpy().tobytes())
 
 
 def in_one_orientation(

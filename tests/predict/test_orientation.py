@@ -22,16 +22,17 @@ def plain():
     return nn.Conv2d(3, 2, 3, padding=1)
 
 
-@pytest.mark.parametrize("shape", [(32, 32), (24, 37)])
+@pytest.mark.parametrize("shape", [(32, 32), (24, 37), (1, 37), (1, 1)])
 @pytest.mark.parametrize("name", ["C2", "C4", "D4", "C8"])
 @torch.no_grad()
 def test_the_output_rotates_to_the_last_bit(name, shape, plain):
-    group, x = as_group(name), torch.randn(1, 3, *shape)
+    """Also of a row of pixels that is cut out of a larger image, whose axes of length 1 have the strides of that."""
+    group, x = as_group(name), torch.randn(1, 3, 40, 40)[..., : shape[0], : shape[1]]
     network = OneOrientation(plain, group)
     for g in filter(group.is_exact, range(group.order)):
         copy = rotate(x, group, g)
         assert torch.equal(network(copy), rotate(network(x), group, g))
-        assert g == 0 or not torch.allclose(plain(copy), rotate(plain(x), group, g), atol=0.1)
+        assert g == 0 or shape[0] == 1 or not torch.allclose(plain(copy), rotate(plain(x), group, g), atol=0.1)
 
 
 @torch.no_grad()
