@@ -29,7 +29,7 @@ from ._options import (
     silent,
 )
 from ._predict_files import OF_SLIDES, Predictions, endings, keep_settings
-from ._predict_slides import AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
+from ._predict_slides import ENDING, AllTiles, Level, Mpp, SlideOptions, Slides, open_job, slide_name
 from ._sources import Channels, MaxPixels, OtherNumbers, Page, Recursive, choose_reading
 
 if TYPE_CHECKING:
@@ -108,7 +108,11 @@ def predict(
     max_pixels: MaxPixels = MAX_PIXELS,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Replace predictions in --out by another checkpoint or with other options."),
+        typer.Option(
+            "--overwrite",
+            help="Replace files in --out: predictions by another checkpoint or with other options, or what is of the "
+            "same name and may be no prediction.",
+        ),
     ] = False,
     device: Device = "auto",
     devices: Devices = 1,
@@ -203,7 +207,8 @@ def predict(
         refuse("--out", f"{out} lies in the folder of the images, and its files would be taken for images")
     make_folder(out, "--out")
     if is_main:
-        keep_settings(out, settings, list(names.values()), overwrite=overwrite)
+        targets = {name: f"{name}{ENDING if file in found_slides else '.png'}" for file, name in names.items()}
+        keep_settings(out, settings, targets, overwrite=overwrite)
     network = model if average is None else GroupAverage(model, average, chunk_size=1)
     encoding = run_encoding(run)
     colors = None if encoding is None or encoding.colors is None else [encoding.colors[name] for name in encoding.names]
@@ -279,6 +284,9 @@ def _refuse_names(files: Sequence[tuple[str, Sequence[str]]]) -> None:
     name, count = written.most_common(1)[0]
     if count > 1:
         refuse("--images", f"{count} of the images would write the same {name}")
+    name, count = Counter(unicodedata.normalize("NFC", name) for name, _ in files).most_common(1)[0]
+    if count > 1:
+        refuse("--images", f"{count} of the images, slides or not, have the name {name!r}; rename or move one of them")
     for name, each in files:
         longest = max(each, key=len)
         if len(os.fsencode(Path(name + longest).name)) > NAME_BYTES:

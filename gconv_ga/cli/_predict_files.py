@@ -52,20 +52,25 @@ def endings(settings: Mapping[str, Any]) -> list[str]:
     return [".png", *(ending for ending, is_written in kinds.items() if is_written)]
 
 
-def keep_settings(out: Path, settings: dict[str, Any], names: Sequence[str], *, overwrite: bool) -> None:
+def keep_settings(out: Path, settings: dict[str, Any], targets: Mapping[str, str], *, overwrite: bool) -> None:
     """Write the settings into the folder; if it holds other ones, refuse it, or remove what was predicted with them.
 
     Args:
         out: Folder of the predictions.
         settings: All that the predictions depend on, besides the images.
-        names: Names of the predictions.
+        targets: File of each prediction in the folder, by its name.
         overwrite: Whether to remove what was predicted with other settings.
 
     Raises:
-        typer.BadParameter: The folder holds other predictions, and they are not to be removed, or cannot be.
+        typer.BadParameter: The folder holds other predictions, and they are not to be removed, or cannot be; or it
+            holds files of the same names and no settings, such as masks that a person has drawn.
     """
     file, content = out / SETTINGS, (json.dumps(settings, indent=2) + "\n").encode()
     if not file.exists():
+        there = [target for target in targets.values() if (out / target).exists()]
+        if there and not overwrite:
+            text = f"{out} has no {SETTINGS}, but holds {there[0]}, which may be no prediction and would be replaced"
+            refuse("--out", f"{text}; use another folder, or --overwrite")
         write_atomically(file, content)
     if file.read_bytes() == content:
         return
@@ -77,7 +82,7 @@ def keep_settings(out: Path, settings: dict[str, Any], names: Sequence[str], *, 
         written = [*endings(before), *OF_SLIDES]
     except (ValueError, KeyError, TypeError) as error:
         refuse("--out", f"{file} is damaged; use another folder", error)
-    for name in {*Journal(out / JOURNAL, before).names(), *names}:
+    for name in {*Journal(out / JOURNAL, before).names(), *targets}:
         _remove(out, name, written)
         shutil.rmtree(out / f"{name}.parts", ignore_errors=True)
     write_atomically(file, content)

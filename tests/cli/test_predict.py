@@ -99,6 +99,17 @@ def test_finished_images_are_skipped(invoke, trained, pictures, tmp_path):
     assert labels(tmp_path / "out/b.png").tolist() == whole.tolist()
 
 
+def test_files_that_are_no_predictions_are_not_replaced_unasked(invoke, trained, pictures, tmp_path):
+    """Such as the masks of the images, in whose folder the predictions would have the same names."""
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "b.png").write_bytes(b"drawn by hand")
+    typed = ["predict", "--run", trained, "--images", pictures, "--out", tmp_path / "masks"]
+    assert "holds b.png, which may be no prediction" in invoke(*typed, code=2).stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "masks").iterdir()} == {"b.png": b"drawn by hand"}
+    assert "2 images done" in invoke(*typed, "--overwrite").stdout
+    assert labels(tmp_path / "masks" / "b.png").shape == (38, 53)
+
+
 @pytest.mark.parametrize("other", [["--tile", "16"], ["--average", "C4"], ["--probabilities"]])
 def test_predictions_by_other_options_are_not_mixed(other, invoke, trained, pictures, tmp_path):
     typed = ["predict", "--run", trained, "--images", pictures, "--out", tmp_path / "out"]

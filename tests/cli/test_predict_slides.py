@@ -61,6 +61,14 @@ def test_slides_and_images_are_told_apart(invoke, runs, folder, tmp_path):
     assert "0 images done, 3 skipped" in again.stdout
 
 
+def test_a_slide_and_an_image_of_one_name_are_refused(invoke, runs, folder, tmp_path):
+    """They write files of different names, but what is done is known by the name."""
+    (folder / "small.png").rename(folder / "upright.png")
+    typed = ["predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out"]
+    assert "'--images': 2 of the images, slides or not, have the name 'upright'" in invoke(*typed, code=2).stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_slide_at_which_another_program_is_at_work_is_left_to_it(invoke, runs, folder, tmp_path):
     """Its units are kept, and the other files are done. The lock is held by an open file of this program."""
     typed = ["predict", "--run", runs[0.5], "--images", folder, "--out", tmp_path / "out", "--tile", 64]
