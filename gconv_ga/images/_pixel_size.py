@@ -10,14 +10,19 @@ import tifffile
 from ._pairs import FORMATS
 
 LARGEST = 100.0  # micrometres; "72 dots per inch", which say nothing about what is seen, would be 353
-MICROMETRES = {"µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4}
+LARGEST_BY_INCH = 10.0  # micrometres; up to 2400 dots per inch may be those of a printer or a scanner of paper
+RESOLUTION_UNITS = {2: "inch", 3: "cm"}  # of TIFF
+MICROMETRES = {
+    "µm": 1.0, "\u03bcm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4,
+    "inch": 25400.0,
+}  # fmt: skip
 
 
 def read_pixel_size(path: str | Path) -> float | None:
     """Return the side of a pixel in micrometres if a TIFF states it, else None.
 
-    Read are OME-XML, the descriptions of ImageJ and of Aperio (``MPP``), and a resolution in pixels per centimetre.
-    Pixels that are not square, and sides above 100 micrometres, are taken as not stated.
+    Read are OME-XML, the descriptions of ImageJ and of Aperio (``MPP``), and a resolution in pixels per centimetre or
+    inch. Pixels that are not square, and sides above 100 micrometres, by inch above 10, are taken as not stated.
 
     Args:
         path: The image file, of any format.
@@ -85,14 +90,14 @@ def _ome(file: tifffile.TiffFile) -> tuple[float, float] | None:
 
 
 def _resolution(file: tifffile.TiffFile) -> tuple[float, float] | None:
-    """Return the sides in micrometres that the resolution states, in the unit of ImageJ or in centimetres."""
+    """Return the sides in micrometres that the resolution states, in the unit of ImageJ, centimetres or inches."""
     tags = file.pages.first.tags
     unit = str((file.imagej_metadata or {}).get("unit", "")).replace("\\u00B5", "µ")
     if unit not in MICROMETRES:
-        if "ResolutionUnit" not in tags or tags["ResolutionUnit"].value != 3:
-            return None
-        unit = "cm"
+        unit = RESOLUTION_UNITS.get(tags.valueof("ResolutionUnit"), "")
+    if unit not in MICROMETRES:
+        return None
     across, down = (
         MICROMETRES[unit] * tags[name].value[1] / tags[name].value[0] for name in ("XResolution", "YResolution")
     )
-    return across, down
+    return None if unit == "inch" and max(across, down) > LARGEST_BY_INCH else (across, down)

@@ -168,7 +168,8 @@ class Slide:
             raise invalid("pixel_size", "a positive number of micrometres", pixel_size)
         sizes = [self.level_pixel_size(place) or 0.0 for place in range(len(self.levels))]
         if self.pixel_size is None:
-            advice = "the file does not state the size of its pixels; choose one of its levels with level (--level)"
+            advice = "the file does not state the size of its pixels, or they are not square; choose one of its levels "
+            advice += "with level (--level)"
             raise refused(self.path, "a slide of a known size of pixels", advice)
         fine = [place for place, size in enumerate(sizes) if size <= pixel_size * (1 + CLOSE)]
         if not fine:
