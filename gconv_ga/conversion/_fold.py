@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from .. import nn as gnn
 from .._validate import invalid
 from ..actions import GridMove
-from ..nn.authoring import Geometry, apply_per_orientation, make_geometry
+from ..nn.authoring import Geometry, KeepsTables, apply_per_orientation, make_geometry
 from ._computed import OwnConvolution
 from ._layers import OrbitConv2d, OrbitConvolution, OrbitConvTranspose2d
 
@@ -214,7 +214,7 @@ class Branch(NamedTuple):
     flips: list[int]
 
 
-class ParallelLayers(nn.Module):
+class ParallelLayers(KeepsTables):
     """Plain layers side by side: ``out[writes] = flip(layer(flip(x[reads])))`` for every branch.
 
     A strided layer of an equivariant network becomes this once its kernels are rotated: each branch serves the
@@ -234,20 +234,21 @@ class ParallelLayers(nn.Module):
         self.dim = dim
         self.layers = nn.ModuleList(branch.layer for branch in branches)
         self.flips = [branch.flips for branch in branches]
-        for i, branch in enumerate(branches):
-            self.register_buffer(f"reads{i}", torch.tensor(branch.reads), persistent=False)
+        self.reads = [branch.reads for branch in branches]
         written = [channel for branch in branches for channel in branch.writes]
-        places = sorted(range(len(written)), key=written.__getitem__)
-        self.register_buffer("places", torch.tensor(places), persistent=False)
+        self.places = sorted(range(len(written)), key=written.__getitem__)
+        self._fill_tables(torch.device("cpu"), torch.float32)
 
-    places: Tensor
+    def _make_tables(self) -> dict[str, Tensor]:
+        read = {f"read_index{i}": torch.tensor(channels) for i, channels in enumerate(self.reads)}
+        return read | {"place_index": torch.tensor(self.places)}
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = []
+        parts, tables = [], self._tables_like(x)
         for i, (layer, axes) in enumerate(zip(self.layers, self.flips, strict=True)):
-            y = x.index_select(self.dim, getattr(self, f"reads{i}"))
+            y = x.index_select(self.dim, tables[f"read_index{i}"])
             parts.append(layer(y.flip(axes)).flip(axes) if axes else layer(y))
-        return torch.cat(parts, dim=self.dim).index_select(self.dim, self.places)
+        return torch.cat(parts, dim=self.dim).index_select(self.dim, tables["place_index"])
 
     def extra_repr(self) -> str:
         return f"flips={self.flips}"

@@ -22,6 +22,7 @@ from ..groups import Group
 from ..nn.authoring import (
     Geometry,
     KeepsKernels,
+    KeepsTables,
     correlate,
     correlate_transposed,
     least_size,
@@ -83,7 +84,7 @@ def run_as_one(x: Tensor, function: Callable[..., Any], *rest: Any) -> Any:
     return mark(y, Layout((2, 3))) if isinstance(y, Tensor) and y.ndim == 4 and layout_of(x) is not None else y
 
 
-class OrbitConvolution(KeepsKernels):
+class OrbitConvolution(KeepsKernels, KeepsTables):
     """A plain convolution changed in place into one on orbits; the parameters stay, under their names.
 
     The maps of orientation ``g`` are correlated with ``L_g k``. Where kernels are large and maps are small, the same
@@ -102,7 +103,8 @@ class OrbitConvolution(KeepsKernels):
     group: Group
     geometry: Geometry
     filters: GridFilters
-    table_names: tuple[str, ...]
+    # The elements that the kernel has planes for. With one plane, every orientation depends on itself alone.
+    elements: tuple[int, ...] = (0,)
     # Whether all orientations of the example's input are equal, as they are for the image itself.
     lifts: bool = False
 
@@ -115,17 +117,12 @@ class OrbitConvolution(KeepsKernels):
         """
         geometry = make_geometry(group, plain.kernel_size, plain.stride, plain.padding, plain.dilation)
         filters = GridFilters(group, plain.kernel_size)
-        tables = filters.tables()
-        device, rows = plain.weight.device, plain.weight.shape[0]
+        device, dtype, rows = plain.weight.device, plain.weight.dtype, plain.weight.shape[0]
         plain.__class__ = orbit_class(type(plain), cls)
-        plain.group, plain.geometry, plain.filters, plain.table_names = group, geometry, filters, tuple(tables)
+        plain.group, plain.geometry, plain.filters = group, geometry, filters
         plain.rows = rows
-        for name, table in tables.items():
-            plain.register_buffer(name, table.to(device), persistent=False)
         plain.register_parameter("taps", None)
-        # With one plane, every orientation depends on itself alone.
-        itself = torch.arange(group.order, device=device).unsqueeze(1)
-        plain.register_buffer("neighbours", itself, persistent=False)
+        plain._fill_tables(device, dtype)  # noqa: SLF001
         return plain
 
     @property
@@ -144,14 +141,18 @@ class OrbitConvolution(KeepsKernels):
             raise invalid("group_kernel_size", f"at least {self.count}, the planes that are open", count)
         if count == self.count:
             return
-        table = [[self._neighbour(g, h) for h in elements] for g in range(self.group.order)]
+        self.elements = elements
         weight = self.weight.detach()
-        self.neighbours = torch.tensor(table, device=weight.device)
+        self._fill_tables(weight.device, weight.dtype)
         # Four axes: `.to(memory_format=torch.channels_last)` takes no more.
         taps = weight.new_zeros(((count - 1) * self.rows, *weight.shape[1:]))
         if self.taps is not None:
             taps[: self.taps.shape[0]] = self.taps.detach()
         self.taps = nn.Parameter(taps)
+
+    def _make_tables(self) -> dict[str, Tensor]:
+        table = [[self._neighbour(g, h) for h in self.elements] for g in range(self.group.order)]
+        return self.filters.tables() | {"neighbours": torch.tensor(table)}
 
     def _neighbour(self, g: int, h: int) -> int:
         """Return the orientation that plane ``h`` reads to compute orientation ``g``."""
@@ -170,8 +171,8 @@ class OrbitConvolution(KeepsKernels):
                 ``g h``. This takes a plane for every element.
             weight: The weight of this call. If None, the parameter.
         """
-        tables = {name: getattr(self, name) for name in self.table_names}
         planes = self.planes(self.weight if weight is None else weight)
+        tables = self._tables_like(planes)
         if shifted:
             return self.filters.rotate_and_shift(planes, tables)
         return self.filters.rotate(planes.flatten(1, 2), tables)
@@ -292,14 +293,15 @@ class OrbitConv2d(OrbitConvolution, nn.Conv2d):
         """Return the maps that each orientation depends on, ``[B, |G|, C m, H, W]``."""
         if self.taps is None:
             return maps
-        return maps[:, self.neighbours].transpose(2, 3).flatten(2, 3)
+        return maps[:, self._tables_like(maps)["neighbours"]].transpose(2, 3).flatten(2, 3)
 
     def _convolve_upright(self, input: Tensor, plain: Any, weight: Tensor, bias: Tensor | None) -> Tensor:
         maps, kernels = [input], [weight]
         if self.taps is not None:
             # Plane by plane: joining large weights would cost more than the additions of small maps.
             by_element = input.unflatten(0, (-1, self.group.order))
-            maps = [by_element[:, self.neighbours[:, p]].flatten(0, 1) for p in range(self.count)]
+            neighbours = self._tables_like(input)["neighbours"]
+            maps = [by_element[:, neighbours[:, p]].flatten(0, 1) for p in range(self.count)]
             kernels = [weight, *self.taps.unflatten(0, (-1, self.rows)).unbind(0)]
 
         def correlate_all(upright: Sequence[Tensor]) -> Tensor:
@@ -348,7 +350,7 @@ class OrbitConvTranspose2d(OrbitConvolution, nn.ConvTranspose2d):
         if self.taps is None and extra[0] == extra[1] and self._rotates_maps(numbers, weight, geometry):
             return self._convolve_upright(input, weight, bias, geometry, extra[0])
         maps = input.unflatten(0, (-1, self.group.order))
-        sources = None if self._mixes_all else self.neighbours
+        sources = None if self._mixes_all else self._tables_like(maps)["neighbours"]
         y = correlate_transposed(maps, self._kernels(weight), geometry, extra, self.groups, sources, True)
         y = y if bias is None else y + bias.view(-1, 1, 1)
         return y.flatten(0, 1)
