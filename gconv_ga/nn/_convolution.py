@@ -107,10 +107,13 @@ class _Convolution(KeepsKernels, KeepsTables):
         channels, rectified = self._fan_in()
         if self.weight.is_meta:
             return  # there is nothing to draw, and to do so torch would load its compiler, which takes two seconds
-        with torch.no_grad():
+        with torch.no_grad(), torch.device("cpu"):
             deviation = self.filters.variance(channels, rectified=rectified) ** 0.5
             if isinstance(deviation, Tensor):
-                self.weight.normal_().mul_(deviation.to(self.weight))
+                self.weight.normal_()
+                # A sharded weight takes no plain factor, but its shard does: axis 0 is the one that is split.
+                own: Tensor = self.weight.to_local() if hasattr(self.weight, "to_local") else self.weight
+                own.mul_(deviation.to(own.device, own.dtype))
             else:
                 self.weight.normal_(0.0, deviation)
             if self.bias is not None:

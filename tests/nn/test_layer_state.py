@@ -9,9 +9,13 @@ import torch
 from layer_catalogue import CONVOLUTIONS, USES, scrambled
 from slow_average import relative
 from tolerances import TOLERANCES
-from torch import nn
+from torch import distributed, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn
+
+import gconv_ga.nn as gnn
 
 AVERAGES = {
     "swa": {},
@@ -202,3 +206,30 @@ def test_weights_that_come_in_place_of_empty_ones(name, load):
     empty = USES[name].make("C4", device="meta", dtype=torch.bfloat16).eval()
     load(empty, layer.state_dict())
     assert torch.equal(empty(x), layer(x))
+
+
+@pytest.mark.parametrize("name", [*CONVOLUTIONS, "VectorHead"])
+def test_a_device_that_is_given_overrules_the_context(name):
+    layer = USES[name].make("C4")
+    with torch.device("meta"):
+        given = USES[name].make("C4", device="cpu")
+    given.load_state_dict(layer.state_dict())
+    x = USES[name].input("C4", (8, 11), dtype=torch.float32)
+    assert torch.equal(given(x), layer(x))
+
+
+@pytest.mark.parametrize("group", ["C4", "C8"])
+def test_sharded_weights_are_drawn_like_whole_ones(group, tmp_path):
+    """As `fully_shard` leaves them on the meta device, before `to_empty` and `reset_parameters`."""
+    distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with torch.device("meta"):
+            layer = gnn.GroupConv2d(2, 4, 3, group=group)
+        fully_shard(layer, mesh=init_device_mesh("cpu", (1,)))
+        layer.to_empty(device="cpu").reset_parameters()
+        whole = layer.weight.full_tensor()
+    finally:
+        distributed.destroy_process_group()
+    expected = torch.as_tensor(layer.filters.variance(2 * layer.group.order, rectified=True)) ** 0.5
+    drawn = whole.flatten(0, 2) if group == "C8" else whole.flatten()
+    assert (drawn.std(0) / expected - 1).abs().max() < 0.5
