@@ -9,12 +9,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .._validate import wrong_shape
-from ..nn.authoring import Geometry, KeepsKernels
+from ..nn.authoring import Geometry, KeepsKernels, KeepsTables
 from ._fields import Fields
 from ._layers import Table
 
 
-class Channels(nn.Module):
+class KeepsIndices(KeepsTables):
+    """Base class of layers with indices of channels, which are no state; see `gconv_ga.nn.authoring.KeepsTables`."""
+
+    def _keep(self, **indices: Tensor | Sequence[int]) -> None:
+        """Keep indices under these names."""
+        self._indices = {
+            name: index.tolist() if isinstance(index, Tensor) else list(index) for name, index in indices.items()
+        }
+        self._fill_tables(torch.device("cpu"), torch.float32)
+
+    def _make_tables(self) -> dict[str, Tensor]:
+        return {name: torch.tensor(index, dtype=torch.long) for name, index in self._indices.items()}
+
+
+class Channels(KeepsIndices):
     """Feature maps on the group as escnn's channels, or back, where escnn lists the elements in another order.
 
     Args:
@@ -26,19 +40,17 @@ class Channels(nn.Module):
         - output: the other one
     """
 
-    index: Tensor
-
     def __init__(self, channels: Sequence[int], back: bool) -> None:
         super().__init__()
         self.order, self.back = len(channels), back
         index = channels if back else sorted(range(len(channels)), key=channels.__getitem__)
         self.in_order = list(index) == list(range(len(channels)))
-        self.register_buffer("index", torch.tensor(index), persistent=False)
+        self._keep(index=index)
 
     def forward(self, input: Tensor) -> Tensor:
         maps = input.unflatten(1, (-1, self.order)) if self.back else input
         if not self.in_order:
-            maps = maps.index_select(2, self.index)
+            maps = maps.index_select(2, self._tables_like(maps)["index"])
         return maps if self.back else maps.flatten(1, 2)
 
     def extra_repr(self) -> str:
@@ -221,7 +233,7 @@ class FieldConvTranspose2d(_FieldConvolution):
         )  # fmt: skip
 
 
-class Fieldwise(nn.Module):
+class Fieldwise(KeepsIndices):
     """Base class of layers that treat each field for itself, fields of one size together.
 
     Args:
@@ -237,18 +249,15 @@ class Fieldwise(nn.Module):
         super().__init__()
         self.sizes = sorted(set(sizes))
         fields: list[int] = []
+        channels: dict[str, Sequence[int]] = {}
         starts = [sum(sizes[:i]) for i in range(len(sizes))]
         for size in self.sizes:
             own = [i for i, each in enumerate(sizes) if each == size]
-            index = torch.tensor([starts[i] + c for i in own for c in range(size)])
-            self.register_buffer(f"channels{size}", index, persistent=False)
+            channels[f"channels{size}"] = [starts[i] + c for i in own for c in range(size)]
             fields += own
         order = [c for i in fields for c in range(starts[i], starts[i] + sizes[i])]
         order = fields if invariant else order
-        back = torch.tensor(sorted(range(len(order)), key=order.__getitem__))
-        self.register_buffer("back", back, persistent=False)
-
-    back: Tensor
+        self._keep(**channels, back=sorted(range(len(order)), key=order.__getitem__))
 
     def of_size(self, maps: Tensor, size: int) -> Tensor:
         """Return the output for the fields of one size.
@@ -260,11 +269,11 @@ class Fieldwise(nn.Module):
         raise NotImplementedError
 
     def forward(self, input: Tensor) -> Tensor:
-        done = []
+        done, tables = [], self._tables_like(input)
         for size in self.sizes:
-            maps = input.index_select(1, self.get_buffer(f"channels{size}")).unflatten(1, (-1, size))
+            maps = input.index_select(1, tables[f"channels{size}"]).unflatten(1, (-1, size))
             done.append(self.of_size(maps, size).flatten(1, 2))
-        return torch.cat(done, 1).index_select(1, self.back)
+        return torch.cat(done, 1).index_select(1, tables["back"])
 
     def extra_repr(self) -> str:
         return f"sizes={self.sizes}"
@@ -304,7 +313,7 @@ class FieldNorm(Fieldwise):
         return maps.norm(dim=2, keepdim=True)
 
 
-class Pick(nn.Module):
+class Pick(KeepsIndices):
     """Channels in another order, or some of them.
 
     Args:
@@ -315,14 +324,12 @@ class Pick(nn.Module):
         - output: ``[B, len(index), H, W]``
     """
 
-    index: Tensor
-
     def __init__(self, index: Tensor) -> None:
         super().__init__()
-        self.register_buffer("index", index.detach().clone(), persistent=False)
+        self._keep(index=index)
 
     def forward(self, input: Tensor) -> Tensor:
-        return input.index_select(1, self.index)
+        return input.index_select(1, self._tables_like(input)["index"])
 
 
 class Branches(nn.Module):
@@ -347,7 +354,7 @@ class Branches(nn.Module):
         return torch.cat([part(input) for part in self.parts], 1)
 
 
-class FieldBasis(nn.Module):
+class FieldBasis(KeepsIndices):
     """Each field in another basis, ``f -> Q f``: ``DisentangleModule``, which takes restricted fields apart.
 
     Args:
@@ -357,7 +364,7 @@ class FieldBasis(nn.Module):
         - input and output: ``[B, C, H, W]``
     """
 
-    matrix: Tensor
+    matrix: Tensor | None
 
     def __init__(self, matrices: Sequence[Tensor]) -> None:
         super().__init__()
@@ -365,12 +372,11 @@ class FieldBasis(nn.Module):
         # Mostly a permutation, which needs no sum.
         index = whole.argmax(1)
         permutes = torch.equal(whole, F.one_hot(index, whole.shape[1]).to(whole))
-        self.register_buffer("index", index if permutes else None, persistent=False)
+        if permutes:
+            self._keep(index=index)
         self.register_buffer("matrix", None if permutes else whole, persistent=False)
 
-    index: Tensor | None
-
     def forward(self, input: Tensor) -> Tensor:
-        if self.index is not None:
-            return input.index_select(1, self.index)
+        if self.matrix is None:
+            return input.index_select(1, self._tables_like(input)["index"])
         return torch.einsum("oi,bihw->bohw", self.matrix.to(input.dtype), input)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ._field_layers import Fieldwise
+from ._field_layers import Fieldwise, KeepsIndices
 
 
 def squash(x: Tensor) -> Tensor:
@@ -73,7 +73,7 @@ class FieldMaxPool(Fieldwise):
         return maps.flatten(3).gather(3, spread).unflatten(3, pooled.shape[2:])
 
 
-class FieldGates(nn.Module):
+class FieldGates(KeepsIndices):
     """Fields times the sigmoid of scalar fields: ``GatedNonLinearity1``.
 
     Args:
@@ -88,21 +88,16 @@ class FieldGates(nn.Module):
         - output: ``[B, len(keep), H, W]``
     """
 
-    gates: Tensor
-    gated: Tensor
-    gate_of: Tensor
-    keep: Tensor
-
     def __init__(self, gates: Tensor, gated: Tensor, gate_of: Tensor, keep: Tensor, bias: Tensor) -> None:
         super().__init__()
-        for name, index in (("gates", gates), ("gated", gated), ("gate_of", gate_of), ("keep", keep)):
-            self.register_buffer(name, index, persistent=False)
+        self._keep(gates=gates, gated=gated, gate_of=gate_of, keep=keep)
         self.bias = nn.Parameter(bias)
 
     def forward(self, input: Tensor) -> Tensor:
-        gates = torch.sigmoid(input.index_select(1, self.gates) - self.bias.view(-1, 1, 1))
-        gated = input.index_select(1, self.gated) * gates.index_select(1, self.gate_of)
-        return torch.cat([gates, gated], 1).index_select(1, self.keep)
+        tables = self._tables_like(input)
+        gates = torch.sigmoid(input.index_select(1, tables["gates"]) - self.bias.view(-1, 1, 1))
+        gated = input.index_select(1, tables["gated"]) * gates.index_select(1, tables["gate_of"])
+        return torch.cat([gates, gated], 1).index_select(1, tables["keep"])
 
 
 class FourierActivation(nn.Module):
@@ -134,7 +129,7 @@ class FourierActivation(nn.Module):
         return torch.einsum("bcghw,fg->bcfhw", values, self.to_coefficients).flatten(1, 2)
 
 
-class IrrepStatistics(nn.Module):
+class IrrepStatistics(KeepsIndices):
     """Batch normalization of the fields of one representation, each irrep for itself: ``GNormBatchNorm``.
 
     Only invariant components have a mean and a bias. As in escnn, no gradient flows through the statistics.
@@ -156,7 +151,6 @@ class IrrepStatistics(nn.Module):
     basis: Tensor | None
     inverse: Tensor | None
     irreps: Tensor
-    invariant: Tensor
     running_mean: Tensor
     running_var: Tensor
     weight: Tensor | None
@@ -173,7 +167,8 @@ class IrrepStatistics(nn.Module):
     ) -> None:
         super().__init__()
         self.eps = eps
-        for name, table in (("basis", basis), ("inverse", inverse), ("irreps", irreps), ("invariant", invariant)):
+        self._keep(invariant=invariant)
+        for name, table in (("basis", basis), ("inverse", inverse), ("irreps", irreps)):
             self.register_buffer(name, table, persistent=False)
         for name in ("running_mean", "running_var"):
             self.register_buffer(name, state[name])
@@ -196,16 +191,18 @@ class IrrepStatistics(nn.Module):
                 self.running_var.lerp_(variance, factor)
         scale = (variance + self.eps).rsqrt() if self.weight is None else self.weight / (variance + self.eps).sqrt()
         scale = scale @ self.irreps.t()
-        shift = torch.zeros_like(scale).index_copy(1, self.invariant, -mean * scale[:, self.invariant])
+        invariant = self._tables_like(scale)["invariant"]
+        shift = torch.zeros_like(scale).index_copy(1, invariant, -mean * scale[:, invariant])
         if self.bias is not None:
-            shift = shift.index_add(1, self.invariant, self.bias)
+            shift = shift.index_add(1, invariant, self.bias)
         x = x * scale[..., None, None] + shift[..., None, None]
         return x if self.basis is None else torch.einsum("ds,bcshw->bcdhw", self.basis, x)
 
     def _of_batch(self, x: Tensor) -> tuple[Tensor, Tensor]:
         count = x.shape[0] * x.shape[3] * x.shape[4]
-        mean = x[:, :, self.invariant].mean((0, 3, 4))
-        second = x.square().mean((0, 3, 4)).index_add(1, self.invariant, -mean.square())
+        invariant = self._tables_like(x)["invariant"]
+        mean = x[:, :, invariant].mean((0, 3, 4))
+        second = x.square().mean((0, 3, 4)).index_add(1, invariant, -mean.square())
         variance = second * (count / max(count - 1, 1))
         return mean, variance @ (self.irreps / self.irreps.sum(0))
 
@@ -272,7 +269,7 @@ class ScalarStatistics(nn.Module):
         return x + (self.bias @ self.invariant.t())[..., None, None]
 
 
-class FieldNormalization(nn.Module):
+class FieldNormalization(KeepsIndices):
     """Batch normalization with its own statistics for the fields of each representation.
 
     Args:
@@ -287,7 +284,6 @@ class FieldNormalization(nn.Module):
         - input and output: ``[B, C, H, W]``
     """
 
-    back: Tensor
     num_batches_tracked: Tensor
 
     def __init__(
@@ -302,9 +298,8 @@ class FieldNormalization(nn.Module):
         super().__init__()
         self.norms, self.sizes, self.momentum = nn.ModuleList(norms), list(sizes), momentum
         self.tracks = tracks
-        for i, index in enumerate(channels):
-            self.register_buffer(f"channels{i}", index, persistent=False)
-        self.register_buffer("back", torch.cat(list(channels)).argsort(), persistent=False)
+        back = torch.cat(list(channels)).argsort()
+        self._keep(**{f"channels{i}": index for i, index in enumerate(channels)}, back=back)
         self.register_buffer("num_batches_tracked", batches)
 
     def forward(self, input: Tensor) -> Tensor:
@@ -312,8 +307,8 @@ class FieldNormalization(nn.Module):
         if self.training and self.tracks:
             self.num_batches_tracked += 1
             factor = 1.0 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        done = []
+        done, tables = [], self._tables_like(input)
         for i, norm in enumerate(self.norms):
-            fields = input.index_select(1, self.get_buffer(f"channels{i}")).unflatten(1, (-1, self.sizes[i]))
+            fields = input.index_select(1, tables[f"channels{i}"]).unflatten(1, (-1, self.sizes[i]))
             done.append(norm(fields, factor).flatten(1, 2))
-        return torch.cat(done, 1).index_select(1, self.back)
+        return torch.cat(done, 1).index_select(1, tables["back"])

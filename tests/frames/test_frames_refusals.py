@@ -121,7 +121,7 @@ def test_too_many_elements_names_the_samples() -> None:
         ({"in_action": "vector"}, "in_action must be actions of which exactly one is 'points'"),
         ({"in_action": ("points", "points")}, "in_action must be actions of which exactly one is 'points'"),
         ({"out_action": None}, "out_action must be a frame action or its name"),
-        ({"out_action": lambda x, rotations, translations: x}, "out_action must be .* derive a class from FrameAction"),
+        ({"out_action": abs}, "out_action must be .* derive a class from FrameAction"),
         ({"in_action": FrameAction}, "in_action must be a frame action or its name, .* Call the class"),
         ({"out_action": "tensor"}, "frame must be a frame with lmax of at least 2.*lmax=3"),
         ({"chunk_size": 0}, "chunk_size must be a positive int"),

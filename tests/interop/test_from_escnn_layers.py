@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from escnn_networks import EXACT, PLANES, both, convolution, enn, fields, gspaces, random, relative
+from escnn_networks import EXACT, PLANES, both, convolution, enn, fields, gspaces, random, relative, to_maps
 from tolerances import TOLERANCES
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn
 
 import gconv_ga.nn as gnn
 from gconv_ga import equivariance_error
@@ -426,3 +427,32 @@ def test_dropout_is_that_of_single_pixels_in_training():
     theirs = enn.PointwiseDropout(fields(PLANES["C4"](), "r", 3), 0.4).train()
     ours = from_escnn(theirs)
     assert (type(ours), ours.p, ours.training) == (nn.Dropout, 0.4, True)
+
+
+def with_indices():
+    """Every kind of layer that has indices of channels."""
+    kind = vectors("D4, diagonal axis")
+    restrict = enn.RestrictionModule(kind, (0, 2))
+    yield from (make(kind) for make in ON_FIELDS.values())
+    quotients = enn.FieldType(kind.gspace, [kind.gspace.quotient_repr((None, 2)), *kind.representations[2:4]])
+    yield from (MIXED[layer](quotients) for layer in ("norm", "max pool"))
+    yield from (gates(kind, True), enn.DisentangleModule(restrict.out_type), enn.NormPool(kind))
+    # Another order of the elements than ours.
+    regular = fields(PLANES["D4, diagonal axis"](), "r", 2)
+    yield enn.SequentialModule(enn.ReLU(regular), enn.IIDBatchNorm2d(regular))
+
+
+def test_the_average_of_equal_layers_is_the_layer():
+    """With its buffers, as batch norm asks for: an average that rounds takes index 6 to 5."""
+    for theirs in with_indices():
+        ours = from_escnn(theirs.eval()).double()
+        assert not [
+            buffer for name, buffer in ours.named_buffers() if not (buffer.is_floating_point() or "num_" in name)
+        ]
+        averaged = AveragedModel(ours, use_buffers=True, avg_fn=get_ema_avg_fn(0.9))
+        x = to_maps(torch.randn(2, theirs.in_type.size, 6, 5, dtype=torch.float64), theirs.in_type)
+        for _ in range(4):
+            averaged.update_parameters(ours)
+        assert relative(averaged(x), ours(x)) <= TOLERANCES[torch.float64]
+        # Nothing is left behind either.
+        assert ours.to("meta")(x.to("meta")).shape == ours.to_empty(device="cpu")(x).shape
