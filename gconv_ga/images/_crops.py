@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .._validate import as_int, invalid
+from .._validate import as_int, invalid, wrong_shape
 from ..groups import Group, as_group
 from ._changes import Changes
 from ._pair_dataset import PairDataset, Pairs
@@ -48,7 +48,7 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
 
     Raises:
         ValueError: ``crop`` is larger than an image and there is no ``ignore_index``, or an argument is not a positive
-            int (``seed``: negative).
+            int (``seed``: negative); there are no pairs. When an item is read: its image and mask differ in size.
 
     Example:
         >>> import torch
@@ -72,6 +72,8 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
         augment: Changes | str = "none",
         places: Mapping[int, Tensor] | None = None,
     ) -> None:
+        if not len(pairs):
+            raise invalid("pairs", "a data set of at least one pair", pairs)
         self.pairs = pairs
         self.length = as_int("length", length, minimum=1)
         self.crop = as_int("crop", crop, minimum=1)
@@ -138,6 +140,9 @@ class CropStream(Dataset[tuple[Tensor, Tensor]]):
             image, mask = self.pairs.files(index)
             return *mask.shape, lambda *window: (image.window(*window), mask.window(*window))
         pixels, classes = self.pairs[index]
+        if pixels.ndim != 3 or classes.shape != pixels.shape[1:]:  # torchvision would fill what is lacking by zeros
+            axes = f"[H, W] for its image [C, H, W] = {tuple(pixels.shape)}"
+            raise wrong_shape("mask", axes, classes, f"it is pair {index} of the data set")
         return *classes.shape, lambda *window: (
             v2.functional.crop(pixels, *window),
             v2.functional.crop(classes, *window),

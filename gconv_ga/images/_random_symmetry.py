@@ -2,11 +2,13 @@
 
 from typing import Any
 
+import PIL.Image
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from .._validate import invalid
 from ..actions import LabelMask, ScalarField
 from ..groups import Group, as_group
 
@@ -16,7 +18,8 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
 
     All elements are equally likely. For C4 and D4, pixels are moved and never interpolated, on images of any height and
     width (``H x W`` rotated by 90 degrees is ``W x H``); torchvision's own rotations keep the canvas and fill its
-    corners. Draws from torch's global generator, as torchvision's transforms do.
+    corners. Draws from torch's global generator, as torchvision's transforms do. What else is in a sample, such as the
+    label of its image, passes through.
 
     Args:
         group: The group or its name; "D4" for rotations by multiples of 90 degrees and reflections.
@@ -27,7 +30,8 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
         - mask: ``[..., H, W]``, a `torchvision.tv_tensors.Mask`
 
     Raises:
-        ValueError: ``group`` is not a group.
+        ValueError: ``group`` is not a group. When called: the sample holds boxes, keypoints, a video or a PIL image, or
+            no ``Image`` but a plain tensor of two axes or more: they would stay where they were beside what is moved.
 
     Example:
         >>> import torch
@@ -45,6 +49,23 @@ class RandomSymmetry(v2.Transform):  # type: ignore[misc]  # torchvision has no 
         super().__init__()
         self.group = as_group(group)
         self.fill = fill
+
+    def check_inputs(self, flat_inputs: list[Any]) -> None:
+        """Refuse what would have to move with the image but would not.
+
+        Raises:
+            ValueError: As above.
+        """
+        no_image = not any(isinstance(value, tv_tensors.Image) for value in flat_inputs)
+        for value in flat_inputs:
+            known = isinstance(value, self._transformed_types)
+            plain = isinstance(value, Tensor) and not isinstance(value, tv_tensors.TVTensor)
+            placed = isinstance(value, tv_tensors.TVTensor | PIL.Image.Image) or (plain and no_image and value.ndim > 1)
+            if placed and not known:
+                advice = (
+                    f"a {type(value).__name__} would stay where it is; torchvision.tv_tensors.Image(x) wraps an image"
+                )
+                raise invalid("sample", "of tv_tensors.Image and tv_tensors.Mask", value, advice)
 
     def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
         """Draw the element to move by."""

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 import torch
+from PIL import Image
 from torch.utils.data import DataLoader
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -178,6 +179,46 @@ def test_the_symmetry_is_the_action_of_one_element(group, generator):
         assert len(elements) == 1
         seen.update(elements)
     assert seen == set(range(transform.group.order))
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        tv_tensors.BoundingBoxes(torch.tensor([[0, 1, 2, 3]]), format="XYXY", canvas_size=(6, 8)),
+        tv_tensors.KeyPoints(torch.tensor([[1, 2]]), canvas_size=(6, 8)),
+        tv_tensors.Video(torch.zeros(2, 1, 6, 8)),
+        Image.new("L", (8, 6)),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_would_stay_beside_a_moved_image_is_refused(beside):
+    with pytest.raises(ValueError, match=r"^sample must be of tv_tensors.Image and tv_tensors.Mask"):
+        RandomSymmetry("C4")({"image": tv_tensors.Image(torch.rand(1, 6, 8)), "more": [beside]})
+
+
+def test_a_plain_image_beside_a_mask_is_refused_and_a_label_passes():
+    image, mask, label = torch.rand(1, 6, 8), tv_tensors.Mask(torch.zeros(6, 8)), torch.tensor([3, 4])
+    with pytest.raises(ValueError, match=r"^sample must be of tv_tensors.Image .* A Tensor would stay where it is"):
+        RandomSymmetry("C4")(image, mask)
+    _, passed, one_hot = RandomSymmetry("C4")(tv_tensors.Image(image), label, torch.eye(2))
+    assert torch.equal(passed, label)
+    assert torch.equal(one_hot, torch.eye(2))
+    assert torch.equal(RandomSymmetry("C4")(mask, label)[1], label)
+
+
+@pytest.mark.parametrize(("image", "mask"), [((1, 20, 20), (24, 24)), ((1, 20, 20), (1, 20, 20)), ((20, 20), (20, 20))])
+def test_an_image_and_a_mask_of_other_sizes_are_refused(image, mask):
+    """torchvision's crop would fill what one of them lacks by zeros."""
+    pairs = [(torch.ones(3, 16, 16), torch.ones(16, 16, dtype=torch.int64))] * 3
+    pairs[1] = torch.ones(image), torch.ones(mask, dtype=torch.int64)
+    stream = CropStream(pairs, length=3, crop=16, symmetry=None)
+    with pytest.raises(ValueError, match=r"^mask must be a tensor \[H, W\] for its image .* It is pair 1"):
+        [stream[index] for index in range(3)]
+
+
+def test_no_pairs_are_refused():
+    with pytest.raises(ValueError, match=r"^pairs must be a data set of at least one pair"):
+        CropStream(Split(torch.zeros(0, 1, 8, 8), torch.zeros(0, 8, 8)), length=3, crop=8)
 
 
 def test_what_is_no_group_is_refused():
