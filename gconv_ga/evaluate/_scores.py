@@ -48,6 +48,7 @@ def dice(labels: Tensor, masks: Tensor, *, classes: int, ignore_index: int | Non
     count = as_int("classes", classes, minimum=2)
     ignored = None if ignore_index is None else masks == ignore_index
     _refuse_negative("masks", masks, ignored)
+    _refuse_negative("labels", labels)
     return _foreground_mean(_class_dice(labels, _exclude(masks, ignored), count))
 
 

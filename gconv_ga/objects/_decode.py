@@ -62,7 +62,7 @@ def decode(
 
     Raises:
         ValueError: ``classes`` is not ``[H, W]``, not of integers, or has negative ones; the rules need maps and
-            there are none, or they are not ``[3, H, W]``; a core is given for rules without sinks.
+            there are none, or they are not ``[3, H, W]``, or not finite; a core is given for rules without sinks.
 
     Example:
         >>> import torch
@@ -85,6 +85,8 @@ def decode(
         if maps is None:
             raise invalid("maps", f"a distance and a flow for the method {rules.method!r}", maps)
         raise wrong_shape("maps", f"[3, H, W] = {(3, *classes.shape)}", maps)
+    if rules.needs_maps and maps is not None and not bool(torch.isfinite(maps).all()):
+        raise invalid("maps", "finite distances and flows", maps, "a network that computes NaN has to be trained anew")
     if core is not None and rules.method != "flow":
         raise invalid("core", f"None for the method {rules.method!r}, whose objects have no sinks", tuple(core))
     fields = None if maps is None else maps.to(torch.float64).cpu().numpy()

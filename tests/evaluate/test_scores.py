@@ -229,6 +229,8 @@ def test_a_mask_of_another_size_or_with_negative_labels_is_refused():
         orientation_scores(net, image, torch.full((1, 4, 4), -1), classes=2, group="C4")
     with pytest.raises(ValueError, match=r"^masks must be class indices of at least 0"):
         dice(torch.zeros(1, 4, 4).long(), torch.full((1, 4, 4), -1), classes=2)
+    with pytest.raises(ValueError, match=r"^labels must be class indices of at least 0"):
+        dice(torch.full((1, 4, 4), -1), torch.zeros(1, 4, 4).long(), classes=2)
 
 
 def test_a_group_that_turns_nothing_is_refused():

@@ -221,6 +221,15 @@ def test_what_is_no_class_map_is_refused(wrong, message):
         decode(wrong)
 
 
+@pytest.mark.parametrize("method", ["distance", "flow"])
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_maps_that_are_not_finite_are_refused(method, number):
+    maps = torch.zeros(3, 8, 8)
+    maps[0 if method == "distance" else 1, 4, 4] = number
+    with pytest.raises(ValueError, match="maps must be finite distances and flows"):
+        decode(torch.ones(8, 8, dtype=torch.long), Decoder(method=method), maps)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
