@@ -232,18 +232,16 @@ for method in complete:
 # So far every network had one learning rate and 300 steps. In `benchmarks/study.py` the rate, the weight decay and the
 # schedule are searched for the plain network, and the others take what is best for it. Beside C8 there is a plain
 # network whose kernels are made of the same six smooth functions: what C8 has over it is symmetry alone. All train on
-# eight images; three seeds for 300 and 1000 steps, two for 3000. The file grows, and holds more than is shown here.
+# eight images with three seeds. The file grows, and holds more than is shown here.
 
 # %%
-seeds_of = {300: 3, 1000: 3, 3000: 2}
+budgets = (300, 1000, 3000)
 study = [row for row in rows("study") if row["images"] == 8 and row["work"] == 1]
 chosen = {row["steps"]: (row["rate"], row["decay"], row["schedule"]) for row in study if row["candidate"] == "C8"}
 study = [
     row | {"method": row["candidate"]}
     for row in study
-    if (row["rate"], row["decay"], row["schedule"]) == chosen[row["steps"]]
-    and row["seed"] < seeds_of[row["steps"]]
-    and (row["steps"] < 3000 or row["task"] in ("histology", "bloodcells"))
+    if (row["rate"], row["decay"], row["schedule"]) == chosen[row["steps"]] and row["seed"] < 3
 ]
 lasting = gains(study, "plain", lambda row: row["last"], lambda row: (row["task"], row["steps"]))
 compared = ("plain smooth", "C8")
@@ -253,13 +251,13 @@ for axes, task in zip(panels, sets, strict=True):
     for colour, method, shift in zip(PALETTE, compared, (-0.08, 0.08), strict=False):
         found = {
             place: lasting[(task, steps), method]
-            for place, steps in enumerate(seeds_of)
+            for place, steps in enumerate(budgets)
             if ((task, steps), method) in lasting
         }
         for place, values in found.items():
             axes.plot([place + shift] * len(values), values, "o", color=colour, markersize=4, alpha=0.6)
         axes.plot([p + shift for p in found], [sum(v) / len(v) for v in found.values()], color=colour, label=method)
-    axes.set_xticks(range(3), seeds_of)
+    axes.set_xticks(range(3), budgets)
     axes.set_xlabel("steps", fontsize=8)
 panels[0].set_ylabel("Dice gain over the tuned baseline", fontsize=9)
 panels[0].legend(frameon=False, fontsize=8)
@@ -268,18 +266,18 @@ figure
 # %%
 summary({key: value for key, value in lasting.items() if key[1] in compared})
 leads = {cell: values for (cell, method), values in lasting.items() if method == "C8"}
-assert len(leads) == 10
-assert [sum(map(len, leads.values())), sum(value > 0 for values in leads.values() for value in values)] == [28, 26]
-assert {cell for cell, values in leads.items() if min(values) < 0} == {("nuclei", 1000)}
+assert len(leads) == 12
+assert [sum(map(len, leads.values())), sum(value > 0 for values in leads.values() for value in values)] == [36, 32]
+assert {cell for cell, values in leads.items() if min(values) < 0} == {("nuclei", 1000), ("nuclei", 3000)}
 assert all(sum(values) > sum(lasting[cell, "plain smooth"]) for cell, values in leads.items())
-assert sum(lasting[("bloodcells", 3000), "plain smooth"]) < 0.01
+assert sum(lasting[("bloodcells", 3000), "plain smooth"]) / 3 < 0.01
 
 # %% [markdown]
-# C8 is ahead in 26 of 28 pairs; the other two are on nuclei, where all networks are close to a tie. With longer
-# training the baseline catches up, and the lead shrinks, on blood cells and the retina to half of what it was. On
-# histology it is largest where plain training fails with one seed. After 3000 steps it is 0.033 on both sets on which
-# that was measured. Smooth kernels alone explain less than the lead in every cell: about half of it on the retina,
-# nothing of it on blood cells after 3000 steps; on histology the two seeds disagree.
+# C8 is ahead in 32 of 36 pairs; the other four are on nuclei, where all networks are close to a tie. With longer
+# training the baseline catches up, and the lead shrinks: after 3000 steps it is 0.033 on blood cells, 0.022 on
+# histology, 0.012 on the retina. On histology it is largest where plain training fails with one seed. Smooth kernels
+# alone explain less than the lead in every cell: on blood cells and the retina a third to three fifths of it up to 1000
+# steps and a fifth after 3000; on histology the seeds disagree.
 #
 # ## Point clouds, equal training time
 #
