@@ -20,10 +20,7 @@ from result_rows import read_rows
 from study_tables import PLAIN, of_work, pairs, with_chosen_setting
 
 SETS = ("histology", "bloodcells", "nuclei", "retina")
-COLOURS = {
-    "plain smooth": PALETTE[7], "rings": PALETTE[6], "C4 free": PALETTE[1], "C4 smooth": PALETTE[4],
-    "C8": PALETTE[2], "D8": PALETTE[0],
-}  # fmt: skip
+COLOURS = {"plain smooth": PALETTE[7], "C8": PALETTE[2]}
 LABELS = {"plain smooth": "smooth kernels alone", "C8": "C8: smooth kernels and symmetry"}
 # Numbers of images and of steps, from left to right; 0 stands for all images.
 BUDGETS = ((8, 300), (8, 1000), (8, 3000), (0, 1000))
@@ -54,7 +51,7 @@ def draw(axes: Axes, rows: list[dict[str, Any]], task: str) -> None:
             style = "-" if len(own) > 1 else "_"
             places, heights = [place + shift for place in own], [means[place] for place in own]
             axes.plot(places, heights, style, color=colour, linewidth=1.8, markersize=11, markeredgewidth=1.8)
-        axes.plot([], [], "-", color=colour, linewidth=1.8, label=LABELS.get(candidate, candidate))
+        axes.plot([], [], "-", color=colour, linewidth=1.8, label=LABELS[candidate])
     axes.axvline(2.5, color="0.8", linewidth=1)
     axes.set_xticks(range(len(BUDGETS)), [str(steps) for _, steps in BUDGETS])
     axes.set_xlim(-0.5, len(BUDGETS) - 0.5)

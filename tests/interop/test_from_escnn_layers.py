@@ -442,6 +442,7 @@ def with_indices():
     yield enn.SequentialModule(enn.ReLU(regular), enn.IIDBatchNorm2d(regular))
 
 
+@pytest.mark.filterwarnings("ignore:sampling='shared' is not equivariant")
 def test_the_average_of_equal_layers_is_the_layer():
     """With its buffers, as batch norm asks for: an average that rounds takes index 6 to 5."""
     for theirs in with_indices():
