@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .._validate import wrong_shape
+from .._validate import invalid, wrong_shape
 from ..objects import Objects
 from ..predict import predict_objects
 from ..segmenter import SegmenterConfig, load_checkpoint
@@ -33,8 +33,8 @@ class PretrainedModel:
         - output: ``labels``, ``[H, W]``, int64, and ``classes``, ``[objects]``
 
     Raises:
-        ValueError: The image has other axes or another number of channels, or is smaller than 8 pixels; its values are
-            not finite.
+        ValueError: The image is no tensor, has other axes or another number of channels, or is smaller than 8 pixels;
+            its values are not finite.
 
     Example:
         >>> import torch
@@ -63,6 +63,9 @@ class PretrainedModel:
             ValueError: As for the class.
         """
         channels = len(self.config.normalization.mean)
+        if not isinstance(image, Tensor):
+            advice = "torchvision.transforms.v2.functional.pil_to_tensor and torch.from_numpy make one"
+            raise invalid("image", f"a tensor [C={channels}, H, W]", type(image).__name__, advice)
         if image.ndim != 3 or image.shape[0] != channels:
             advice = "choose one channel, such as image[:1]" if channels == 1 else "for grey images use 'nuclei'"
             raise wrong_shape("image", f"[C={channels}, H, W]", image, advice)

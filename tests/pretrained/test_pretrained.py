@@ -90,3 +90,8 @@ def test_models_load_is_the_short_way():
     assert models.load is load
     with pytest.raises(ValueError, match=r"^name must be one of .*, but got name='cells'"):
         models.load("cells")
+
+
+def test_an_image_that_is_no_tensor_is_told_how_to_become_one():
+    with pytest.raises(ValueError, match=r"^image must be a tensor \[C=1, H, W\].*'ndarray'.*torch.from_numpy"):
+        models.load("nuclei")(torch.zeros(1, 16, 16).numpy())
